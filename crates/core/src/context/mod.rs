@@ -1,0 +1,1 @@
+//! The `Context`: deadline, Done signal, errors and typed values of one request.

@@ -1,0 +1,5 @@
+//! The vocabulary of throughline: one `Context` for every request, the spans it leaves, and their propagation.
+
+mod context;
+pub mod propagation;
+pub mod trace;

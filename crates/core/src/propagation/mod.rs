@@ -1,0 +1,1 @@
+//! What a context carries across a process boundary.

@@ -1,0 +1,1 @@
+//! Spans: a view of the context, never the other way round.

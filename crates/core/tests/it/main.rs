@@ -1,0 +1,1 @@
+//! Public behaviour of the core, one module per behaviour.

@@ -1,0 +1,1 @@
+//! Throughline: one `Context` for every request, and the spans it leaves.

@@ -1,0 +1,1 @@
+//! Public behaviour, one module per behaviour.
