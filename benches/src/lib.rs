@@ -1,1 +1,129 @@
-//! Throughline: one `Context` for every request, and the spans it leaves.
+//! What the benchmarks share: the rows of a table, and the summary that a run ends with.
+//!
+//! A bench file names its rows; criterion measures them; [`summarize`] reads the medians that criterion wrote, prints for each row ours,
+//! the best peer, the ratio, the target and whether it was met, and writes the same table into `docs/performance.md`.
+#![allow(clippy::print_stdout)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+/// What a row is held against.
+pub enum Target {
+    /// At most this many times the named peer's time.
+    Ratio(&'static str, f64),
+    /// At most this many nanoseconds.
+    Nanos(f64),
+    /// At most this many nanoseconds more than the named measurement of ours.
+    Above(&'static str, f64),
+}
+
+/// One comparison: criterion ids are `group/function`.
+pub struct Row {
+    /// The row of the table of targets, and the case within it: `P4, 10k children`.
+    pub name: &'static str,
+    /// Our measurement.
+    pub ours: &'static str,
+    /// The peers' measurements, the name to print first.
+    pub peers: &'static [(&'static str, &'static str)],
+    /// What is asked of ours.
+    pub target: Target,
+    /// How many operations one measured iteration holds.
+    pub per: f64,
+}
+
+/// The median of one measurement, in nanoseconds per iteration; `None` where it was not measured.
+fn median(id: &str) -> Option<f64> {
+    let file = criterion_home().join(id).join("new/estimates.json");
+    let estimates: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
+
+fn criterion_home() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    env::var_os("CRITERION_HOME").map_or_else(|| target.join("criterion"), PathBuf::from)
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn nanos(value: f64) -> String {
+    match value {
+        v if v < 100.0 => format!("{v:.2}"),
+        v if v < 10_000.0 => format!("{v:.0}"),
+        v => format!("{:.1} µs", v / 1_000.0),
+    }
+}
+
+fn line(row: &Row) -> Option<String> {
+    let ours = median(row.ours)? / row.per;
+    let peers: Vec<(&str, f64)> =
+        row.peers.iter().filter_map(|(name, id)| Some((*name, median(id)? / row.per))).collect();
+    let best = peers.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+    let (target, met) = match row.target {
+        Target::Ratio(peer, most) => {
+            let theirs = peers.iter().find(|(name, _)| *name == peer)?.1;
+            (format!("≤ {most} × {peer} (is {:.2})", ours / theirs), ours <= most * theirs)
+        }
+        Target::Nanos(most) => (format!("≤ {most} ns"), ours <= most),
+        Target::Above(base, most) => {
+            let base = median(base)? / row.per;
+            (format!("≤ +{most} ns (is {:+.2})", ours - base), ours <= base + most)
+        }
+    };
+    let (best, ratio) = best.map_or(("–".to_owned(), "–".to_owned()), |(name, value)| {
+        (format!("{name} {}", nanos(value)), format!("{:.2}", ours / value))
+    });
+    Some(format!(
+        "| {} | {} | {best} | {ratio} | {target} | {} |",
+        row.name,
+        nanos(ours),
+        if met { "met" } else { "**not met**" }
+    ))
+}
+
+/// Prints the table of `rows` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of
+/// `docs/performance.md`. A row that was not measured in this run (a filter on the command line) leaves the document as it was.
+///
+/// # Errors
+/// When the document cannot be read or written.
+pub fn summarize(table: &str, rows: &[Row]) -> io::Result<()> {
+    let lines: Vec<Option<String>> = rows.iter().map(line).collect();
+    let complete = lines.iter().all(Option::is_some);
+    let mut text = String::from("| row | ours, ns | best peer, ns | ratio | target | |\n|---|---|---|---|---|---|\n");
+    for line in lines.into_iter().flatten() {
+        writeln!(text, "{line}").map_err(io::Error::other)?;
+    }
+    println!("\n{text}");
+    if complete { write_section(table, &text) } else { Ok(()) }
+}
+
+fn write_section(table: &str, text: &str) -> io::Result<()> {
+    let file = workspace().join("docs/performance.md");
+    let document = fs::read_to_string(&file)?;
+    let (open, close) = (format!("<!-- bench:{table} -->"), format!("<!-- /bench:{table} -->"));
+    let (Some(start), Some(end)) = (document.find(&open), document.find(&close)) else {
+        return Err(io::Error::other(format!("docs/performance.md has no section {open}")));
+    };
+    let machine = machine();
+    let section = format!("{open}\n{machine}\n\n{text}{close}");
+    fs::write(file, format!("{}{section}{}", &document[..start], &document[end + close.len()..]))
+}
+
+fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|info| {
+            info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(": ")).map(|p| p.1.to_owned())
+        })
+        .unwrap_or_else(|| "unknown processor".to_owned());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let run = |program: &str, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).current_dir(workspace()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let rustc = run("rustc", &["--version"]).unwrap_or_default();
+    let commit = run("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "no commit".to_owned());
+    format!("{cpu}, {cores} cores; {rustc}; commit {commit}; medians.")
+}

@@ -1,0 +1,3 @@
+module throughline/benches/go
+
+go 1.24
