@@ -3,3 +3,8 @@
 mod context;
 pub mod propagation;
 pub mod trace;
+
+pub use trace::id::{SpanId, TraceFlags, TraceId};
+pub use trace::record::SpanRecord;
+pub use trace::span_context::SpanContext;
+pub use trace::tracestate::TraceState;

@@ -1,1 +1,4 @@
 //! Public behaviour of the core, one module per behaviour.
+
+mod identity;
+mod tracestate;

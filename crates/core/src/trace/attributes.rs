@@ -1,0 +1,203 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use super::limits::SpanLimits;
+use super::value::Value;
+
+/// So many attributes take no heap allocation.
+const INLINE: usize = 8;
+/// A longer key is a mistake, not a name.
+const MAX_KEY: usize = 1024;
+
+type Attribute = (Cow<'static, str>, Value);
+
+/// Attributes: keys with their values, in the order of first writing; the last write of a key wins.
+///
+/// The first 8 lie inline, so that a span with that many static keys and scalar or static values allocates nothing.
+///
+/// # Examples
+/// ```
+/// use throughline_core::trace::{Attributes, Value};
+///
+/// let mut attributes = Attributes::new();
+/// attributes.set("http.route", "/cards/{id}");
+/// attributes.set("http.response.status_code", 500);
+/// attributes.set("http.response.status_code", 200);
+/// assert_eq!(attributes.get("http.response.status_code"), Some(&Value::I64(200)));
+/// assert_eq!(attributes.iter().count(), 2);
+/// ```
+#[derive(Clone, Default)]
+pub struct Attributes {
+    inline: [Option<Attribute>; INLINE],
+    more: Vec<Attribute>,
+}
+
+impl Attributes {
+    /// No attribute.
+    pub const fn new() -> Self {
+        Self { inline: [const { None }; INLINE], more: Vec::new() }
+    }
+
+    /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`.
+    pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> bool {
+        self.put(key.into(), value.into(), u32::MAX)
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.iter().find_map(|(name, value)| (name == key).then_some(value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        if self.more.is_empty() { self.inline.iter().flatten().count() } else { INLINE + self.more.len() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.inline[0].is_none()
+    }
+
+    /// The attributes, in the order of first writing.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { inline: self.inline.iter(), more: self.more.iter() }
+    }
+
+    /// Keeps those for which `keep` says so; it may change the values.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
+        for (key, mut value) in std::mem::take(self).into_pairs() {
+            if keep(&key, &mut value) {
+                self.put(key, value, u32::MAX);
+            }
+        }
+    }
+
+    /// [`set`](Self::set) within `limits`; `false` if dropped.
+    #[inline]
+    pub(super) fn set_within(
+        &mut self,
+        key: Cow<'static, str>,
+        mut value: Value,
+        count: u32,
+        limits: &SpanLimits,
+    ) -> bool {
+        value.truncate(limits.bytes());
+        self.put(key, value, count)
+    }
+
+    /// Applies `limits` to attributes that came as a whole; the number dropped.
+    pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
+        for value in self.inline.iter_mut().flatten().chain(&mut self.more).map(|(_, value)| value) {
+            value.truncate(limits.bytes());
+        }
+        let excess = u32::try_from(self.len()).unwrap_or(u32::MAX).saturating_sub(count);
+        if excess > 0 {
+            let all = std::mem::take(self).into_pairs();
+            for (key, value) in all.take(usize::try_from(count).unwrap_or(usize::MAX)) {
+                self.put(key, value, count);
+            }
+        }
+        excess
+    }
+
+    #[inline]
+    fn put(&mut self, key: Cow<'static, str>, value: Value, count: u32) -> bool {
+        if key.is_empty() || key.len() > MAX_KEY {
+            return false;
+        }
+        for (index, slot) in self.inline.iter_mut().enumerate() {
+            match slot {
+                Some((name, old)) if *name == key => {
+                    *old = value;
+                    return true;
+                }
+                Some(_) => {}
+                None => {
+                    let room = index < usize::try_from(count).unwrap_or(usize::MAX);
+                    if room {
+                        *slot = Some((key, value));
+                    }
+                    return room;
+                }
+            }
+        }
+        self.put_more(key, value, count)
+    }
+
+    #[cold]
+    fn put_more(&mut self, key: Cow<'static, str>, value: Value, count: u32) -> bool {
+        if let Some((_, old)) = self.more.iter_mut().find(|(name, _)| *name == key) {
+            *old = value;
+            return true;
+        }
+        let room = INLINE + self.more.len() < usize::try_from(count).unwrap_or(usize::MAX);
+        if room {
+            self.more.push((key, value));
+        }
+        room
+    }
+
+    fn into_pairs(self) -> impl Iterator<Item = Attribute> {
+        self.inline.into_iter().flatten().chain(self.more)
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Attributes {
+    /// The same keys with the same values, in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<K: Into<Cow<'static, str>>, V: Into<Value>> FromIterator<(K, V)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut attributes = Self::new();
+        attributes.extend(pairs);
+        attributes
+    }
+}
+
+impl<K: Into<Cow<'static, str>>, V: Into<Value>> Extend<(K, V)> for Attributes {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        for (key, value) in pairs {
+            self.set(key, value);
+        }
+    }
+}
+
+impl<K: Into<Cow<'static, str>>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Attributes {
+    fn from(pairs: [(K, V); N]) -> Self {
+        pairs.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Attributes {
+    type Item = (&'a str, &'a Value);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The attributes of [`Attributes::iter`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    inline: std::slice::Iter<'a, Option<Attribute>>,
+    more: std::slice::Iter<'a, Attribute>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a Value);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let inline = self.inline.next().and_then(Option::as_ref);
+        inline.or_else(|| self.more.next()).map(|(key, value)| (key.as_ref(), value))
+    }
+}

@@ -1,0 +1,255 @@
+//! The identity of traces and spans: W3C Trace Context Level 2, §3.2.2.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use super::rng;
+
+/// The 16-byte identity of a trace. Never all zero.
+///
+/// # Examples
+/// ```
+/// use throughline_core::TraceId;
+///
+/// let id: TraceId = "4bf92f3577b34da6a3ce929d0e0e4736".parse()?;
+/// assert_eq!(id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+/// assert_eq!(TraceId::from_bytes([0; 16]), None);
+/// assert!("4BF92F3577B34DA6A3CE929D0E0E4736".parse::<TraceId>().is_err(), "upper case is not W3C");
+/// # Ok::<(), throughline_core::trace::ParseIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId([u8; 16]);
+
+impl TraceId {
+    /// The id with these bytes, most significant first; `None` if all are zero.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        if u128::from_ne_bytes(bytes) == 0 { None } else { Some(Self(bytes)) }
+    }
+
+    /// The id written in `hex`: exactly 32 lower-case digits, not all `0`; otherwise `None`.
+    pub const fn from_hex(hex: &[u8]) -> Option<Self> {
+        match decode_hex::<16>(hex) {
+            Some(bytes) => Self::from_bytes(bytes),
+            None => None,
+        }
+    }
+
+    /// A random id: all 16 bytes are random, so [`TraceFlags::RANDOM`] may be set beside it. Takes no lock and makes no
+    /// system call, except for the first one on a thread, which is seeded by the operating system.
+    pub fn random() -> Self {
+        loop {
+            let [high, low] = rng::next_pair();
+            if let Some(id) = Self::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()) {
+                return id;
+            }
+        }
+    }
+
+    /// The bytes, most significant first.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The 32 lower-case hexadecimal digits, in ASCII.
+    pub const fn to_hex(self) -> [u8; 32] {
+        encode_hex::<16, 32>(self.0)
+    }
+
+    /// The 56 bits that samplers compare with their threshold: the low 7 bytes, which Level 2 wants random (§3.2.2.5).
+    pub const fn randomness(self) -> u64 {
+        u128::from_be_bytes(self.0) as u64 & ((1 << 56) - 1)
+    }
+}
+
+/// The 8-byte identity of a span in its trace. Never all zero.
+///
+/// # Examples
+/// ```
+/// use throughline_core::SpanId;
+///
+/// let id: SpanId = "00f067aa0ba902b7".parse()?;
+/// assert_eq!(id.to_bytes(), [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]);
+/// assert_eq!(SpanId::from_bytes([0; 8]), None);
+/// # Ok::<(), throughline_core::trace::ParseIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId(NonZeroU64);
+
+impl SpanId {
+    /// The id with these bytes, most significant first; `None` if all are zero.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
+        match NonZeroU64::new(u64::from_be_bytes(bytes)) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    /// The id written in `hex`: exactly 16 lower-case digits, not all `0`; otherwise `None`.
+    pub const fn from_hex(hex: &[u8]) -> Option<Self> {
+        match decode_hex::<8>(hex) {
+            Some(bytes) => Self::from_bytes(bytes),
+            None => None,
+        }
+    }
+
+    /// A random id, made as [`TraceId::random`] makes its own.
+    pub fn random() -> Self {
+        loop {
+            if let Some(id) = NonZeroU64::new(rng::next()) {
+                return Self(id);
+            }
+        }
+    }
+
+    /// The bytes, most significant first.
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0.get().to_be_bytes()
+    }
+
+    /// The 16 lower-case hexadecimal digits, in ASCII.
+    pub const fn to_hex(self) -> [u8; 16] {
+        encode_hex::<8, 16>(self.to_bytes())
+    }
+}
+
+/// The flags of a trace: W3C Trace Context Level 2, §3.2.2.4. Bits that Level 2 does not define are never kept.
+///
+/// # Examples
+/// ```
+/// use throughline_core::TraceFlags;
+///
+/// let flags = TraceFlags::from_byte(0xff);
+/// assert_eq!(flags, TraceFlags::SAMPLED | TraceFlags::RANDOM);
+/// assert_eq!(flags.with_sampled(false).to_byte(), 0x02);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TraceFlags(u8);
+
+impl TraceFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// The caller may have recorded the trace.
+    pub const SAMPLED: Self = Self(1);
+    /// The low 7 bytes of the trace id are random.
+    pub const RANDOM: Self = Self(2);
+
+    /// The flags in `byte`; undefined bits are dropped, as §3.2.2.4.3 asks.
+    pub const fn from_byte(byte: u8) -> Self {
+        Self(byte & 0b11)
+    }
+
+    /// The byte as it goes on the wire.
+    pub const fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// Whether [`SAMPLED`](Self::SAMPLED) is set.
+    pub const fn is_sampled(self) -> bool {
+        self.0 & Self::SAMPLED.0 != 0
+    }
+
+    /// Whether [`RANDOM`](Self::RANDOM) is set.
+    pub const fn is_random(self) -> bool {
+        self.0 & Self::RANDOM.0 != 0
+    }
+
+    /// The same flags with [`SAMPLED`](Self::SAMPLED) set or cleared.
+    #[must_use]
+    pub const fn with_sampled(self, sampled: bool) -> Self {
+        Self((self.0 & !Self::SAMPLED.0) | sampled as u8)
+    }
+}
+
+impl std::ops::BitOr for TraceFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for TraceFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceFlags({:02x})", self.0)
+    }
+}
+
+/// Why text is not a [`TraceId`] or a [`SpanId`]: its length, a digit that is not lower-case hexadecimal, or all zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseIdError(());
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a trace or span id: 32 or 16 lower-case hexadecimal digits, not all zero")
+    }
+}
+
+impl std::error::Error for ParseIdError {}
+
+macro_rules! text {
+    ($id:ident) => {
+        impl FromStr for $id {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                Self::from_hex(text.as_bytes()).ok_or(ParseIdError(()))
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(std::str::from_utf8(&self.to_hex()).expect("hexadecimal digits are ASCII"))
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($id), "({})"), self)
+            }
+        }
+    };
+}
+
+text!(TraceId);
+text!(SpanId);
+
+const fn encode_hex<const N: usize, const M: usize>(bytes: [u8; N]) -> [u8; M] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = [0; M];
+    let mut i = 0;
+    while i < N {
+        hex[2 * i] = DIGITS[(bytes[i] >> 4) as usize];
+        hex[2 * i + 1] = DIGITS[(bytes[i] & 15) as usize];
+        i += 1;
+    }
+    hex
+}
+
+const fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    if hex.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    // One test after the loop instead of a branch per digit: a bad digit's value has a high bit.
+    let mut seen = 0;
+    let mut i = 0;
+    while i < N {
+        let (high, low) = (VALUES[hex[2 * i] as usize], VALUES[hex[2 * i + 1] as usize]);
+        seen |= high | low;
+        bytes[i] = (high << 4) | (low & 15);
+        i += 1;
+    }
+    if seen > 15 { None } else { Some(bytes) }
+}
+
+/// The value of each lower-case hexadecimal digit; 0xff for every other byte.
+const VALUES: [u8; 256] = {
+    let mut values = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};

@@ -1,0 +1,77 @@
+use super::id::{SpanId, TraceFlags, TraceId};
+use super::tracestate::TraceState;
+
+/// What identifies a span across processes: trace id, span id, flags and tracestate (W3C Trace Context Level 2).
+///
+/// Always valid: neither id can be zero.
+///
+/// # Examples
+/// ```
+/// use throughline_core::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+///
+/// let parent = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
+/// assert!(parent.is_sampled() && parent.is_remote());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    trace_id: TraceId,
+    span_id: SpanId,
+    flags: TraceFlags,
+    is_remote: bool,
+    trace_state: TraceState,
+}
+
+impl SpanContext {
+    /// The identity made of these parts. `is_remote`: it came from another process.
+    pub const fn new(
+        trace_id: TraceId,
+        span_id: SpanId,
+        flags: TraceFlags,
+        trace_state: TraceState,
+        is_remote: bool,
+    ) -> Self {
+        Self { trace_id, span_id, flags, is_remote, trace_state }
+    }
+
+    /// The trace that the span belongs to.
+    #[inline]
+    pub const fn trace_id(&self) -> TraceId {
+        self.trace_id
+    }
+
+    /// The span's id, unique in its trace.
+    #[inline]
+    pub const fn span_id(&self) -> SpanId {
+        self.span_id
+    }
+
+    /// The trace's flags.
+    #[inline]
+    pub const fn flags(&self) -> TraceFlags {
+        self.flags
+    }
+
+    /// Whether the span may have been recorded by the process that made it.
+    #[inline]
+    pub const fn is_sampled(&self) -> bool {
+        self.flags.is_sampled()
+    }
+
+    /// What tracing systems passed along with the trace; empty most of the time.
+    #[inline]
+    pub const fn trace_state(&self) -> &TraceState {
+        &self.trace_state
+    }
+
+    /// Whether the identity came from another process.
+    #[inline]
+    pub const fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    /// The same identity with another tracestate.
+    #[must_use]
+    pub fn with_trace_state(self, trace_state: TraceState) -> Self {
+        Self { trace_state, ..self }
+    }
+}

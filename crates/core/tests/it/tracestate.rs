@@ -1,0 +1,121 @@
+//! `tracestate` as wire-contract and W3C Trace Context Level 2, §3.3 have it.
+
+use proptest::prelude::*;
+use throughline_core::TraceState;
+
+fn parse(text: &str) -> Option<TraceState> {
+    text.parse().ok()
+}
+
+fn members(count: usize) -> String {
+    (0..count).map(|i| format!("k{i}=v{i}")).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn tracestate_grammar() {
+    let long_key = format!("{}=v", "k".repeat(256));
+    let long_value = format!("k={}", "v".repeat(256));
+    for good in [
+        "a=1",
+        "0a=1",
+        "a_-*/@b=1",
+        "t@v@w=1",
+        "a=!~ \"#;:<>x",
+        "a= 1",
+        " a=1 ,\tb=2\t",
+        "a=1,,b=2,",
+        ",a=1",
+        long_key.as_str(),
+        long_value.as_str(),
+        &members(32),
+    ] {
+        assert_eq!(parse(good).expect(good).as_str(), good, "passed on byte for byte");
+    }
+    for bad in [
+        "a",
+        "=1",
+        "a=",
+        "a= ",
+        "A=1",
+        "_a=1",
+        "a.b=1",
+        "a =1",
+        "a=1=2",
+        "a=\u{e9}",
+        "a=\u{7f}",
+        "a=1\t2",
+        "a=1\nb=2",
+        "a=1,a=2",
+        "a=1,b",
+        &format!("{}=v", "k".repeat(257)),
+        &format!("k={}", "v".repeat(257)),
+        &members(33),
+    ] {
+        assert_eq!(parse(bad), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn tracestate_of_nothing_is_empty() {
+    for nothing in ["", " ", ",", " ,\t, "] {
+        assert_eq!(parse(nothing), Some(TraceState::EMPTY), "{nothing:?}");
+    }
+    assert_eq!(TraceState::from_lines([]), Ok(TraceState::EMPTY));
+}
+
+#[test]
+fn tracestate_lines_combine_in_order_and_are_one_list() {
+    let from = |lines: &[&'static str]| TraceState::from_lines(lines.iter().map(|line| line.as_bytes()));
+    assert_eq!(from(&["a=1", "b=2,c=3"]).unwrap().as_str(), "a=1,b=2,c=3");
+    assert_eq!(from(&["", "b=2"]).unwrap().get("b"), Some("2"));
+    assert!(from(&["a=1", "a=2"]).is_err(), "a key twice, on two lines");
+    assert!(from(&["a=1", "B=2"]).is_err(), "one bad line drops all");
+    assert!(TraceState::from_lines([b"a=\xff".as_slice()]).is_err());
+}
+
+#[test]
+fn tracestate_is_bounded_in_bytes_across_lines() {
+    let line = ",".repeat(4_096);
+    assert!(TraceState::from_lines([line.as_bytes(), &line.as_bytes()[1..]]).is_ok(), "8,192 with the comma between");
+    assert!(TraceState::from_lines([line.as_bytes(), line.as_bytes()]).is_err());
+}
+
+#[test]
+fn tracestate_insert_goes_first_and_once_and_the_33rd_goes() {
+    let full = parse(&members(32)).unwrap();
+    let more = full.insert("ours", "x").unwrap();
+    assert_eq!((more.iter().next(), more.iter().count()), (Some(("ours", "x")), 32));
+    assert_eq!((more.get("k30"), more.get("k31")), (Some("v30"), None));
+
+    let again = full.insert("k31", "x").unwrap();
+    assert_eq!((again.iter().next(), again.iter().count()), (Some(("k31", "x")), 32));
+    assert_eq!(again.get("k30"), Some("v30"), "nothing had to go");
+
+    for (key, value) in [("Bad", "x"), ("k", "a,b"), ("k", ""), ("k", "x "), ("", "x")] {
+        assert!(full.insert(key, value).is_err(), "{key}={value}");
+    }
+}
+
+#[test]
+fn tracestate_remove_leaves_the_rest() {
+    let state = parse("a=1 , b=2,c=3").unwrap();
+    assert_eq!(state.remove("b").as_str(), "a=1,c=3");
+    assert_eq!(state.remove("x").as_str(), "a=1 , b=2,c=3", "untouched");
+    assert_eq!(parse("a=1").unwrap().remove("a"), TraceState::EMPTY);
+}
+
+proptest! {
+    #[test]
+    fn tracestate_never_panics_and_keeps_what_it_accepts(text in "[ -~\t\u{0}\u{e9}]{0,80}|([a-z@]{1,3}=[ -+--<>-~]{1,4},? ?){0,40}") {
+        if let Some(state) = parse(&text) {
+            let count = state.iter().count();
+            prop_assert!(count <= 32);
+            prop_assert!(count == 0 || state.as_str() == text);
+            let set = state.insert("zz@zz", "1").unwrap();
+            prop_assert_eq!(parse(set.as_str()), Some(set.clone()), "what we write, we read");
+            for (key, value) in state.iter().take(31) {
+                prop_assert_eq!(set.get(key), Some(value));
+            }
+        }
+    }
+}
