@@ -4,6 +4,10 @@ mod context;
 pub mod propagation;
 pub mod trace;
 
+pub use context::{
+    AfterFunc, CancelHandle, Cause, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError, GroupHandle,
+    Key, Run, WithContext, try_join,
+};
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;
 pub use trace::span_context::SpanContext;

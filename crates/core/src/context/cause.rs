@@ -1,0 +1,86 @@
+//! Why a context is done.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a context was cancelled, or what its deadline stood for: the first cancellation's, and it never changes.
+///
+/// It is not an [`Error`](std::error::Error): code that stops returns a [`ContextError`](super::ContextError), and whoever wants to
+/// know the reason asks [`Context::cause`](super::Context::cause). As an attribute of a span it is the variant's
+/// [`name`](Cause::name).
+///
+/// # Examples
+/// Any error is a cause, and comes back out as the same one:
+/// ```
+/// use throughline_core::{Cause, Context};
+///
+/// let request = Context::background().with_cancel();
+/// request.cancel_with("9".parse::<bool>().unwrap_err());
+/// let Some(Cause::Error(error)) = request.cause() else { panic!("it is an error") };
+/// assert!(error.is::<std::str::ParseBoolError>());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Somebody cancelled it and gave no reason, or dropped the [`CancelHandle`](super::CancelHandle).
+    Canceled,
+    /// Its deadline passed.
+    DeadlineExceeded,
+    /// The client of the request hung up before it had the whole answer.
+    ClientDisconnected,
+    /// The request was dropped by a layer between us and the connection, and we can't tell why.
+    Abandoned,
+    /// The request's answer has been sent: what it started and did not detach ends with it.
+    RequestFinished,
+    /// The process is shutting down.
+    Shutdown,
+    /// A task or handler it depended on panicked.
+    Panicked,
+    /// This error.
+    Error(Arc<dyn Error + Send + Sync>),
+}
+
+impl Cause {
+    /// The variant's name, as in the attribute `throughline.cancel.cause`.
+    ///
+    /// ```
+    /// use throughline_core::Cause;
+    ///
+    /// assert_eq!(Cause::ClientDisconnected.name(), "ClientDisconnected");
+    /// ```
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Cause::Canceled => "Canceled",
+            Cause::DeadlineExceeded => "DeadlineExceeded",
+            Cause::ClientDisconnected => "ClientDisconnected",
+            Cause::Abandoned => "Abandoned",
+            Cause::RequestFinished => "RequestFinished",
+            Cause::Shutdown => "Shutdown",
+            Cause::Panicked => "Panicked",
+            Cause::Error(_) => "Error",
+        }
+    }
+}
+
+/// In words, or the error's own.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Canceled => "canceled",
+            Cause::DeadlineExceeded => "deadline exceeded",
+            Cause::ClientDisconnected => "client disconnected",
+            Cause::Abandoned => "abandoned",
+            Cause::RequestFinished => "request finished",
+            Cause::Shutdown => "shutting down",
+            Cause::Panicked => "panicked",
+            Cause::Error(error) => return error.fmt(f),
+        })
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Cause {
+    fn from(error: E) -> Self {
+        Cause::Error(Arc::new(error))
+    }
+}

@@ -1,0 +1,46 @@
+//! A context for the eye.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::tree::{Kind, Ref};
+use super::{Context, clock};
+
+/// The chain of what it is made of, in Go's manner: `background.with_cancel.with_deadline(+250ms).with_value(tenant)`. Deadlines are
+/// relative to now; of values only the keys' names are shown.
+///
+/// ```
+/// use throughline_core::{Context, Key};
+///
+/// static PASSWORD: Key<&str> = Key::new("password");
+///
+/// let ctx = Context::background().with_value(&PASSWORD, "hunter2");
+/// assert_eq!(format!("{ctx:?}"), "background.with_value(password)");
+/// ```
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chain = Vec::new();
+        let mut next = self.0.as_ref();
+        while let Some(node) = next {
+            chain.push(node);
+            next = node.parent();
+        }
+        f.write_str("background")?;
+        let now = clock::now();
+        chain.iter().rev().try_for_each(|node| link(node, now, f))
+    }
+}
+
+fn link(node: &Ref, now: Instant, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match (node.kind(), node.deadline()) {
+        (Kind::Cancel, _) => f.write_str(".with_cancel"),
+        (Kind::Merge, _) => f.write_str(".merge(…)"),
+        (Kind::Deadline, Some(at)) if at >= now => write!(f, ".with_deadline(+{:?})", at - now),
+        (Kind::Deadline, Some(at)) => write!(f, ".with_deadline(-{:?})", now - at),
+        (Kind::Deadline, None) => f.write_str(".with_deadline"),
+        (Kind::WithoutCancel, _) => f.write_str(".without_cancel"),
+        (Kind::Value(key), _) => write!(f, ".with_value({})", key.name),
+        (Kind::Nothing(key), _) => write!(f, ".without_value({})", key.name),
+        (Kind::Table, _) => Ok(()),
+    }
+}

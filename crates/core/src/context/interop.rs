@@ -1,0 +1,88 @@
+//! `tokio_util::sync::CancellationToken`, both ways.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Wake, Waker};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{CancelHandle, Context, Key, hook};
+
+/// What cancels a context when its token is; dropped with the last context that could want it.
+static LINK: Key<Link> = Key::new("cancellation_token");
+
+impl Context {
+    /// A token that is cancelled when this context is done: for libraries that ask for one.
+    ///
+    /// It is so before [`cancel`](CancelHandle::cancel) returns. Cancelling the token does not cancel the context. It costs no task; what
+    /// connects the two stays until the context is done.
+    ///
+    /// ```
+    /// use throughline_core::Context;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let token = request.cancellation_token();
+    /// request.cancel();
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        if self.is_done() {
+            token.cancel();
+        } else {
+            let theirs = token.clone();
+            hook::call_when_done(self, move || theirs.cancel());
+        }
+        token
+    }
+
+    /// A child of `parent` that is cancelled when `token` is: for code that is handed one.
+    ///
+    /// Cancelling it does not cancel the token. It costs no task, and nothing stays when the last context derived from it is gone.
+    ///
+    /// ```
+    /// use throughline_core::{Context, ContextError};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let token = CancellationToken::new();
+    /// let ctx = Context::from_token(&Context::background(), &token);
+    /// token.cancel();
+    /// assert_eq!(ctx.err(), Some(ContextError::Canceled));
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
+    pub fn from_token(parent: &Context, token: &CancellationToken) -> Context {
+        let handle = parent.with_cancel();
+        let ctx = handle.context().clone();
+        let canceller = Arc::new(Canceller(handle));
+        let mut waiting = Box::pin(token.clone().cancelled_owned());
+        let waker = Waker::from(Arc::clone(&canceller));
+        if waiting.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready() {
+            canceller.0.cancel();
+        }
+        ctx.with_value(&LINK, Link { _canceller: canceller, _waiting: Mutex::new(waiting) })
+    }
+}
+
+/// The token wakes it, once.
+struct Canceller(CancelHandle);
+
+impl Wake for Canceller {
+    fn wake(self: Arc<Self>) {
+        self.0.cancel();
+    }
+}
+
+struct Link {
+    _canceller: Arc<Canceller>,
+    // Never locked: it makes the future `Sync`.
+    _waiting: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}

@@ -1,0 +1,206 @@
+//! The ambient context: what [`Context::current`] answers while a future is polled or a closure runs.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use futures_core::Stream;
+use futures_sink::Sink;
+use pin_project_lite::pin_project;
+
+use super::Context;
+
+thread_local! {
+    static CURRENT: Cell<Context> = const { Cell::new(Context::background()) };
+}
+
+impl Context {
+    /// The ambient context: that of the innermost [`scope`](Context::scope) being polled or [`enter`](Context::enter)
+    /// running on this thread, else [`background`](Context::background).
+    ///
+    /// It is for code that no context reaches as an argument. Where both exist the explicit one wins, and deriving a context
+    /// from the ambient one does not change the ambient one:
+    ///
+    /// ```
+    /// use throughline_core::{Context, Key};
+    ///
+    /// static TENANT: Key<&str> = Key::new("tenant");
+    ///
+    /// let ctx = Context::background().with_value(&TENANT, "acme");
+    /// ctx.enter(|| {
+    ///     let ctx = Context::current().with_value(&TENANT, "other");
+    ///     assert_eq!(ctx.value(&TENANT), Some(&"other"));
+    ///     assert_eq!(Context::current().value(&TENANT), Some(&"acme"));
+    /// });
+    /// assert_eq!(Context::current().value(&TENANT), None);
+    /// ```
+    pub fn current() -> Context {
+        CURRENT
+            .try_with(|current| {
+                let ctx = current.replace(Context::background());
+                let answer = ctx.clone();
+                current.set(ctx);
+                answer
+            })
+            .unwrap_or(Context::background())
+    }
+
+    /// Makes this the ambient context while `f` runs, and restores what was there before when `f` returns or panics.
+    ///
+    /// It is a closure so that nothing can be forgotten, dropped out of order or held across an await. Tasks and threads that `f`
+    /// starts do not inherit it: [`spawn`](Context::spawn) does that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::Context;
+    ///
+    /// let ctx = Context::background().with_timeout(Duration::from_secs(1));
+    /// ctx.enter(|| assert!(Context::current().deadline().is_some()));
+    /// assert!(Context::current().deadline().is_none());
+    /// ```
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        during(&mut self.clone(), f)
+    }
+
+    /// Makes this the ambient context during each poll of `inner`: a future, a stream or a sink, on whatever thread it is polled.
+    ///
+    /// It is not ambient while `inner` is dropped, and it does not end `inner` when it is done: [`run`](Context::run) does that.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use throughline_core::{Context, Key};
+    ///
+    /// static TENANT: Key<&str> = Key::new("tenant");
+    /// let ctx = Context::background().with_value(&TENANT, "acme");
+    /// let seen = ctx.scope(async { Context::current().value(&TENANT).copied() }).await;
+    /// assert_eq!(seen, Some("acme"));
+    /// # }
+    /// ```
+    pub fn scope<F>(&self, inner: F) -> WithContext<F> {
+        WithContext { inner, ctx: self.clone() }
+    }
+}
+
+/// Gives a future its ambient context.
+pub trait FutureExt: Future + Sized {
+    /// Makes `ctx` the ambient context during each poll of this future; see [`Context::scope`], which does the same for streams and
+    /// sinks.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use throughline_core::{Context, FutureExt};
+    ///
+    /// let handle = Context::background().with_cancel();
+    /// handle.cancel();
+    /// let done = async { Context::current().is_done() }.with_context(handle.context().clone()).await;
+    /// assert!(done && !Context::current().is_done());
+    /// # }
+    /// ```
+    fn with_context(self, ctx: Context) -> WithContext<Self> {
+        WithContext { inner: self, ctx }
+    }
+}
+
+impl<F: Future> FutureExt for F {}
+
+pin_project! {
+    /// A future, stream or sink with an ambient context: made by [`Context::scope`] and [`FutureExt::with_context`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct WithContext<F> {
+        #[pin]
+        inner: F,
+        // During a poll of `inner` it holds what was ambient before.
+        ctx: Context,
+    }
+}
+
+impl<F: Future> Future for WithContext<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        during(this.ctx, || this.inner.poll(cx))
+    }
+}
+
+impl<S: Stream> Stream for WithContext<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
+        let this = self.project();
+        during(this.ctx, || this.inner.poll_next(cx))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.size_hint()
+    }
+}
+
+impl<I, S: Sink<I>> Sink<I> for WithContext<S> {
+    type Error = S::Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        let this = self.project();
+        during(this.ctx, || this.inner.poll_ready(cx))
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), S::Error> {
+        let this = self.project();
+        during(this.ctx, || this.inner.start_send(item))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        let this = self.project();
+        during(this.ctx, || this.inner.poll_flush(cx))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        let this = self.project();
+        during(this.ctx, || this.inner.poll_close(cx))
+    }
+}
+
+/// Runs `f` with `ctx` and the ambient context swapped. Where the thread is ending and has no ambient context any more, `f` runs
+/// without one.
+#[inline]
+fn during<R>(ctx: &mut Context, f: impl FnOnce() -> R) -> R {
+    let mut f = Some(f);
+    let mut call = || f.take().map(|f| f());
+    let ran = CURRENT.try_with(|current| {
+        let _restore = Swapped::new(current, ctx);
+        call()
+    });
+    ran.unwrap_or_else(|_| call()).expect("f is there until its one call")
+}
+
+/// Swaps back when it drops, also when a panic passes.
+struct Swapped<'a> {
+    current: &'a Cell<Context>,
+    ctx: &'a mut Context,
+}
+
+impl<'a> Swapped<'a> {
+    #[inline]
+    fn new(current: &'a Cell<Context>, ctx: &'a mut Context) -> Self {
+        let mut swapped = Swapped { current, ctx };
+        swapped.swap();
+        swapped
+    }
+
+    #[inline]
+    fn swap(&mut self) {
+        let ctx = mem::replace(self.ctx, Context::background());
+        *self.ctx = self.current.replace(ctx);
+    }
+}
+
+impl Drop for Swapped<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.swap();
+    }
+}

@@ -1,0 +1,161 @@
+//! Tasks that carry their context.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+
+use super::{Context, ContextError};
+
+impl Context {
+    /// Spawns `future` onto the current tokio runtime with this context: ambient during each of its polls, without the keys that
+    /// are declared [`local`](super::Key::local), and stopped once the context is done.
+    ///
+    /// Once done, the future is dropped at its next await, and the handle yields the [`ContextError`]; it does not run to its end
+    /// in the background. A context that is known to be done never polls it. What must outlive the context is spawned on
+    /// [`detach`](Context::detach). Dropping the handle does not stop the task.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use throughline_core::{Context, ContextError};
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let audit = request.spawn(std::future::pending::<()>());
+    /// request.cancel();
+    /// assert_eq!(audit.await.expect("it did not panic"), Err(ContextError::Canceled));
+    /// # }
+    /// ```
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<Result<F::Output, ContextError>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let ctx = self.across_spawn();
+        tokio::spawn(ctx.clone().carry(future))
+    }
+
+    /// [`spawn`](Context::spawn) for a future that stays on this thread.
+    ///
+    /// # Panics
+    /// Outside a tokio `LocalSet` or local runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use std::rc::Rc;
+    /// use throughline_core::Context;
+    ///
+    /// let shared = Rc::new(7);
+    /// let local = tokio::task::LocalSet::new();
+    /// let answer = local.run_until(async { Context::background().spawn_local(async move { *shared }).await }).await;
+    /// assert_eq!(answer.expect("it did not panic"), Ok(7));
+    /// # }
+    /// ```
+    pub fn spawn_local<F>(&self, future: F) -> JoinHandle<Result<F::Output, ContextError>>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let ctx = self.across_spawn();
+        tokio::task::spawn_local(ctx.carry(future))
+    }
+
+    /// Runs `f` on the runtime's blocking pool with this context as its argument and as the ambient one.
+    ///
+    /// Blocking work cannot be stopped from outside: `f` itself looks at the context and returns. It is not called when the context
+    /// is done before its turn comes; the handle then yields the [`ContextError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use throughline_core::Context;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let scan = request.spawn_blocking(|ctx| {
+    ///     let mut rows = 0;
+    ///     while rows < 100 && ctx.check().is_ok() {
+    ///         rows += 1;
+    ///     }
+    ///     rows
+    /// });
+    /// assert_eq!(scan.await.expect("it did not panic"), Ok(100));
+    /// # }
+    /// ```
+    pub fn spawn_blocking<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Context) -> R + Send + 'static,
+    ) -> JoinHandle<Result<R, ContextError>> {
+        let ctx = self.across_spawn();
+        tokio::task::spawn_blocking(move || {
+            ctx.check()?;
+            Ok(ctx.enter(|| f(&ctx)))
+        })
+    }
+
+    async fn carry<F: Future>(self, future: F) -> Result<F::Output, ContextError> {
+        self.scope(self.run(future)).await
+    }
+}
+
+#[cfg(all(feature = "signal", unix))]
+mod signal {
+    use std::future::poll_fn;
+    use std::io;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::Context;
+    use crate::context::{CancelHandle, Cause};
+
+    impl Context {
+        /// A child that the first SIGINT or SIGTERM cancels with [`Cause::Shutdown`]: what a server's requests stand on.
+        ///
+        /// From this call on the process no longer ends on these signals, also after the handle is dropped (tokio's rule): whoever
+        /// asks for the signal ends the process. Further signals do nothing. The signals are watched by a task on the current
+        /// runtime; when that runtime ends the child is cancelled with [`Cause::Canceled`].
+        ///
+        /// # Errors
+        /// The operating system refuses the signal handler.
+        ///
+        /// # Panics
+        /// Outside a tokio runtime with I/O enabled.
+        ///
+        /// # Examples
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+        /// use throughline_core::Context;
+        ///
+        /// let base = Context::background().on_signal()?;
+        /// assert!(!base.is_done());
+        /// # Ok(()) }
+        /// ```
+        #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+        pub fn on_signal(&self) -> io::Result<CancelHandle> {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let cancelled_by_signal = self.with_cancel();
+            let handle = cancelled_by_signal.with_cancel();
+            let watched = handle.context().clone();
+            tokio::spawn(async move {
+                let mut done = pin!(watched.done());
+                poll_fn(|cx| {
+                    if interrupt.poll_recv(cx).is_ready() || terminate.poll_recv(cx).is_ready() {
+                        cancelled_by_signal.cancel_with(Cause::Shutdown);
+                        return Poll::Ready(());
+                    }
+                    done.as_mut().poll(cx)
+                })
+                .await;
+            });
+            Ok(handle)
+        }
+    }
+}

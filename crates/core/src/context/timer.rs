@@ -1,0 +1,180 @@
+//! Alarms: who wakes a task when a deadline passes.
+//!
+//! On the real clock it is one thread for the process, which no runtime's end or stall can stop. It sleeps until the earliest alarm and
+//! is disturbed only by an earlier one. A virtual clock is moved by its runtime alone, so there each alarm is a tokio timer.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
+
+use tokio::time::Sleep;
+
+use super::clock;
+
+/// Wakes a task at an instant, or a moment after; dropped, it does not.
+pub(super) struct Alarm(Kind);
+
+enum Kind {
+    /// By the thread: its key there, and [`FIRED`] as of when it was set.
+    Thread { shard: &'static Shard, key: (Instant, u64), fired: u64 },
+    /// By the runtime whose clock is virtual.
+    Runtime { at: Instant, sleep: Pin<Box<Sleep>> },
+}
+
+type Shard = Mutex<BTreeMap<(Instant, u64), Waker>>;
+
+static SHARDS: [Shard; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
+/// How many times the thread has gone off.
+static FIRED: AtomicU64 = AtomicU64::new(0);
+/// When the thread will look next, in [`clock::nanos`].
+static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Alarm {
+    /// Wakes the task of `cx` at `at`.
+    pub(super) fn new(at: Instant, is_virtual: bool, cx: &mut TaskContext<'_>) -> Alarm {
+        if is_virtual {
+            let mut alarm = Alarm(Kind::Runtime { at, sleep: Box::pin(tokio::time::sleep_until(at.into())) });
+            alarm.rearm(cx);
+            return alarm;
+        }
+        let (id, shard) = place();
+        let fired = FIRED.load(Ordering::Acquire);
+        let alarm = Alarm(Kind::Thread { shard, key: (at, id), fired });
+        lock(shard).insert((at, id), cx.waker().clone());
+        wake_thread_by(at);
+        alarm
+    }
+
+    /// Whether the time may have come. It reads no clock.
+    #[inline]
+    pub(super) fn may_have_fired(&self) -> bool {
+        match &self.0 {
+            Kind::Thread { fired, .. } => FIRED.load(Ordering::Acquire) != *fired,
+            Kind::Runtime { .. } => true,
+        }
+    }
+
+    /// Wakes the task of `cx` instead, at the same instant.
+    pub(super) fn rearm(&mut self, cx: &mut TaskContext<'_>) {
+        match &mut self.0 {
+            Kind::Thread { shard, key, fired } => {
+                *fired = FIRED.load(Ordering::Acquire);
+                let waker = cx.waker().clone();
+                let before = lock(shard).insert(*key, waker);
+                if before.is_none() {
+                    wake_thread_by(key.0);
+                }
+                drop(before);
+            }
+            Kind::Runtime { at, sleep } => {
+                // A timer panics when its runtime has ended.
+                match catch_unwind(AssertUnwindSafe(|| sleep.as_mut().poll(cx))) {
+                    Ok(Poll::Pending) => {}
+                    Ok(Poll::Ready(())) => {
+                        sleep.as_mut().reset((*at).into());
+                        cx.waker().wake_by_ref();
+                    }
+                    Err(_) => *self = Alarm::new(*at, false, cx),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Kind::Thread { shard, key, .. } = &self.0 {
+            let waker = lock(shard).remove(key);
+            drop(waker);
+        }
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alarm")
+    }
+}
+
+/// A new id, and the calling thread's shard.
+fn place() -> (u64, &'static Shard) {
+    thread_local! {
+        static IDS: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
+    }
+    const RANGE: u64 = 1 << 12;
+    // Ids are taken in ranges: one contended operation for thousands of alarms.
+    let id = IDS.try_with(|ids| {
+        let (mut next, mut end) = ids.get();
+        if next == end {
+            next = LAST_ID.fetch_add(RANGE, Ordering::Relaxed);
+            end = next + RANGE;
+        }
+        ids.set((next + 1, end));
+        next
+    });
+    let id = id.unwrap_or_else(|_| LAST_ID.fetch_add(RANGE, Ordering::Relaxed));
+    (id, &SHARDS[(id / RANGE) as usize % SHARDS.len()])
+}
+
+fn lock(shard: &Shard) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {
+    // Only an allocation failure could have panicked under the lock; the map is whole.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[inline]
+fn wake_thread_by(at: Instant) {
+    let at = clock::nanos(at);
+    if at < NEXT.load(Ordering::SeqCst) && at < NEXT.fetch_min(at, Ordering::SeqCst) {
+        timer_thread().unpark();
+    }
+}
+
+fn timer_thread() -> &'static Thread {
+    static THREAD: OnceLock<Thread> = OnceLock::new();
+    THREAD.get_or_init(|| {
+        let spawned = thread::Builder::new().name("throughline-timer".into()).spawn(run);
+        spawned.expect("a process that can't start a thread can keep no deadline").thread().clone()
+    })
+}
+
+fn run() {
+    let mut due = Vec::new();
+    loop {
+        // Before the shards are looked at: who sets an alarm behind our back lowers it again, and wakes us.
+        NEXT.swap(u64::MAX, Ordering::SeqCst);
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        for shard in &SHARDS {
+            let mut alarms = lock(shard);
+            let later = alarms.split_off(&(now, u64::MAX));
+            due.extend(mem::replace(&mut *alarms, later).into_values());
+            if let Some(((at, _), _)) = alarms.first_key_value() {
+                next = Some(next.map_or(*at, |next| next.min(*at)));
+            }
+        }
+        if !due.is_empty() {
+            FIRED.fetch_add(1, Ordering::AcqRel);
+            for waker in due.drain(..) {
+                // A panicking waker stops neither the thread nor the others.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                    mem::forget(payload);
+                }
+            }
+            continue;
+        }
+        match next {
+            Some(at) => {
+                NEXT.fetch_min(clock::nanos(at), Ordering::SeqCst);
+                thread::park_timeout(at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
+            }
+            None => thread::park(),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A node with two parents.
+
+use super::list::Link;
+use super::node::{CancelNode, Kind, Node, Ref, Second, mark_timed};
+use super::sync::{Ordering, fence};
+use super::value;
+
+impl Ref {
+    /// A node that is done when `a` or `b` is, with the values of `a`, then of `b`.
+    pub(in crate::context) fn merge(a: &Ref, b: &Ref) -> Ref {
+        let mut node = Node::below(Some(a), Kind::Merge);
+        let theirs = b.node();
+        if let Some(deadline) = theirs.deadline.filter(|deadline| node.deadline.is_none_or(|ours| *deadline < ours)) {
+            (node.deadline, node.timed_by) = (Some(deadline), theirs.timed_by);
+        }
+        let second = Some(Box::new(Second { link: Link::new(), parent: b.clone() }));
+        let this = Ref::new_cancel(CancelNode { second, ..CancelNode::of(node) });
+        if let Some(merge) = this.node().as_cancel() {
+            merge.wait_for_second();
+        }
+        if theirs.values.is_empty() { this } else { value::union(this, &theirs.values) }
+    }
+}
+
+impl CancelNode {
+    /// From here on whoever cancels the second parent, or above it, finds this merge, or is found by it.
+    fn wait_for_second(&self) {
+        let Some(second) = &self.second else { return };
+        let theirs = second.parent.node();
+        if self.node.deadline.is_some() {
+            mark_timed(self.node.up());
+        }
+        mark_timed(theirs.anchor());
+        let mut above = theirs.anchor();
+        while let Some(node) = above {
+            node.merged_below.store(true, Ordering::SeqCst);
+            above = node.node.up();
+        }
+        if let Some(anchor) = theirs.anchor() {
+            // SAFETY: the second link of this node, into the lists of its second anchor; `unlink` is called before it is freed.
+            unsafe { anchor.lock().link(&second.link, self) };
+            anchor.link_up();
+        }
+        fence(Ordering::SeqCst);
+        self.latch_second();
+    }
+
+    /// Latches the first parent's answer if it has one, else the second's.
+    pub(super) fn latch_second(&self) {
+        let Some(second) = self.second.as_ref().filter(|_| self.node.outcome().is_none()) else { return };
+        if let Some(outcome) = second.parent.node().outcome() {
+            self.node.latch(self.node.below_done(outcome));
+        }
+    }
+}

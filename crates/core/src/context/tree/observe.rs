@@ -1,0 +1,194 @@
+//! Asking a node whether it is done, and since when.
+//!
+//! The state of a node is null while nobody has found it done; [`OWN`] once it was cancelled itself; else an answer that an observer
+//! has latched: the origin's address with the error in its low bits.
+
+use std::ptr::{self, NonNull};
+use std::time::Instant;
+
+use super::node::{CancelNode, Node, Path, Ref};
+use super::sync::Ordering;
+use crate::context::{Cause, ContextError, clock};
+
+const OWN: usize = 1;
+const CANCELED: usize = 2;
+const DEADLINE: usize = 3;
+
+/// A final answer: the error, and the node that holds its cause.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome<'a> {
+    pub(super) error: ContextError,
+    pub(super) origin: &'a Node,
+}
+
+impl Outcome<'_> {
+    fn cause(self) -> Cause {
+        let given = self.origin.cause.load(Ordering::Acquire);
+        // SAFETY: it was set before the flag that led here, and is freed with the node.
+        match (unsafe { given.as_ref() }, self.error) {
+            (Some(cause), _) => cause.clone(),
+            (None, ContextError::Canceled) => Cause::Canceled,
+            (None, ContextError::DeadlineExceeded) => Cause::DeadlineExceeded,
+        }
+    }
+}
+
+impl Ref {
+    /// `None` while live. It consults the clock, and latches what it finds.
+    #[inline]
+    pub(in crate::context) fn error(&self) -> Option<ContextError> {
+        self.node().outcome().map(|outcome| outcome.error)
+    }
+
+    /// As [`error`](Self::error), with the clock read already.
+    pub(super) fn error_at(&self, now: Instant) -> Option<ContextError> {
+        self.node().resolve(Some(now)).map(|outcome| outcome.error)
+    }
+
+    pub(in crate::context) fn cause(&self) -> Option<Cause> {
+        self.node().outcome().map(Outcome::cause)
+    }
+
+    /// Whether this very node has been found done. Reads no clock.
+    #[inline]
+    pub(in crate::context) fn is_latched(&self) -> bool {
+        !self.node().state.load(Ordering::Acquire).is_null()
+    }
+
+    /// Whether there is a deadline, or something to cancel.
+    pub(in crate::context) fn can_be_done(&self) -> bool {
+        self.node().deadline.is_some() || self.node().anchor().is_some()
+    }
+
+    /// Whether anybody knows it to be done: it was cancelled, or somebody has seen its deadline pass. Reads no clock.
+    #[inline]
+    pub(in crate::context) fn is_flagged(&self) -> bool {
+        self.node().is_flagged()
+    }
+}
+
+impl Node {
+    #[inline]
+    pub(super) fn is_flagged(&self) -> bool {
+        let mut node = self;
+        loop {
+            if !node.state.load(Ordering::Acquire).is_null() {
+                return true;
+            }
+            match node.up() {
+                Some(up) => node = &up.node,
+                None => return false,
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn outcome(&self) -> Option<Outcome<'_>> {
+        let state = self.state.load(Ordering::Acquire);
+        if !state.is_null() {
+            return Some(self.decode(state));
+        }
+        // The clock before the flags (invariant 7).
+        let now = self.deadline.map(|_| clock::now());
+        let is_late = self.deadline.is_some() && self.deadline <= now;
+        if is_late || self.is_flagged() { self.resolve(now) } else { None }
+    }
+
+    /// The outcome, latched in every node between this one and where it comes from, from the top down, so that nobody below one that
+    /// has been seen done can be seen live, or done for another reason. `now` was read before.
+    #[cold]
+    pub(super) fn resolve(&self, now: Option<Instant>) -> Option<Outcome<'_>> {
+        let mut path = Path::new();
+        let mut next = Some(self);
+        let mut outcome = None;
+        while let Some(node) = next {
+            let state = node.state.load(Ordering::Acquire);
+            if !state.is_null() {
+                outcome = Some(node.decode(state));
+                break;
+            }
+            path.push(node);
+            next = node.up().map(|up| &up.node);
+        }
+        while let Some(node) = path.pop() {
+            outcome = match outcome {
+                None if node.deadline.is_some() && node.deadline <= now => Some(node.latch(node.timed_out())),
+                None => None,
+                Some(above) => Some(node.latch(node.below_done(above))),
+            };
+        }
+        outcome
+    }
+
+    /// What becomes of this node when the one above it has the outcome `above`: the earlier of that and of its own deadline.
+    pub(super) fn below_done<'a>(&'a self, above: Outcome<'a>) -> Outcome<'a> {
+        match (self.deadline, above.error) {
+            (Some(_), ContextError::DeadlineExceeded) => self.timed_out(),
+            (Some(deadline), ContextError::Canceled) if above.origin.cancelled_after(deadline) => self.timed_out(),
+            _ => above,
+        }
+    }
+
+    /// Writes down an outcome, unless there is one; returns what stands.
+    pub(super) fn latch<'a>(&'a self, outcome: Outcome<'a>) -> Outcome<'a> {
+        let tag = if outcome.error.is_timeout() { DEADLINE } else { CANCELED };
+        let state = ptr::from_ref(outcome.origin).cast_mut().map_addr(|address| address | tag);
+        match self.state.compare_exchange(ptr::null_mut(), state, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => outcome,
+            Err(first) => self.decode(first),
+        }
+    }
+
+    /// Flags the node as cancelled itself, unless it has an outcome.
+    pub(super) fn flag(&self) {
+        let own = ptr::without_provenance_mut(OWN);
+        // Whoever comes second changes nothing.
+        let _ = self.state.compare_exchange(ptr::null_mut(), own, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    #[inline]
+    fn decode(&self, state: *mut Node) -> Outcome<'_> {
+        let error = match state.addr() & 3 {
+            OWN => return self.own_outcome(),
+            CANCELED => ContextError::Canceled,
+            _ => ContextError::DeadlineExceeded,
+        };
+        let origin = NonNull::new(state.map_addr(|address| address & !3)).map_or(self, |origin| {
+            // SAFETY: an ancestor's or the node's own address (invariant 2), put there by `latch`.
+            unsafe { origin.as_ref() }
+        });
+        Outcome { error, origin }
+    }
+
+    /// Of a node that was cancelled itself.
+    fn own_outcome(&self) -> Outcome<'_> {
+        match self.deadline {
+            Some(deadline) if self.cancelled_after(deadline) => self.timed_out(),
+            _ => Outcome { error: ContextError::Canceled, origin: self },
+        }
+    }
+
+    fn timed_out(&self) -> Outcome<'_> {
+        Outcome { error: ContextError::DeadlineExceeded, origin: self.timed_by().unwrap_or(self) }
+    }
+
+    /// Of the origin of a cancellation: whether it came after `deadline`, or at that very instant.
+    fn cancelled_after(&self, deadline: Instant) -> bool {
+        self.as_cancel().is_some_and(|origin| clock::nanos(deadline) <= origin.stamp())
+    }
+}
+
+impl CancelNode {
+    /// When it was cancelled: somewhere after the flag was set, where the first who asked has looked at the clock.
+    pub(super) fn stamp(&self) -> u64 {
+        let stamp = self.stamp.load(Ordering::Acquire);
+        if stamp != 0 {
+            return stamp;
+        }
+        let now = clock::nanos(clock::now());
+        match self.stamp.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => now,
+            Err(first) => first,
+        }
+    }
+}
