@@ -1,1 +1,3 @@
 //! Public behaviour, one module per behaviour.
+
+#![allow(clippy::unwrap_used, missing_docs)]

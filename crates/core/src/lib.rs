@@ -10,5 +10,6 @@ pub use context::{
 };
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;
+pub use trace::span::Span;
 pub use trace::span_context::SpanContext;
 pub use trace::tracestate::TraceState;

@@ -28,14 +28,16 @@ type Attribute = (Cow<'static, str>, Value);
 /// ```
 #[derive(Clone, Default)]
 pub struct Attributes {
-    inline: [Option<Attribute>; INLINE],
+    // `None` until the first write, so that an empty set is one store to make and one load to drop.
+    inline: Option<[Option<Attribute>; INLINE]>,
     more: Vec<Attribute>,
 }
 
 impl Attributes {
     /// No attribute.
+    #[inline]
     pub const fn new() -> Self {
-        Self { inline: [const { None }; INLINE], more: Vec::new() }
+        Self { inline: None, more: Vec::new() }
     }
 
     /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`.
@@ -50,17 +52,17 @@ impl Attributes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        if self.more.is_empty() { self.inline.iter().flatten().count() } else { INLINE + self.more.len() }
+        if self.more.is_empty() { self.inline.iter().flatten().flatten().count() } else { INLINE + self.more.len() }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.inline[0].is_none()
+        self.inline.is_none()
     }
 
     /// The attributes, in the order of first writing.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { inline: self.inline.iter(), more: self.more.iter() }
+        Iter { inline: self.inline.as_slice().as_flattened().iter(), more: self.more.iter() }
     }
 
     /// Keeps those for which `keep` says so; it may change the values.
@@ -70,6 +72,12 @@ impl Attributes {
                 self.put(key, value, u32::MAX);
             }
         }
+    }
+
+    /// As `mem::take`, which copies all the room there is: this copies none if it is empty.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        if self.is_empty() { Self::new() } else { std::mem::take(self) }
     }
 
     /// [`set`](Self::set) within `limits`; `false` if dropped.
@@ -87,7 +95,7 @@ impl Attributes {
 
     /// Applies `limits` to attributes that came as a whole; the number dropped.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
-        for value in self.inline.iter_mut().flatten().chain(&mut self.more).map(|(_, value)| value) {
+        for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.more).map(|(_, value)| value) {
             value.truncate(limits.bytes());
         }
         let excess = u32::try_from(self.len()).unwrap_or(u32::MAX).saturating_sub(count);
@@ -102,10 +110,11 @@ impl Attributes {
 
     #[inline]
     fn put(&mut self, key: Cow<'static, str>, value: Value, count: u32) -> bool {
-        if key.is_empty() || key.len() > MAX_KEY {
+        if key.is_empty() || key.len() > MAX_KEY || count == 0 {
             return false;
         }
-        for (index, slot) in self.inline.iter_mut().enumerate() {
+        let inline = self.inline.get_or_insert([const { None }; INLINE]);
+        for (index, slot) in inline.iter_mut().enumerate() {
             match slot {
                 Some((name, old)) if *name == key => {
                     *old = value;
@@ -138,7 +147,7 @@ impl Attributes {
     }
 
     fn into_pairs(self) -> impl Iterator<Item = Attribute> {
-        self.inline.into_iter().flatten().chain(self.more)
+        self.inline.into_iter().flatten().flatten().chain(self.more)
     }
 }
 
@@ -174,6 +183,19 @@ impl<K: Into<Cow<'static, str>>, V: Into<Value>> Extend<(K, V)> for Attributes {
 impl<K: Into<Cow<'static, str>>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Attributes {
     fn from(pairs: [(K, V); N]) -> Self {
         pairs.into_iter().collect()
+    }
+}
+
+impl<K: Into<Cow<'static, str>>, V: Into<Value>> From<Vec<(K, V)>> for Attributes {
+    fn from(pairs: Vec<(K, V)>) -> Self {
+        pairs.into_iter().collect()
+    }
+}
+
+impl From<()> for Attributes {
+    /// No attribute: `span.add_event("cache miss", ())`.
+    fn from((): ()) -> Self {
+        Self::new()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-use super::rng;
+use super::{clock, rng};
 
 /// The 16-byte identity of a trace. Never all zero.
 ///
@@ -38,8 +38,13 @@ impl TraceId {
     /// A random id: all 16 bytes are random, so [`TraceFlags::RANDOM`] may be set beside it. Takes no lock and makes no
     /// system call, except for the first one on a thread, which is seeded by the operating system.
     pub fn random() -> Self {
+        Self::random_at(clock::ticks())
+    }
+
+    /// A random id, for a caller who has just read the clock.
+    pub(super) fn random_at(ticks: u64) -> Self {
         loop {
-            let [high, low] = rng::next_pair();
+            let [high, low] = rng::next_pair(ticks);
             if let Some(id) = Self::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()) {
                 return id;
             }
@@ -95,8 +100,14 @@ impl SpanId {
 
     /// A random id, made as [`TraceId::random`] makes its own.
     pub fn random() -> Self {
+        Self::random_at(clock::ticks())
+    }
+
+    /// A random id, for a caller who has just read the clock.
+    #[inline]
+    pub(super) fn random_at(ticks: u64) -> Self {
         loop {
-            if let Some(id) = NonZeroU64::new(rng::next()) {
+            if let Some(id) = NonZeroU64::new(rng::next(ticks)) {
                 return Self(id);
             }
         }

@@ -4,24 +4,31 @@
 //! once per trace and process.
 
 mod attributes;
+mod builder;
+mod cell;
 mod clock;
 pub(crate) mod id;
 mod limits;
+mod methods;
 mod ratio;
 pub(crate) mod record;
 mod rng;
 mod sampler;
+pub(crate) mod span;
 pub(crate) mod span_context;
+mod span_ref;
 mod tracer;
 pub(crate) mod tracestate;
 mod value;
 
 pub use attributes::{Attributes, Iter};
+pub use builder::SpanBuilder;
 pub use id::ParseIdError;
 pub use limits::SpanLimits;
 pub use ratio::TraceIdRatio;
 pub use record::{Batch, Event, Link, Resource, SpanKind, Status, UnixNanos};
 pub use sampler::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SamplingParameters, SamplingResult};
-pub use tracer::{Recorder, SetDefaultError, Tracer, TracerConfig};
+pub use span_ref::SpanRef;
+pub use tracer::{Innermost, Recorder, SetDefaultError, Tracer, TracerConfig};
 pub use tracestate::TraceStateError;
 pub use value::Value;

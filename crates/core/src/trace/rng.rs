@@ -9,27 +9,23 @@ use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::clock;
-
 thread_local! {
     static STATE: Cell<State> = Cell::new(State::seeded());
 }
 
-/// 64 random bits.
-pub(super) fn next() -> u64 {
-    draw(clock::ticks(), |state| state.next())
+/// 64 random bits, at this time of the monotonic clock.
+#[inline]
+pub(super) fn next(ticks: u64) -> u64 {
+    draw(ticks, State::next)
 }
 
-/// 64 random bits, from a caller who has just read the clock.
-pub(super) fn next_at(ticks: u64) -> u64 {
-    draw(ticks, |state| state.next())
+/// Twice 64 random bits, at this time of the monotonic clock.
+#[inline]
+pub(super) fn next_pair(ticks: u64) -> [u64; 2] {
+    draw(ticks, |state| [state.next(), state.next()])
 }
 
-/// Twice 64 random bits.
-pub(super) fn next_pair() -> [u64; 2] {
-    draw(clock::ticks(), |state| [state.next(), state.next()])
-}
-
+#[inline]
 fn draw<T>(ticks: u64, take: impl FnOnce(&mut State) -> T) -> T {
     // A thread that is being torn down has lost its state: a fresh one then.
     let mut state = STATE.try_with(Cell::get).unwrap_or_else(|_| State::seeded());

@@ -74,4 +74,8 @@ impl SpanContext {
     pub fn with_trace_state(self, trace_state: TraceState) -> Self {
         Self { trace_state, ..self }
     }
+
+    pub(super) fn into_remote(self) -> Self {
+        Self { is_remote: true, ..self }
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
+use super::span_context::SpanContext;
+use crate::Context;
 
 /// Where finished spans go.
 pub trait Recorder: Send + Sync {
@@ -60,7 +62,16 @@ pub struct TracerConfig {
     pub resource: Arc<Resource>,
     /// How much one span may hold.
     pub limits: SpanLimits,
+    /// Spans of another kind that the same task is in; default: none.
+    pub innermost: Option<Innermost>,
 }
+
+/// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
+/// context's span (or remote parent); `None` if there is none. A new span is then its child.
+///
+/// Asked on the task that starts a span, once for each recorded one. It must answer for a descendant only, never for the
+/// span of another request that happens to sit in a thread-local; an answer from another trace is ignored.
+pub type Innermost = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + Sync>;
 
 impl TracerConfig {
     /// Spans go to `recorder`; all else has its default.
@@ -70,6 +81,7 @@ impl TracerConfig {
             sampler: Arc::new(ParentBased::default()),
             resource: Arc::default(),
             limits: SpanLimits::default(),
+            innermost: None,
         }
     }
 }
@@ -114,6 +126,11 @@ impl Tracer {
     /// Writes that came after their span had ended, and were ignored.
     pub fn late_writes(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.late_writes.load(Ordering::Relaxed))
+    }
+
+    /// Whether both are clones of one tracer.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
     }
 
     #[inline]

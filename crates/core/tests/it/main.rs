@@ -1,4 +1,11 @@
 //! Public behaviour of the core, one module per behaviour.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod identity;
+mod lineage;
+mod memory;
+mod sampling;
+mod span;
+mod span_bounds;
 mod tracestate;

@@ -1,0 +1,296 @@
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use super::attributes::Attributes;
+use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, count, tracer};
+use super::clock;
+use super::id::{SpanId, TraceFlags, TraceId};
+use super::limits::SpanLimits;
+use super::record::{Link, SpanKind, UnixNanos};
+use super::sampler::{SamplingParameters, SamplingResult};
+use super::span::Span;
+use super::span_context::SpanContext;
+use super::tracer::{Tracer, TracerConfig};
+use super::value::Value;
+use crate::Context;
+
+/// A span about to start: made by [`Context::span`], started by [`start`](Self::start).
+///
+/// # Which spans are recorded
+/// The first span of a trace in this process asks the tracer's [`Sampler`](crate::trace::Sampler); those below follow. A
+/// span that is not recorded still goes on the wire with an identity of its own where a process is left or entered; one of
+/// kind [`Internal`](SpanKind::Internal) shares that of the unrecorded span above, since nobody will ever look for it.
+///
+/// # Examples
+/// ```
+/// use throughline_core::Context;
+/// use throughline_core::trace::SpanKind;
+///
+/// let ctx = Context::background();
+/// let span = ctx.span("charge").kind(SpanKind::Client).attribute("amount", 250).start();
+/// let below = span.span("encode").start();
+/// let trace_id = |ctx: &Context| ctx.span_context().map(|span| span.trace_id());
+/// assert_eq!(trace_id(&below), trace_id(&span));
+/// ```
+#[must_use = "a span starts with `start()`"]
+pub struct SpanBuilder<'a> {
+    ctx: &'a Context,
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    start: Option<UnixNanos>,
+    tracer: Option<&'a Tracer>,
+    attributes: Attributes,
+    links: Vec<Link>,
+    dropped_attributes: u32,
+    is_root: bool,
+    remote_parent: Option<SpanContext>,
+    decision: Option<Decision>,
+}
+
+/// Where a span of its own stands in its trace, and whether it is recorded.
+struct Decision {
+    span_context: SpanContext,
+    parent_span_id: Option<SpanId>,
+    parent_is_remote: bool,
+    is_recorded: bool,
+    is_local_root: bool,
+    attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl<'a> SpanBuilder<'a> {
+    #[inline]
+    pub(super) fn new(ctx: &'a Context, name: Cow<'static, str>) -> Self {
+        Self {
+            ctx,
+            name,
+            kind: SpanKind::Internal,
+            start: None,
+            tracer: None,
+            attributes: Attributes::new(),
+            links: Vec::new(),
+            dropped_attributes: 0,
+            is_root: false,
+            remote_parent: None,
+            decision: None,
+        }
+    }
+
+    /// The span's part in a conversation between processes.
+    #[inline]
+    pub fn kind(mut self, kind: SpanKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// An attribute from the start on; samplers see it. The last write of a key wins.
+    #[inline]
+    pub fn attribute(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        if !self.attributes.set(key, value) {
+            count(&mut self.dropped_attributes, 1);
+        }
+        self
+    }
+
+    /// An attribute whose value is computed only if the span is recorded. That is decided here, from what was given so
+    /// far: give kind, parent, tracer and the attributes for samplers before.
+    #[inline]
+    pub fn attribute_with<V: Into<Value>>(
+        mut self,
+        key: impl Into<Cow<'static, str>>,
+        value: impl FnOnce() -> V,
+    ) -> Self {
+        if self.decision.is_none() && !self.is_shared() {
+            self.decision = Some(self.decide(clock::now()));
+        }
+        let is_recorded = self.decision.as_ref().is_some_and(|decision| decision.is_recorded);
+        if is_recorded { self.attribute(key, value()) } else { self }
+    }
+
+    /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.
+    pub fn link(mut self, link: impl Into<Link>) -> Self {
+        self.links.push(link.into());
+        self
+    }
+
+    /// [`link`](Self::link)s several, as a batch of messages has.
+    pub fn links<L: Into<Link>>(mut self, links: impl IntoIterator<Item = L>) -> Self {
+        self.links.extend(links.into_iter().map(Into::into));
+        self
+    }
+
+    /// A start other than now.
+    pub fn start_time(mut self, time: SystemTime) -> Self {
+        self.start = Some(time.into());
+        self
+    }
+
+    /// Starts a new trace, which links the span that the context is in. Deadline, cancellation and values stay.
+    pub fn new_root(mut self) -> Self {
+        if !self.is_root {
+            self.is_root = true;
+            let left = self.ctx.span_context();
+            self.links.extend(left.cloned().map(Link::from));
+        }
+        self
+    }
+
+    /// Goes on with a trace that another process sent: `parent` comes before the span that the context is in. As
+    /// [`Context::with_remote_parent`], without a context in between.
+    pub fn remote_parent(mut self, parent: SpanContext) -> Self {
+        self.remote_parent = Some(parent.into_remote());
+        self
+    }
+
+    /// Where this span and those below it go, other than where the context says.
+    pub fn tracer(mut self, tracer: &'a Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// Starts the span.
+    #[inline]
+    pub fn start(mut self) -> Span {
+        if self.decision.is_none() && self.is_shared() {
+            return Span::identity(self.ctx.clone());
+        }
+        self.start_own()
+    }
+
+    /// Whether the span is one of those that share an unrecorded span's identity.
+    #[inline]
+    fn is_shared(&self) -> bool {
+        let shares = !self.is_root && self.remote_parent.is_none() && self.kind == SpanKind::Internal;
+        shares && self.ctx.value(&SPAN).is_some_and(|cell| !cell.is_recorded && !cell.span_context.is_remote())
+    }
+
+    fn start_own(&mut self) -> Span {
+        let now = clock::now();
+        let decision = self.decision.take().unwrap_or_else(|| self.decide(now));
+        let own;
+        let ctx = match self.tracer.filter(|new| !new.is(tracer(self.ctx))) {
+            Some(tracer) => {
+                own = self.ctx.with_value(&TRACER, tracer.clone());
+                &own
+            }
+            None => self.ctx,
+        };
+        let Some(config) = tracer(ctx).config().filter(|_| decision.is_recorded) else {
+            return Span::identity(
+                ctx.with_value(&SPAN, Cell::identity(decision.span_context, decision.is_local_root)),
+            );
+        };
+        let limits = config.limits;
+        bound_name(&mut self.name, &limits);
+        let mut more = None;
+        if !(self.attributes.is_empty() && decision.attributes.is_empty() && self.links.is_empty()) {
+            more = self.bound(decision.attributes, &limits);
+        }
+        let recording = Recording {
+            is_live: true,
+            parent_is_remote: decision.parent_is_remote,
+            kind: self.kind,
+            dropped_attributes: self.dropped_attributes,
+            parent_span_id: decision.parent_span_id,
+            start_time: self.start.unwrap_or(now),
+            name: std::mem::take(&mut self.name),
+            attributes: self.attributes.take(),
+            more,
+        };
+        let cell = Cell {
+            span_context: decision.span_context,
+            is_recorded: true,
+            is_local_root: decision.is_local_root,
+            limits,
+            recording: Mutex::new(recording),
+        };
+        Span::recorded(ctx.with_value(&SPAN, cell))
+    }
+
+    /// Adds the sampler's attributes and applies `limits`.
+    fn bound(&mut self, sampled: Vec<(Cow<'static, str>, Value)>, limits: &SpanLimits) -> Option<Box<More>> {
+        self.attributes.extend(sampled);
+        count(&mut self.dropped_attributes, self.attributes.shrink_to(limits.attributes, limits));
+        if self.links.is_empty() {
+            return None;
+        }
+        let mut more = Box::<More>::default();
+        std::mem::take(&mut self.links).into_iter().for_each(|link| more.link(link, limits));
+        Some(more)
+    }
+
+    fn decide(&self, now: UnixNanos) -> Decision {
+        let tracer = self.tracer.unwrap_or_else(|| tracer(self.ctx));
+        let current = if self.is_root { None } else { self.ctx.value(&SPAN) };
+        let config = tracer.config();
+        let (None, Some(current)) = (&self.remote_parent, current) else {
+            return self.decide_root(config, self.remote_parent.as_ref(), now);
+        };
+        let parent = &current.span_context;
+        let innermost = config.and_then(|config| config.innermost.as_ref()).and_then(|innermost| innermost(self.ctx));
+        match innermost.filter(|span| span.trace_id() == parent.trace_id() && span.span_id() != parent.span_id()) {
+            Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), now),
+            Some(span) => follow(config, &span, current.is_recorded, now),
+            None if parent.is_remote() => self.decide_root(config, Some(parent), now),
+            None => follow(config, parent, current.is_recorded, now),
+        }
+    }
+
+    /// The first span of a trace in this process.
+    fn decide_root(&self, config: Option<&TracerConfig>, parent: Option<&SpanContext>, now: UnixNanos) -> Decision {
+        let trace_id = parent.map_or_else(|| TraceId::random_at(now.0), SpanContext::trace_id);
+        let result = match config {
+            Some(config) => {
+                let span = SamplingParameters {
+                    trace_id,
+                    name: &self.name,
+                    kind: self.kind,
+                    attributes: &self.attributes,
+                    links: &self.links,
+                    parent,
+                };
+                catch_unwind(AssertUnwindSafe(|| config.sampler.sample(&span))).unwrap_or_default()
+            }
+            // Nobody here to decide: the caller's decision goes on.
+            None => {
+                SamplingResult { sampled: parent.is_some_and(SpanContext::is_sampled), ..SamplingResult::default() }
+            }
+        };
+        let flags = parent.map_or(TraceFlags::RANDOM, SpanContext::flags).with_sampled(result.sampled);
+        let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
+        Decision {
+            span_context: SpanContext::new(
+                trace_id,
+                SpanId::random_at(now.0),
+                flags,
+                trace_state.unwrap_or_default(),
+                false,
+            ),
+            parent_span_id: parent.map(SpanContext::span_id),
+            parent_is_remote: parent.is_some(),
+            is_recorded: result.sampled && admits(config),
+            is_local_root: true,
+            attributes: result.attributes,
+        }
+    }
+}
+
+/// A span below another of this process: as that one was decided.
+#[inline]
+fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool, now: UnixNanos) -> Decision {
+    let span_id = SpanId::random_at(now.0);
+    Decision {
+        span_context: SpanContext::new(parent.trace_id(), span_id, parent.flags(), parent.trace_state().clone(), false),
+        parent_span_id: Some(parent.span_id()),
+        parent_is_remote: false,
+        is_recorded: is_recorded && admits(config),
+        is_local_root: false,
+        attributes: Vec::new(),
+    }
+}
+
+#[inline]
+fn admits(config: Option<&TracerConfig>) -> bool {
+    config.is_some_and(|config| config.recorder.admit())
+}

@@ -1,0 +1,233 @@
+//! What a context keeps of its span: the identity, and the recording while it goes on.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::attributes::Attributes;
+use super::id::SpanId;
+use super::limits::{SpanLimits, truncate};
+use super::record::{Event, Link, SpanKind, SpanRecord, Status, UnixNanos};
+use super::span_context::SpanContext;
+use super::tracer::Tracer;
+use super::value::Value;
+use crate::{Context, Key};
+
+/// The nearest one wins: the span that the context is in, or the remote parent.
+pub(super) static SPAN: Key<Cell> = Key::new("span");
+/// Where the spans below go. A recorded span's own context always leads to its tracer, so spans need not hold one.
+pub(super) static TRACER: Key<Tracer> = Key::new("tracer");
+
+#[inline]
+pub(super) fn tracer(ctx: &Context) -> &Tracer {
+    ctx.value(&TRACER).unwrap_or_else(|| Tracer::current_default())
+}
+
+pub(super) struct Cell {
+    pub(super) span_context: SpanContext,
+    /// Whether there ever was a recording; it may be over.
+    pub(super) is_recorded: bool,
+    pub(super) is_local_root: bool,
+    pub(super) limits: SpanLimits,
+    pub(super) recording: Mutex<Recording>,
+}
+
+/// What is known of a span that has not ended.
+///
+/// Most of its 500 bytes are room for attributes, and each copy of them costs as much as an allocation. So it is put
+/// together where the context keeps it, written there, and moved once, to the recorder.
+pub(super) struct Recording {
+    pub(super) is_live: bool,
+    pub(super) parent_is_remote: bool,
+    pub(super) kind: SpanKind,
+    pub(super) dropped_attributes: u32,
+    pub(super) parent_span_id: Option<SpanId>,
+    pub(super) start_time: UnixNanos,
+    pub(super) name: Cow<'static, str>,
+    pub(super) attributes: Attributes,
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What many spans never have.
+#[derive(Default)]
+pub(super) struct More {
+    events: Vec<Event>,
+    links: Vec<Link>,
+    status: Status,
+    dropped_events: u32,
+    dropped_links: u32,
+    /// Where each error lay that has been recorded, with the index of its event.
+    errors: Vec<(usize, usize)>,
+}
+
+impl Cell {
+    /// A span that is not recorded, or is one of another process.
+    #[inline(always)]
+    pub(super) fn identity(span_context: SpanContext, is_local_root: bool) -> Self {
+        let recording = Recording {
+            is_live: false,
+            parent_is_remote: false,
+            kind: SpanKind::Internal,
+            dropped_attributes: 0,
+            parent_span_id: None,
+            start_time: UnixNanos(0),
+            name: Cow::Borrowed(""),
+            attributes: Attributes::new(),
+            more: None,
+        };
+        let recording = Mutex::new(recording);
+        Self { span_context, is_recorded: false, is_local_root, limits: SpanLimits::DEFAULT, recording }
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        self.is_recorded && self.lock().is_live
+    }
+
+    /// Ends the recording and hands it over; `None` the second time.
+    #[inline(always)]
+    pub(super) fn end(&self, time: UnixNanos) -> Option<SpanRecord> {
+        let mut recording = self.lock();
+        if !std::mem::take(&mut recording.is_live) {
+            return None;
+        }
+        let mut record = SpanRecord {
+            span_context: self.span_context.clone(),
+            parent_span_id: recording.parent_span_id,
+            parent_is_remote: recording.parent_is_remote,
+            name: std::mem::take(&mut recording.name),
+            kind: recording.kind,
+            start_time: recording.start_time,
+            end_time: time.max(recording.start_time),
+            attributes: recording.attributes.take(),
+            events: Vec::new(),
+            links: Vec::new(),
+            status: Status::Unset,
+            dropped_attributes_count: recording.dropped_attributes,
+            dropped_events_count: 0,
+            dropped_links_count: 0,
+        };
+        if let Some(more) = recording.more.take() {
+            (*more).fill(&mut record);
+        }
+        Some(record)
+    }
+
+    /// Lets `write` change the recording. It runs under the lock: nothing of the user's may run in it.
+    #[inline]
+    pub(super) fn write(&self, ctx: &Context, write: impl FnOnce(&mut Recording, &SpanLimits)) {
+        if !self.is_recorded {
+            return;
+        }
+        let mut recording = self.lock();
+        if recording.is_live {
+            write(&mut recording, &self.limits);
+        } else {
+            drop(recording);
+            tracer(ctx).count_late_write();
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        // Only an allocation failure could have panicked under the lock; what is there is whole.
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recording {
+    #[inline]
+    pub(super) fn attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &SpanLimits) {
+        if !self.attributes.set_within(key, value, limits.attributes, limits) {
+            count(&mut self.dropped_attributes, 1);
+        }
+    }
+
+    pub(super) fn name(&mut self, mut name: Cow<'static, str>, limits: &SpanLimits) {
+        bound_name(&mut name, limits);
+        self.name = name;
+    }
+
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+}
+
+impl More {
+    fn fill(self, record: &mut SpanRecord) {
+        record.events = self.events;
+        record.links = self.links;
+        record.status = self.status;
+        record.dropped_events_count = self.dropped_events;
+        record.dropped_links_count = self.dropped_links;
+    }
+
+    pub(super) fn event(&mut self, mut event: Event, limits: &SpanLimits) {
+        if full(&self.events, limits.events) {
+            return count(&mut self.dropped_events, 1);
+        }
+        bound_name(&mut event.name, limits);
+        let excess = event.attributes.shrink_to(limits.event_attributes, limits);
+        count(&mut event.dropped_attributes_count, excess);
+        self.events.push(event);
+    }
+
+    pub(super) fn link(&mut self, mut link: Link, limits: &SpanLimits) {
+        if full(&self.links, limits.links) {
+            return count(&mut self.dropped_links, 1);
+        }
+        let excess = link.attributes.shrink_to(limits.link_attributes, limits);
+        count(&mut link.dropped_attributes_count, excess);
+        self.links.push(link);
+    }
+
+    pub(super) fn status(&mut self, mut status: Status, limits: &SpanLimits) {
+        if let Status::Error(description) = &mut status {
+            truncate(description, limits.bytes());
+        }
+        match (&self.status, &status) {
+            (Status::Ok, _) | (_, Status::Unset) => {}
+            _ => self.status = status,
+        }
+    }
+
+    /// Adds an `exception` event and sets the status, unless the same error is there already: it lay at `address` and
+    /// said the same, or lay at an unknown address (`None`) and said what the last one begins with.
+    pub(super) fn exception(&mut self, address: Option<usize>, event: Event, status: Status, limits: &SpanLimits) {
+        let said = |event: &Event| event.attributes.get("exception.message").cloned();
+        let message = said(&event);
+        let recorded = |&(_, index): &(usize, usize)| self.events.get(index).and_then(said);
+        let seen = match address {
+            Some(address) => self.errors.iter().any(|error| error.0 == address && recorded(error) == message),
+            None => {
+                let last = self.errors.last().and_then(recorded);
+                let (last, message) = (last.as_ref().and_then(Value::as_str), message.as_ref().and_then(Value::as_str));
+                last.zip(message).is_some_and(|(last, message)| last.starts_with(message))
+            }
+        };
+        if seen {
+            return;
+        }
+        let index = self.events.len();
+        self.event(event, limits);
+        if self.events.len() > index {
+            self.errors.push((address.unwrap_or(0), index));
+        }
+        self.status(status, limits);
+    }
+}
+
+/// An empty name becomes `unknown`, a long one is cut.
+#[inline]
+pub(super) fn bound_name(name: &mut Cow<'static, str>, limits: &SpanLimits) {
+    if name.is_empty() {
+        *name = Cow::Borrowed("unknown");
+    }
+    truncate(name, limits.bytes());
+}
+
+pub(super) fn count(counter: &mut u32, by: u32) {
+    *counter = counter.saturating_add(by);
+}
+
+fn full<T>(list: &[T], limit: u32) -> bool {
+    u32::try_from(list.len()).map_or(true, |len| len >= limit)
+}

@@ -1,0 +1,184 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::ops::Deref;
+use std::time::SystemTime;
+
+use super::attributes::Attributes;
+use super::cell::{Cell, SPAN, tracer};
+use super::clock;
+use super::record::{Link, SpanRecord, Status, UnixNanos};
+use super::span_ref::SpanRef;
+use super::value::Value;
+use crate::{Cause, Context};
+
+/// A span that is going on: it owns the recording, and ends when it is dropped or by [`end`](Self::end).
+///
+/// It derefs to the [`Context`] below it: hand `&span` to whatever works under it. Clones of that context may outlive the
+/// span; what they then write to it is ignored and [counted](crate::trace::Tracer::late_writes).
+///
+/// # What ends with what
+/// - [`end`](Self::end): as its status says.
+/// - Dropped during a panic that began under it: `Error`, even after `Ok`, and `error.type` = `panic`.
+/// - Dropped otherwise: as its status says.
+/// - Dropped either way while its context is done: `throughline.cancel.cause` names the [`Cause`]. The request's own
+///   span never names `RequestFinished`, which follows its end.
+///
+/// Dropping a span ends it alone: it cancels nothing, and spans below may still go on.
+///
+/// # Examples
+/// ```
+/// use throughline_core::Context;
+///
+/// fn reserve(ctx: &Context) {
+///     ctx.current_span().set_attribute("card", 7);
+/// }
+///
+/// let span = Context::background().span("authorize").start();
+/// reserve(&span);
+/// assert!(span.span_context().is_some());
+/// span.end();
+/// ```
+#[must_use = "a span ends when it is dropped"]
+#[derive(Debug)]
+pub struct Span {
+    ctx: Context,
+    /// Whether the context's innermost span is ours to end, and not one that we share.
+    recorded: bool,
+    /// A span started while unwinding, by a destructor, is not what panicked.
+    panicking: bool,
+}
+
+impl Span {
+    #[inline]
+    pub(super) fn recorded(ctx: Context) -> Self {
+        Self { ctx, recorded: true, panicking: std::thread::panicking() }
+    }
+
+    #[inline]
+    pub(super) fn identity(ctx: Context) -> Self {
+        Self { ctx, recorded: false, panicking: false }
+    }
+
+    /// The context below the span: what `&span` derefs to.
+    pub fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// Ends the span now.
+    #[inline]
+    pub fn end(mut self) {
+        self.finish(None, |_, _| {});
+    }
+
+    /// Ends the span at `time`, or at its start if that is later.
+    pub fn end_at(mut self, time: SystemTime) {
+        self.finish(Some(time.into()), |_, _| {});
+    }
+
+    /// Whether writes have an effect. Work that only serves the span can ask first.
+    pub fn is_recording(&self) -> bool {
+        self.as_ref().is_recording()
+    }
+
+    /// As [`SpanRef::set_attribute`].
+    pub fn set_attribute(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        self.as_ref().set_attribute(key, value);
+    }
+
+    /// As [`SpanRef::set_attribute_with`].
+    pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
+        self.as_ref().set_attribute_with(key, value);
+    }
+
+    /// As [`SpanRef::add_event`].
+    pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
+        self.as_ref().add_event(name, attributes);
+    }
+
+    /// As [`SpanRef::add_event_at`].
+    pub fn add_event_at(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        time: SystemTime,
+        attributes: impl Into<Attributes>,
+    ) {
+        self.as_ref().add_event_at(name, time, attributes);
+    }
+
+    /// As [`SpanRef::add_link`].
+    pub fn add_link(&self, link: impl Into<Link>) {
+        self.as_ref().add_link(link);
+    }
+
+    /// As [`SpanRef::set_status`].
+    pub fn set_status(&self, status: Status) {
+        self.as_ref().set_status(status);
+    }
+
+    /// As [`SpanRef::record_error`].
+    pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
+        self.as_ref().record_error(error);
+    }
+
+    /// As [`SpanRef::set_name`].
+    pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
+        self.as_ref().set_name(name);
+    }
+
+    pub(super) fn as_ref(&self) -> SpanRef<'_> {
+        if self.recorded { self.ctx.current_span() } else { SpanRef::new(&self.ctx, None) }
+    }
+
+    /// Ends the span, once; `last` has the last word on its record.
+    #[inline]
+    fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord, &Cell)) {
+        if !std::mem::take(&mut self.recorded) {
+            return;
+        }
+        let end = end.unwrap_or_else(clock::now);
+        let Some(cell) = self.ctx.value(&SPAN) else { return };
+        let Some(mut record) = cell.end(end) else { return };
+        last(&mut record, cell);
+        if let Some(config) = tracer(&self.ctx).config() {
+            config.recorder.record(record);
+        }
+    }
+}
+
+impl Deref for Span {
+    type Target = Context;
+
+    #[inline]
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+impl Drop for Span {
+    #[inline]
+    fn drop(&mut self) {
+        if self.recorded {
+            let panicked = std::thread::panicking() && !self.panicking;
+            let cause = self.ctx.cause();
+            self.finish(None, |record, cell| {
+                if panicked {
+                    record.status = Status::Error("panicked".into());
+                    record.attributes.set("error.type", "panic");
+                }
+                if let Some(cause) = cause {
+                    note_cause(record, &cause, cell.is_local_root);
+                }
+            });
+        }
+    }
+}
+
+/// Names the cancellation that cut a span short, unless somebody closer to it has.
+#[cold]
+pub(super) fn note_cause(record: &mut SpanRecord, cause: &Cause, is_local_root: bool) {
+    const KEY: &str = "throughline.cancel.cause";
+    let own_end = is_local_root && matches!(cause, Cause::RequestFinished);
+    if !own_end && record.attributes.get(KEY).is_none() {
+        record.attributes.set(KEY, cause.name());
+    }
+}

@@ -1,0 +1,194 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::time::SystemTime;
+
+use super::attributes::Attributes;
+use super::cell::Cell;
+use super::clock;
+use super::record::{Event, Link, Status, UnixNanos};
+use super::span_context::SpanContext;
+use super::value::Value;
+use crate::Context;
+
+/// Bytes of an error's message, its sources included.
+const MAX_MESSAGE: usize = 4 * 1024;
+/// Sources of an error that its message names; a bound for chains that never end.
+const MAX_SOURCES: usize = 16;
+
+/// The span that a context is in, for code further down: it adds to the span and never ends it.
+///
+/// Copying is free. Where nothing is recorded, each write is a test and nothing more. Writes after the span has ended are
+/// ignored and [counted](crate::trace::Tracer::late_writes).
+///
+/// # Examples
+/// ```
+/// use throughline_core::Context;
+///
+/// fn charge(ctx: &Context) {
+///     let span = ctx.current_span();
+///     span.set_attribute("amount", 250);
+///     span.set_attribute_with("receipt", || format!("only made when {}", "recorded"));
+/// }
+///
+/// charge(&Context::background());
+/// assert!(!Context::background().current_span().is_recording());
+/// ```
+#[derive(Clone, Copy)]
+pub struct SpanRef<'a> {
+    ctx: &'a Context,
+    cell: Option<&'a Cell>,
+}
+
+impl<'a> SpanRef<'a> {
+    #[inline]
+    pub(super) fn new(ctx: &'a Context, cell: Option<&'a Cell>) -> Self {
+        Self { ctx, cell }
+    }
+
+    /// The span's identity, or its remote parent's where none was started here.
+    pub fn span_context(&self) -> Option<&'a SpanContext> {
+        self.cell.map(|cell| &cell.span_context)
+    }
+
+    /// Whether writes have an effect: the span is recorded and has not ended.
+    pub fn is_recording(&self) -> bool {
+        self.cell.is_some_and(Cell::is_recording)
+    }
+
+    /// Sets an attribute; the last write of a key wins. One with an empty key, or beyond the
+    /// [limit](crate::trace::SpanLimits), is dropped and counted in the record.
+    #[inline]
+    pub fn set_attribute(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        if let Some(cell) = self.recorded() {
+            let (key, value) = (key.into(), value.into());
+            cell.write(self.ctx, |span, limits| span.attribute(key, value, limits));
+        }
+    }
+
+    /// Sets an attribute to what `value` returns; it is called only if the span is recording.
+    #[inline]
+    pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
+        if self.is_recording() {
+            self.set_attribute(key, value());
+        }
+    }
+
+    /// Adds an event that happens now. `attributes`: `()` for none, an array of pairs, or [`Attributes`].
+    pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
+        if self.recorded().is_some() {
+            self.event(Event::new(name, clock::now(), attributes));
+        }
+    }
+
+    /// Adds an event that happened at `time`.
+    pub fn add_event_at(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        time: SystemTime,
+        attributes: impl Into<Attributes>,
+    ) {
+        self.event(Event::new(name, UnixNanos::from(time), attributes));
+    }
+
+    /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.
+    pub fn add_link(&self, link: impl Into<Link>) {
+        if let Some(cell) = self.recorded() {
+            let link = link.into();
+            cell.write(self.ctx, |span, limits| span.more().link(link, limits));
+        }
+    }
+
+    /// Sets the status. `Ok` is final: a later `Error` is ignored. `Unset` changes nothing.
+    pub fn set_status(&self, status: Status) {
+        if let Some(cell) = self.recorded() {
+            cell.write(self.ctx, |span, limits| span.more().status(status, limits));
+        }
+    }
+
+    /// Sets the status to `Error` and adds an `exception` event: `exception.type`, and `exception.message` with the chain
+    /// of [`source`](Error::source)s, at most 16 of them and 4 KiB in all.
+    ///
+    /// An error recorded twice on one span, which is to say at one address with one message, is one event.
+    pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
+        if self.recorded().is_some() {
+            let address = std::ptr::from_ref(error).cast::<()>().addr();
+            self.exception(Some(address), std::any::type_name::<E>(), message(error));
+        }
+    }
+
+    /// Changes the name, as a server does once it knows the route. The sampler has seen the first one.
+    pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
+        if let Some(cell) = self.recorded() {
+            let name = name.into();
+            cell.write(self.ctx, |span, limits| span.name(name, limits));
+        }
+    }
+
+    /// An error that only has words.
+    pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
+        if self.recorded().is_some() {
+            let mut text = Bounded(String::new());
+            let _ = write!(text, "{error}");
+            self.exception(None, std::any::type_name::<E>(), text.0);
+        }
+    }
+
+    fn exception(&self, address: Option<usize>, kind: &'static str, message: String) {
+        let Some(cell) = self.cell else { return };
+        let status = Status::Error(message.clone().into());
+        let attributes = [("exception.type", Value::from(kind)), ("exception.message", Value::from(message))];
+        let event = Event::new("exception", clock::now(), attributes);
+        cell.write(self.ctx, |span, limits| span.more().exception(address, event, status, limits));
+    }
+
+    fn event(&self, event: Event) {
+        if let Some(cell) = self.recorded() {
+            cell.write(self.ctx, |span, limits| span.more().event(event, limits));
+        }
+    }
+
+    #[inline]
+    fn recorded(&self) -> Option<&'a Cell> {
+        self.cell.filter(|cell| cell.is_recorded)
+    }
+}
+
+impl fmt::Debug for SpanRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpanRef").field("span_context", &self.span_context()).finish_non_exhaustive()
+    }
+}
+
+/// The error's message with its sources', each once: many errors repeat their source's words in their own.
+fn message<E: Error + ?Sized>(error: &E) -> String {
+    let mut text = Bounded(String::new());
+    let _ = write!(text, "{error}");
+    let mut source = error.source();
+    for _ in 0..MAX_SOURCES {
+        let Some(error) = source else { break };
+        let mut more = Bounded(String::new());
+        let _ = write!(more, "{error}");
+        if !text.0.ends_with(&more.0) {
+            let _ = write!(text, ": {}", more.0);
+        }
+        source = error.source();
+    }
+    text.0
+}
+
+/// Text that stops taking more, and with it a `Display` that would not end.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_MESSAGE - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        Err(fmt::Error)
+    }
+}

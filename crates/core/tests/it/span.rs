@@ -1,0 +1,349 @@
+//! Making, writing and ending spans: T1–T6.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use throughline_core::trace::{SpanKind, Status, Value};
+use throughline_core::{Cause, Context, Span};
+
+use crate::memory::Memory;
+
+#[test]
+fn t01_a_span_is_the_context_below_it_and_ends_when_dropped_or_ended() {
+    let (memory, ctx) = Memory::new();
+    {
+        let request = ctx.span("request").kind(SpanKind::Server).start();
+        fn work(ctx: &Context) {
+            ctx.span("query").start().end();
+            let _second = ctx.span("render").start();
+        }
+        work(&request);
+        assert_eq!(memory.count(), 2, "those below have ended, the request has not");
+    }
+    assert_eq!(memory.tree(), "request\n  query\n  render\n");
+    assert_eq!(memory.span("request").kind, SpanKind::Server);
+    assert_eq!(memory.span("request").parent_span_id, None);
+}
+
+#[test]
+fn t01_an_empty_name_is_unknown() {
+    let (memory, ctx) = Memory::new();
+    ctx.span("").start().end();
+    let span = ctx.span("named").start();
+    span.set_name("");
+    span.end();
+    assert_eq!(memory.tree(), "unknown\nunknown\n");
+}
+
+#[tokio::test]
+async fn t01_in_span_scopes_each_poll_and_ends() {
+    let (memory, ctx) = Memory::new();
+    let out = ctx.in_span("outer", async |ctx| {
+        for _ in 0..3 {
+            let mut pended = false;
+            poll_fn(|cx| {
+                assert_eq!(Context::current().span_context(), ctx.span_context(), "current during each poll");
+                if std::mem::replace(&mut pended, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+        ctx.in_span("inner", async |_| Ok::<_, String>(7)).await
+    });
+    assert_eq!(out.await, Ok(7));
+    assert_eq!(Context::current().span_context(), None, "and not outside");
+    assert_eq!(memory.tree(), "outer\n  inner\n");
+}
+
+#[tokio::test]
+async fn t01_in_span_records_an_error_once_and_passes_it_on() {
+    let (memory, ctx) = Memory::new();
+    let out = ctx.in_span("reserve", async |ctx| {
+        let error = Failure("no such card", Some(Box::new(Failure("no row", None))));
+        ctx.current_span().record_error(&error);
+        Err::<(), _>(error)
+    });
+    assert_eq!(out.await.unwrap_err().0, "no such card");
+    assert_eq!(ctx.in_span("plain", async |_| Err::<(), _>("words only")).await, Err("words only"));
+
+    let span = memory.span("reserve");
+    assert_eq!(span.status, Status::Error("no such card: no row".into()), "the fuller words stay");
+    assert_eq!(span.events.len(), 1, "recorded within and on the way out: once");
+    assert_eq!(memory.span("plain").status, Status::Error("words only".into()));
+}
+
+#[test]
+fn t01_in_span_starts_nothing_before_its_first_poll() {
+    let (memory, ctx) = Memory::new();
+    drop(ctx.in_span("never", async |_| Ok::<_, String>(())));
+    assert_eq!(memory.count(), 0);
+}
+
+#[test]
+fn t02_the_current_span_can_be_written_from_further_down_and_is_not_ended() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("request").start();
+    let cancel = span.with_cancel();
+    let other = ctx.span("other").start();
+    {
+        let current = cancel.current_span();
+        current.set_attribute("card", 7);
+        current.add_event("checked", [("limit", 250)]);
+        current.add_event("plain", ());
+        current.add_link(other.span_context().unwrap().clone());
+        current.set_status(Status::Ok);
+        current.set_name("POST /cards");
+        assert!(current.is_recording());
+    }
+    assert_eq!(memory.count(), 0, "the handle has gone, the span goes on");
+    span.end();
+
+    let record = memory.span("POST /cards");
+    assert_eq!(record.attributes.get("card"), Some(&Value::I64(7)));
+    assert_eq!(record.events.iter().map(|event| &*event.name).collect::<Vec<_>>(), ["checked", "plain"]);
+    assert_eq!(record.events[0].attributes.get("limit"), Some(&Value::I64(250)));
+    assert_eq!(Some(&record.links[0].span_context), other.span_context());
+    assert_eq!(record.status, Status::Ok);
+}
+
+#[test]
+fn t02_without_a_span_every_write_is_a_no_op() {
+    let ctx = Context::background();
+    let current = ctx.current_span();
+    current.set_attribute("k", "v");
+    current.add_event("e", ());
+    current.record_error(&Failure("x", None));
+    current.set_attribute_with("k", || -> &str { unreachable!("never computed") });
+    assert!(!current.is_recording() && current.span_context().is_none());
+}
+
+#[test]
+fn t04_after_its_end_a_span_never_changes_and_late_writes_are_counted() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("short").start();
+    let below = span.context().clone();
+    span.end();
+    let before = memory.span("short");
+
+    let late = below.current_span();
+    assert!(!late.is_recording());
+    late.set_attribute("k", "v");
+    late.add_event("e", ());
+    late.set_status(Status::Ok);
+    assert_eq!(memory.span("short"), before);
+    assert_eq!(ctx.tracer().late_writes(), 3);
+
+    let below = below.span("after").start();
+    below.end();
+    assert_eq!(memory.tree(), "short\n  after\n", "spans below may come later still");
+}
+
+#[test]
+fn t04_ending_twice_is_one_end() {
+    let (memory, ctx) = Memory::new();
+    // `end` takes the span and the drop that follows it finds nothing to end.
+    ctx.span("once").start().end();
+    assert_eq!((memory.count(), ctx.tracer().late_writes()), (1, 0));
+}
+
+#[test]
+fn t05_status_goes_from_unset_to_error_to_ok_and_no_further() {
+    let end = |statuses: &[Status]| {
+        let (memory, ctx) = Memory::new();
+        let span = ctx.span("s").start();
+        statuses.iter().for_each(|status| span.set_status(status.clone()));
+        span.end();
+        memory.span("s").status
+    };
+    let error = |text: &'static str| Status::Error(text.into());
+    assert_eq!(end(&[]), Status::Unset);
+    assert_eq!(end(&[error("a"), Status::Unset]), error("a"));
+    assert_eq!(end(&[error("a"), error("b")]), error("b"));
+    assert_eq!(end(&[error("a"), Status::Ok]), Status::Ok);
+    assert_eq!(end(&[Status::Ok, error("a"), Status::Unset]), Status::Ok);
+}
+
+#[derive(Debug)]
+struct Failure(&'static str, Option<Box<Failure>>);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.1.as_deref().map(|source| source as _)
+    }
+}
+
+/// The span's status and the messages of its exceptions.
+fn recorded(record: impl FnOnce(&Span)) -> (Status, Vec<String>) {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("s").start();
+    record(&span);
+    span.end();
+    let span = memory.span("s");
+    let message = |event: &throughline_core::trace::Event| {
+        assert_eq!(event.name, "exception");
+        event.attributes.get("exception.message").unwrap().to_string()
+    };
+    (span.status, span.events.iter().map(message).collect())
+}
+
+#[test]
+fn t05_an_error_is_an_exception_with_its_type_and_its_sources() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("s").start();
+    let inner = Failure("connection reset", None);
+    let middle = Failure("no answer: connection reset", Some(Box::new(inner)));
+    span.record_error(&Failure("charge failed", Some(Box::new(middle))));
+    span.end();
+    let span = memory.span("s");
+    let message = "charge failed: no answer: connection reset";
+    assert_eq!(span.status, Status::Error(message.into()));
+    assert_eq!(span.events[0].attributes.get("exception.message"), Some(&message.into()), "what repeats is said once");
+    let kind = span.events[0].attributes.get("exception.type").unwrap().to_string();
+    assert!(kind.ends_with("span::Failure"), "{kind}");
+}
+
+#[test]
+fn t05_one_error_is_recorded_once_and_two_that_look_alike_twice() {
+    let (one, other) = (Failure("no", None), Failure("no", None));
+    assert_eq!(recorded(|span| [&one, &one, &one].iter().for_each(|e| span.record_error(*e))).1, ["no"]);
+    assert_eq!(recorded(|span| [&one, &other].iter().for_each(|e| span.record_error(*e))).1, ["no", "no"]);
+    let reused = |span: &Span| {
+        let mut place = Failure("first", None);
+        span.record_error(&place);
+        place.0 = "second";
+        span.record_error(&place);
+    };
+    assert_eq!(recorded(reused).1, ["first", "second"], "another error may come to lie in the same place");
+}
+
+#[test]
+fn t05_messages_are_bounded_whatever_an_error_says() {
+    struct Endless;
+    impl fmt::Debug for Endless {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Ok(())
+        }
+    }
+    impl fmt::Display for Endless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            loop {
+                f.write_str("\u{e9}ternel ")?;
+            }
+        }
+    }
+    impl std::error::Error for Endless {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&Endless)
+        }
+    }
+    let (status, messages) = recorded(|span| span.record_error(&Endless));
+    assert!(messages[0].len() <= 4_096 && messages[0].len() > 4_000);
+    assert_eq!(status, Status::Error(messages[0].clone().into()));
+}
+
+#[test]
+fn t06_a_span_dropped_by_a_panic_ends_as_one() {
+    let (memory, ctx) = Memory::new();
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let span = ctx.span("handler").start();
+        span.set_status(Status::Ok);
+        let ended = span.span("before").start();
+        ended.end();
+        panic!("on purpose");
+    }));
+    assert!(panic.is_err());
+    assert_eq!(memory.tree(), "handler !\n  before\n");
+    assert_eq!(memory.span("handler").attributes.get("error.type"), Some(&"panic".into()));
+    assert_eq!(memory.span("before").attributes.get("error.type"), None);
+}
+
+#[test]
+fn t06_a_span_of_a_destructor_that_runs_in_a_panic_is_not_what_panicked() {
+    struct CleanUp(Context);
+    impl Drop for CleanUp {
+        fn drop(&mut self) {
+            drop(self.0.span("clean-up").start());
+        }
+    }
+    let (memory, ctx) = Memory::new();
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let _clean_up = CleanUp(ctx);
+        panic!("on purpose");
+    }));
+    assert!(panic.is_err());
+    assert_eq!(memory.tree(), "clean-up\n");
+}
+
+fn cause_of(memory: &Memory, name: &str) -> Option<String> {
+    memory.span(name).attributes.get("throughline.cancel.cause").map(ToString::to_string)
+}
+
+#[test]
+fn t06_a_span_cut_short_names_the_cause() {
+    let (memory, ctx) = Memory::new();
+    let handle = ctx.with_cancel();
+    let (dropped, ended) = (handle.span("dropped").start(), handle.span("ended").start());
+    let named = handle.span("named").attribute("throughline.cancel.cause", "Ours").start();
+    handle.cancel_with(Cause::ClientDisconnected);
+    drop(dropped);
+    drop(named);
+    ended.end();
+    drop(ctx.span("live").start());
+    assert_eq!(cause_of(&memory, "dropped").as_deref(), Some("ClientDisconnected"));
+    assert_eq!(cause_of(&memory, "named").as_deref(), Some("Ours"), "who was closer knows better");
+    assert_eq!((cause_of(&memory, "ended"), cause_of(&memory, "live")), (None, None));
+}
+
+#[test]
+fn t06_request_finished_is_never_the_cause_of_the_requests_own_span() {
+    let (memory, ctx) = Memory::new();
+    let request = ctx.with_cancel();
+    let own = request.span("request").start();
+    let straggler = own.span("straggler").start();
+    request.cancel_with(Cause::RequestFinished);
+    drop(straggler);
+    drop(own);
+    assert_eq!(cause_of(&memory, "request"), None);
+    assert_eq!(cause_of(&memory, "straggler").as_deref(), Some("RequestFinished"));
+}
+
+#[tokio::test]
+async fn t06_in_span_dropped_half_way_names_the_cause() {
+    let (memory, ctx) = Memory::new();
+    let handle = ctx.with_cancel();
+    let mut work = Box::pin(handle.in_span("work", async |_| {
+        std::future::pending::<()>().await;
+        Ok::<_, String>(())
+    }));
+    let poll = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    assert!(poll.is_pending());
+    handle.cancel();
+    drop(work);
+    assert_eq!(cause_of(&memory, "work").as_deref(), Some("Canceled"));
+}
+
+#[test]
+fn a_span_may_go_to_another_thread_and_be_written_from_several() {
+    let (memory, ctx) = Memory::new();
+    let span = Arc::new(ctx.span("shared").start());
+    std::thread::scope(|scope| {
+        for thread in 0..4_i64 {
+            let span = &span;
+            scope.spawn(move || (0..10).for_each(|i| span.set_attribute(format!("{thread}.{i}"), i)));
+        }
+    });
+    drop(span);
+    assert_eq!(memory.span("shared").attributes.len(), 40);
+}

@@ -1,0 +1,213 @@
+//! Attributes and their limits, sizes and times: T3, T7, T10.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use throughline_core::Context;
+use throughline_core::trace::{Attributes, Event, Link, SpanLimits, UnixNanos, Value};
+
+use crate::memory::Memory;
+
+#[test]
+fn t03_every_type_of_value_and_the_last_write_wins() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("s").attribute("port", 1).attribute("port", 8080_u16).start();
+    span.set_attribute("bool", true);
+    span.set_attribute("float", 0.5);
+    span.set_attribute("static", "text");
+    span.set_attribute("owned", String::from("text"));
+    span.set_attribute(String::from("owned key"), Cow::Borrowed("text"));
+    span.set_attribute("bools", vec![true, false]);
+    span.set_attribute("ints", vec![1_i64, 2]);
+    span.set_attribute("floats", vec![0.5]);
+    span.set_attribute("texts", vec!["a", "b"]);
+    span.set_attribute("static", "new");
+    span.set_attribute_with("computed", || 6 * 7);
+    span.end();
+    let attributes = memory.span("s").attributes;
+    let shown: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(
+        shown.join(" "),
+        "port=8080 bool=true float=0.5 static=new owned=text owned key=text bools=[true,false] ints=[1,2] \
+         floats=[0.5] texts=[\"a\",\"b\"] computed=42",
+    );
+    assert_eq!((attributes.len(), attributes.get("port")), (11, Some(&Value::I64(8080))));
+}
+
+#[test]
+fn t03_what_is_beyond_the_limits_is_dropped_and_counted() {
+    let (memory, ctx) = Memory::new();
+    let other = ctx.span("other").start().span_context().unwrap().clone();
+    let early = (0..100).fold(ctx.span("s"), |span, i| span.attribute(format!("k{i}"), i).link(other.clone()));
+    let span = early.start();
+    for i in 90..130 {
+        span.set_attribute(format!("k{i}"), -1);
+        span.add_link(other.clone());
+        (0..4).for_each(|_| span.add_event("e", ()));
+    }
+    span.set_attribute("k0", "still writable");
+    let wide: Attributes = (0..200).map(|i| (format!("k{i}"), i)).collect();
+    span.end();
+    let span = memory.span("s");
+    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (128, 2));
+    assert_eq!(span.attributes.get("k0"), Some(&"still writable".into()));
+    assert_eq!(span.attributes.get("k127"), Some(&Value::I64(-1)));
+    assert_eq!((span.links.len(), span.dropped_links_count), (128, 12));
+    assert_eq!((span.events.len(), span.dropped_events_count), (128, 32));
+
+    let span = ctx.span("wide").link(Link::new(other, wide.clone())).start();
+    span.add_event("wide", wide);
+    span.end();
+    let span = memory.span("wide");
+    assert_eq!((span.links[0].attributes.len(), span.links[0].dropped_attributes_count), (128, 72));
+    assert_eq!((span.events[0].attributes.len(), span.events[0].dropped_attributes_count), (128, 72));
+}
+
+#[test]
+fn t03_limits_are_the_tracers() {
+    let limits =
+        SpanLimits { attributes: 2, events: 1, links: 0, event_attributes: 0, value_length: 5, ..Default::default() };
+    let (memory, ctx) = Memory::with(|config| config.limits = limits);
+    let linked = ctx.span("linked").start();
+    let span = ctx.span("s").attribute("a", 1).attribute("b", "na\u{ef}vet\u{e9}").attribute("c", 3);
+    let span = span.link(linked.span_context().unwrap().clone()).start();
+    span.set_attribute("a", vec!["123456".to_owned()]);
+    span.add_event("checked", [("k", 1)]);
+    span.add_event("again", ());
+    span.end();
+    let span = memory.span("s");
+    assert_eq!(span.attributes.get("b"), Some(&"na\u{ef}v".into()), "cut at a character's boundary");
+    assert_eq!(span.attributes.get("a"), Some(&vec!["12345"].into()));
+    assert_eq!((span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count), (1, 1, 1));
+    assert_eq!((&*span.events[0].name, span.events[0].attributes.len()), ("check", 0));
+    assert_eq!(span.events[0].dropped_attributes_count, 1);
+}
+
+#[test]
+fn t03_a_bad_key_is_dropped_and_counted() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("s").attribute("", 1).start();
+    span.set_attribute("", 2);
+    span.set_attribute("k".repeat(1_025), 3);
+    span.set_attribute("k".repeat(1_024), 4);
+    span.end();
+    let span = memory.span("s");
+    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 3));
+}
+
+#[test]
+fn t03_attributes_keep_their_order_and_can_be_redacted() {
+    let mut attributes: Attributes = (0..20).map(|i| (format!("k{i}"), i)).collect();
+    attributes.retain(|key, value| {
+        if key == "k7" {
+            *value = "***".into();
+        }
+        key != "k3"
+    });
+    let keys: Vec<_> = attributes.iter().map(|(key, _)| key.to_owned()).collect();
+    let expected: Vec<_> = (0..20).filter(|i| *i != 3).map(|i| format!("k{i}")).collect();
+    assert_eq!(keys, expected);
+    assert_eq!(attributes.get("k7"), Some(&"***".into()));
+    assert!(Attributes::new().is_empty() && !attributes.is_empty());
+}
+
+#[test]
+fn t07_times_are_near_the_wall_clock_and_in_order() {
+    let (memory, ctx) = Memory::new();
+    let before = UnixNanos::from(SystemTime::now());
+    let outer = ctx.span("outer").start();
+    outer.add_event("e", ());
+    outer.span("inner").start().end();
+    outer.end();
+    let (outer, inner) = (memory.span("outer"), memory.span("inner"));
+    assert!(outer.start_time <= outer.events[0].time && outer.events[0].time <= inner.start_time);
+    assert!(inner.start_time <= inner.end_time && inner.end_time <= outer.end_time);
+    let away = outer.start_time.0.abs_diff(before.0);
+    assert!(away < Duration::from_secs(3_600).as_nanos() as u64, "{away} ns from the wall clock");
+}
+
+#[test]
+fn t07_explicit_times_are_accepted_and_clamped() {
+    let (memory, ctx) = Memory::new();
+    let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+    let span = ctx.span("explicit").start_time(at(1_000)).start();
+    span.add_event_at("e", at(1_001), ());
+    span.end_at(at(1_002));
+    ctx.span("backwards").start_time(at(1_000)).start().end_at(at(999));
+    ctx.span("ancient").start_time(UNIX_EPOCH - Duration::from_secs(1)).start().end_at(at(1));
+    ctx.span("future").start_time(at(9_000_000_000)).start().end();
+    if let Some(far) = UNIX_EPOCH.checked_add(Duration::from_secs(1 << 40)) {
+        ctx.span("beyond").start_time(far).start().end();
+        assert_eq!(memory.span("beyond").end_time, UnixNanos(u64::MAX));
+    }
+    let explicit = memory.span("explicit");
+    assert_eq!((explicit.start_time, explicit.duration()), (UnixNanos::from(at(1_000)), Duration::from_secs(2)));
+    assert_eq!(explicit.events[0].time, UnixNanos::from(at(1_001)));
+    assert_eq!(memory.span("backwards").duration(), Duration::ZERO);
+    assert_eq!(memory.span("ancient").start_time, UnixNanos(0));
+    assert_eq!(memory.span("future").duration(), Duration::ZERO);
+    assert_eq!(SystemTime::from(UnixNanos::from(at(1_000))), at(1_000));
+}
+
+#[test]
+fn t10_ten_thousand_nested_spans_end_in_any_order() {
+    let (memory, ctx) = Memory::new();
+    let mut spans = vec![ctx.span("0").start()];
+    for depth in 1..10_000 {
+        let span = spans[depth - 1].span(depth.to_string()).start();
+        spans.push(span);
+    }
+    // The outer half first, then the inner one from the inside out.
+    let inner = spans.split_off(5_000);
+    drop(spans);
+    inner.into_iter().rev().for_each(drop);
+    let records = memory.spans();
+    assert_eq!(records.len(), 10_000);
+    let by_name = |name: &str| records.iter().find(|span| span.name == name).unwrap();
+    assert_eq!(by_name("9999").parent_span_id, Some(by_name("9998").span_context.span_id()));
+}
+
+#[test]
+fn t10_a_hundred_thousand_siblings_all_have_the_parent() {
+    let (memory, ctx) = Memory::with(|_| {});
+    let parent = ctx.span("parent").start();
+    for _ in 0..100_000 {
+        parent.span("child").start().end();
+    }
+    let id = parent.span_context().map(|span| span.span_id());
+    let records = memory.spans();
+    assert_eq!(records.len(), 100_000);
+    assert!(records.iter().all(|span| span.parent_span_id == id));
+}
+
+#[test]
+fn t10_a_span_is_bounded_whatever_is_put_on_it() {
+    let (memory, ctx) = Memory::new();
+    let megabyte = "x".repeat(1 << 20);
+    let span = ctx.span(megabyte.clone()).start();
+    for i in 0..200 {
+        span.set_attribute(format!("k{i}"), megabyte.clone());
+        span.add_event(megabyte.clone(), [("k", megabyte.clone())]);
+    }
+    span.set_attribute("texts", vec![megabyte.clone()]);
+    span.set_status(throughline_core::trace::Status::Error(megabyte.into()));
+    span.end();
+    let span = memory.spans().remove(0);
+    let length = |value: &Value| value.as_str().map_or(0, str::len);
+    let event =
+        |event: &Event| event.name.len() + event.attributes.iter().map(|(_, value)| length(value)).sum::<usize>();
+    let attributes: usize = span.attributes.iter().map(|(_, value)| length(value)).sum();
+    let held = span.name.len() + attributes + span.events.iter().map(event).sum::<usize>();
+    assert_eq!(held, (1 + 128 + 2 * 128) * 16 * 1024);
+    assert!(matches!(span.status, throughline_core::trace::Status::Error(text) if text.len() == 16 * 1024));
+}
+
+#[test]
+fn t10_ended_spans_hold_nothing_of_what_was_recorded() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("s").start();
+    let kept: Context = span.context().clone();
+    span.end();
+    assert_eq!(memory.count(), 1);
+    assert!(!kept.current_span().is_recording(), "the context outlives the recording, not the other way round");
+}
