@@ -1,1 +1,6 @@
 //! What a context carries across a process boundary.
+//!
+//! Bytes from a peer never panic, never allocate without bound and never fail a request: what is malformed is absent.
+
+pub mod deadline;
+pub mod w3c;

@@ -5,6 +5,7 @@
 mod identity;
 mod lineage;
 mod memory;
+mod propagation;
 mod sampling;
 mod span;
 mod span_bounds;

@@ -1,0 +1,135 @@
+//! W3C Trace Context, Level 2: the headers `traceparent` and `tracestate`.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+/// `traceparent` (§3.2).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `tracestate` (§3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The length of a version 00 `traceparent`, and the least of any later one.
+const LENGTH: usize = 55;
+
+/// The identity of the caller's span, remote; `None` where there is no valid one, and so a trace begins.
+///
+/// A `traceparent` is valid when it comes once, alone, and is `00-<32 lower-case hex>-<16>-<2>` with ids that are not zero, possibly
+/// between blanks. A higher version is read as far as version 00 goes (§4.3.1), `ff` is invalid (§3.2.2.1). A `tracestate` that is
+/// invalid, or larger than 8,192 bytes or 32 members, is dropped and the `traceparent` kept (§3.3.1.1). Nothing is allocated without
+/// a `tracestate`.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::w3c;
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?);
+/// let parent = w3c::extract(&headers).expect("it is valid");
+/// assert!(parent.is_sampled() && parent.is_remote());
+///
+/// headers.insert("traceparent", "00-4BF92F35".parse()?);
+/// assert_eq!(w3c::extract(&headers), None);
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut lines = headers.get_all(TRACEPARENT).iter();
+    // §3.2: a header that is sent twice says nothing.
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let (trace_id, span_id, flags) = parse_traceparent(line.as_bytes())?;
+    Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(headers), true))
+}
+
+/// Writes the identity of the span under which a request is sent, in place of whatever was there. Sampled or not: the callee's
+/// spans belong to the trace either way.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::w3c;
+/// use throughline_core::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+///
+/// let span = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, false);
+/// let mut headers = HeaderMap::new();
+/// w3c::inject(&span, &mut headers);
+/// assert_eq!(w3c::extract(&headers).map(|parent| parent.span_id()), Some(span.span_id()));
+/// ```
+pub fn inject(span: &SpanContext, headers: &mut HeaderMap) {
+    let traceparent = HeaderValue::from_bytes(&format_traceparent(span)).expect("hexadecimal digits and dashes");
+    headers.insert(TRACEPARENT, traceparent);
+    match HeaderValue::from_str(span.trace_state().as_str()) {
+        Ok(state) if !state.is_empty() => drop(headers.insert(TRACESTATE, state)),
+        _ => drop(headers.remove(TRACESTATE)),
+    }
+}
+
+/// The parts of a `traceparent`; `None` if it breaks the grammar of §3.2.2 in any way.
+///
+/// ```
+/// use throughline_core::propagation::w3c::parse_traceparent;
+///
+/// assert!(parse_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").is_some());
+/// assert!(parse_traceparent(b"00-00000000000000000000000000000000-00f067aa0ba902b7-00").is_none());
+/// ```
+pub fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
+    let (fields, rest) = line.trim_ascii().split_first_chunk::<LENGTH>()?;
+    let version = hex_byte(&fields[..2])?;
+    // §3.2.2.1: `ff` is invalid. §3.2.2.2: version 00 ends here. §4.3.1: what a later one adds follows a dash.
+    let ends_well =
+        if version == 0 { rest.is_empty() } else { version != 0xff && rest.first().is_none_or(|byte| *byte == b'-') };
+    let dashes = [fields[2], fields[35], fields[52]] == [b'-'; 3];
+    if !ends_well || !dashes {
+        return None;
+    }
+    let flags = TraceFlags::from_byte(hex_byte(&fields[53..])?);
+    Some((TraceId::from_hex(&fields[3..35])?, SpanId::from_hex(&fields[36..52])?, flags))
+}
+
+/// The version 00 `traceparent` of a span, in ASCII.
+///
+/// ```
+/// use throughline_core::propagation::w3c::{format_traceparent, parse_traceparent};
+/// use throughline_core::{SpanContext, TraceState};
+///
+/// let line = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// let (trace_id, span_id, flags) = parse_traceparent(line).expect("it is valid");
+/// let span = SpanContext::new(trace_id, span_id, flags, TraceState::EMPTY, true);
+/// assert_eq!(&format_traceparent(&span), line);
+/// ```
+pub fn format_traceparent(span: &SpanContext) -> [u8; LENGTH] {
+    let mut line = [b'-'; LENGTH];
+    line[..2].copy_from_slice(b"00");
+    line[3..35].copy_from_slice(&span.trace_id().to_hex());
+    line[36..52].copy_from_slice(&span.span_id().to_hex());
+    // §3.2.2.4: bits that are not defined go out as zero, so the high digit is `0`.
+    line[53] = b'0';
+    line[54] = b'0' + (span.flags().to_byte() & 3);
+    line
+}
+
+/// What does not make a whole list is none at all (§3.3.1.1).
+fn extract_tracestate(headers: &HeaderMap) -> TraceState {
+    let mut lines = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes);
+    let state = match (lines.next(), lines.next()) {
+        (None, _) => return TraceState::EMPTY,
+        (Some(line), None) => TraceState::from_lines([line]),
+        (Some(first), Some(second)) => {
+            TraceState::from_lines([first, second].into_iter().chain(lines).collect::<Vec<_>>())
+        }
+    };
+    state.unwrap_or_default()
+}
+
+/// Two lower-case hexadecimal digits.
+fn hex_byte(digits: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    match digits {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    }
+}
