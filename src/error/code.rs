@@ -1,0 +1,270 @@
+//! The taxonomy of errors: gRPC's status codes, and what they are in HTTP.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use http::StatusCode;
+
+/// What kind of error it is: the 16 status codes of gRPC that are errors, with their numbers.
+///
+/// # Examples
+/// ```
+/// use http::StatusCode;
+/// use throughline::Code;
+///
+/// assert_eq!(Code::DeadlineExceeded.http_status(), StatusCode::GATEWAY_TIMEOUT);
+/// assert_eq!(Code::DeadlineExceeded.as_str(), "DEADLINE_EXCEEDED");
+/// assert_eq!("NOT_FOUND".parse(), Ok(Code::NotFound));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The caller gave up.
+    Cancelled = 1,
+    /// Nothing is known but that it failed.
+    Unknown = 2,
+    /// The request is wrong, whatever the state of the system.
+    InvalidArgument = 3,
+    /// Time ran out; it may have been done all the same.
+    DeadlineExceeded = 4,
+    /// There is no such thing.
+    NotFound = 5,
+    /// There is one already.
+    AlreadyExists = 6,
+    /// The caller is known, and may not.
+    PermissionDenied = 7,
+    /// A quota, a limit, or space is used up.
+    ResourceExhausted = 8,
+    /// The system is in no state to do this, and trying again does not help.
+    FailedPrecondition = 9,
+    /// A conflict with another one; the whole of it may be tried again.
+    Aborted = 10,
+    /// Past the end of what there is.
+    OutOfRange = 11,
+    /// Not offered here.
+    Unimplemented = 12,
+    /// A promise that the service makes to itself was broken.
+    Internal = 13,
+    /// Not now; trying again later may help.
+    Unavailable = 14,
+    /// Data was lost or damaged for good.
+    DataLoss = 15,
+    /// The caller is not known.
+    Unauthenticated = 16,
+}
+
+use Code::*;
+
+impl Code {
+    /// All of them, by number.
+    pub const ALL: [Code; 16] = [
+        Cancelled,
+        Unknown,
+        InvalidArgument,
+        DeadlineExceeded,
+        NotFound,
+        AlreadyExists,
+        PermissionDenied,
+        ResourceExhausted,
+        FailedPrecondition,
+        Aborted,
+        OutOfRange,
+        Unimplemented,
+        Internal,
+        Unavailable,
+        DataLoss,
+        Unauthenticated,
+    ];
+
+    /// The upper-case name, as on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cancelled => "CANCELLED",
+            Unknown => "UNKNOWN",
+            InvalidArgument => "INVALID_ARGUMENT",
+            DeadlineExceeded => "DEADLINE_EXCEEDED",
+            NotFound => "NOT_FOUND",
+            AlreadyExists => "ALREADY_EXISTS",
+            PermissionDenied => "PERMISSION_DENIED",
+            ResourceExhausted => "RESOURCE_EXHAUSTED",
+            FailedPrecondition => "FAILED_PRECONDITION",
+            Aborted => "ABORTED",
+            OutOfRange => "OUT_OF_RANGE",
+            Unimplemented => "UNIMPLEMENTED",
+            Internal => "INTERNAL",
+            Unavailable => "UNAVAILABLE",
+            DataLoss => "DATA_LOSS",
+            Unauthenticated => "UNAUTHENTICATED",
+        }
+    }
+
+    /// What can be said of it to anybody.
+    pub(super) const fn describe(self) -> &'static str {
+        match self {
+            Cancelled => "cancelled",
+            Unknown => "unknown error",
+            InvalidArgument => "invalid argument",
+            DeadlineExceeded => "deadline exceeded",
+            NotFound => "not found",
+            AlreadyExists => "already exists",
+            PermissionDenied => "permission denied",
+            ResourceExhausted => "resource exhausted",
+            FailedPrecondition => "failed precondition",
+            Aborted => "aborted",
+            OutOfRange => "out of range",
+            Unimplemented => "unimplemented",
+            Internal => "internal error",
+            Unavailable => "unavailable",
+            DataLoss => "data loss",
+            Unauthenticated => "unauthenticated",
+        }
+    }
+
+    /// The number that gRPC has for it: 1 to 16.
+    pub const fn grpc_number(self) -> i32 {
+        self as i32
+    }
+
+    /// The code with gRPC's `number`. 0, which is no error, and what gRPC does not know are `None`.
+    ///
+    /// ```
+    /// use throughline::Code;
+    ///
+    /// assert_eq!(Code::from_grpc_number(14), Some(Code::Unavailable));
+    /// assert_eq!(Code::from_grpc_number(0), None);
+    /// ```
+    pub fn from_grpc_number(number: i32) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| code.grpc_number() == number)
+    }
+
+    /// The HTTP status it goes out with. It is not an inverse of [`from_http_status`](Self::from_http_status).
+    pub fn http_status(self) -> StatusCode {
+        let status = match self {
+            Cancelled => 499,
+            Unknown | Internal | DataLoss => 500,
+            InvalidArgument | FailedPrecondition | OutOfRange => 400,
+            DeadlineExceeded => 504,
+            NotFound => 404,
+            AlreadyExists | Aborted => 409,
+            PermissionDenied => 403,
+            Unauthenticated => 401,
+            ResourceExhausted => 429,
+            Unimplemented => 501,
+            Unavailable => 503,
+        };
+        StatusCode::from_u16(status).expect("each is between 100 and 999")
+    }
+
+    /// What an HTTP answer without a code of ours means. `None`: it is no error.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use throughline::Code;
+    ///
+    /// assert_eq!(Code::from_http_status(StatusCode::BAD_GATEWAY), Some(Code::Unavailable));
+    /// assert_eq!(Code::from_http_status(StatusCode::IM_A_TEAPOT), Some(Code::FailedPrecondition));
+    /// assert_eq!(Code::from_http_status(StatusCode::OK), None);
+    /// ```
+    pub fn from_http_status(status: StatusCode) -> Option<Code> {
+        Some(match status.as_u16() {
+            400 => InvalidArgument,
+            401 => Unauthenticated,
+            403 => PermissionDenied,
+            404 => NotFound,
+            409 => Aborted,
+            429 => ResourceExhausted,
+            499 => Cancelled,
+            501 => Unimplemented,
+            502 | 503 => Unavailable,
+            504 => DeadlineExceeded,
+            402..500 => FailedPrecondition,
+            500.. => Internal,
+            _ => return None,
+        })
+    }
+
+    /// What an HTTP answer without `grpc-status` means to a gRPC client (gRPC, "HTTP to gRPC Status Code Mapping").
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use throughline::Code;
+    ///
+    /// assert_eq!(Code::from_http_status_of_grpc(StatusCode::NOT_FOUND), Code::Unimplemented);
+    /// ```
+    pub fn from_http_status_of_grpc(status: StatusCode) -> Code {
+        match status.as_u16() {
+            400 | 431 => Internal,
+            401 => Unauthenticated,
+            403 => PermissionDenied,
+            404 => Unimplemented,
+            429 | 502..=504 => Unavailable,
+            _ => Unknown,
+        }
+    }
+
+    /// Whether it still means the same when it comes from further down: all others are an internal error of whoever passes them on.
+    pub(super) fn crosses_services(self) -> bool {
+        matches!(self, DeadlineExceeded | Cancelled | Unavailable | ResourceExhausted)
+    }
+
+    pub(super) fn io_kind(self) -> io::ErrorKind {
+        match self {
+            DeadlineExceeded => io::ErrorKind::TimedOut,
+            InvalidArgument | OutOfRange => io::ErrorKind::InvalidInput,
+            NotFound => io::ErrorKind::NotFound,
+            AlreadyExists => io::ErrorKind::AlreadyExists,
+            PermissionDenied | Unauthenticated => io::ErrorKind::PermissionDenied,
+            Unimplemented => io::ErrorKind::Unsupported,
+            DataLoss => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        }
+    }
+
+    pub(super) fn from_io_kind(kind: io::ErrorKind) -> Code {
+        match kind {
+            io::ErrorKind::TimedOut => DeadlineExceeded,
+            io::ErrorKind::InvalidInput => InvalidArgument,
+            io::ErrorKind::NotFound => NotFound,
+            io::ErrorKind::AlreadyExists => AlreadyExists,
+            io::ErrorKind::PermissionDenied => PermissionDenied,
+            io::ErrorKind::Unsupported => Unimplemented,
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => DataLoss,
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable => Unavailable,
+            _ => Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Code {
+    type Err = ParseCodeError;
+
+    /// Of an upper-case name.
+    fn from_str(name: &str) -> Result<Self, ParseCodeError> {
+        Code::ALL.into_iter().find(|code| code.as_str() == name).ok_or(ParseCodeError(()))
+    }
+}
+
+/// It is not the name of a [`Code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseCodeError(());
+
+impl fmt::Display for ParseCodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the name of a status code")
+    }
+}
+
+impl StdError for ParseCodeError {}

@@ -1,0 +1,271 @@
+//! One taxonomy of errors, in the process and on the wire.
+//!
+//! An [`Error`] has a [`Code`] and a message for whoever is answered, a source for whoever debugs, which never leaves the process, and
+//! the way it has come: the service where it began, and those it has crossed.
+
+mod code;
+mod problem;
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use serde_json::{Map, Value};
+use throughline_core::{Cause, Context, ContextError};
+
+pub use code::{Code, ParseCodeError};
+pub(crate) use problem::MAX_DOCUMENT;
+
+/// The most services that an error remembers having crossed.
+const MAX_PATH: usize = 16;
+
+/// What went wrong, for the caller of a service.
+///
+/// It is one pointer, and cheap to clone. As the answer of an axum handler it becomes a problem document (RFC 9457) with the status of
+/// its code.
+///
+/// # Examples
+/// ```
+/// use throughline::{Code, Error};
+///
+/// fn parse(amount: &str) -> Result<u64, Error> {
+///     amount.parse().map_err(|e| Error::wrap(Code::InvalidArgument, e).with_message("amount is not a number"))
+/// }
+///
+/// let error = parse("ten").unwrap_err();
+/// assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "amount is not a number"));
+/// assert_eq!(error.to_string(), "INVALID_ARGUMENT: amount is not a number: invalid digit found in string");
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    code: Code,
+    message: Cow<'static, str>,
+    /// The services it has come from, the one where it began first.
+    path: Vec<String>,
+    /// It has come in from another service.
+    is_remote: bool,
+    is_preserved: bool,
+    retryable: Option<bool>,
+    retry_after: Option<Duration>,
+    details: Vec<Map<String, Value>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with a message that may be shown to the caller.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Error {
+        Error(Arc::new(Inner {
+            code,
+            message: message.into(),
+            path: Vec::new(),
+            is_remote: false,
+            is_preserved: false,
+            retryable: None,
+            retry_after: None,
+            details: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// An error with a source, which stays in the process: the caller is told the code, and what
+    /// [`with_message`](Self::with_message) says.
+    pub fn wrap(code: Code, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::new(code, code.describe()).with_source(Arc::from(source.into()))
+    }
+
+    /// Why `ctx` is done: `DEADLINE_EXCEEDED` or `CANCELLED`, in the words of its cause. Where the cause is an `Error`, as after the
+    /// first failure in a [`Group`](crate::Group), that is the source.
+    ///
+    /// Of a context that is live it is `UNKNOWN`: there is nothing to tell.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline::{Code, Context, Error};
+    ///
+    /// let ctx = Context::background().with_timeout(Duration::ZERO);
+    /// assert_eq!(Error::from_context(&ctx).code(), Code::DeadlineExceeded);
+    /// ```
+    pub fn from_context(ctx: &Context) -> Error {
+        let Some(error) = ctx.err() else { return Error::new(Code::Unknown, "the context is not done") };
+        match ctx.cause() {
+            Some(Cause::Error(source)) => Error::from(error).with_source(source),
+            Some(cause @ (Cause::Shutdown | Cause::ClientDisconnected | Cause::RequestFinished | Cause::Panicked)) => {
+                Error::from(error).with_message(cause.to_string())
+            }
+            _ => Error::from(error),
+        }
+    }
+
+    /// What kind of error it is.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What the caller is told.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The service where it began; `None`: here, and it has not left yet.
+    pub fn origin(&self) -> Option<&str> {
+        self.path().next()
+    }
+
+    /// The services that it has come through, the one where it began first; 16 at most.
+    pub fn path(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.path.iter().map(String::as_str)
+    }
+
+    /// Whether trying again may help; `None`: not said, which is not a no.
+    pub fn retryable(&self) -> Option<bool> {
+        self.0.retryable
+    }
+
+    /// How long to wait before trying again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Objects for programs to read, each with an `@type`.
+    pub fn details(&self) -> &[Map<String, Value>] {
+        &self.0.details
+    }
+
+    /// Says something else to the caller.
+    #[must_use]
+    pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Error {
+        self.change(|inner| inner.message = message.into())
+    }
+
+    /// Says whether trying again may help.
+    #[must_use]
+    pub fn with_retryable(self, retryable: bool) -> Error {
+        self.change(|inner| inner.retryable = Some(retryable))
+    }
+
+    /// Says how long to wait before trying again: `Retry-After`, in whole seconds, rounded up.
+    #[must_use]
+    pub fn with_retry_after(self, after: Duration) -> Error {
+        self.change(|inner| inner.retry_after = Some(after))
+    }
+
+    /// Adds an object for programs to read. `type_url` becomes its `@type`.
+    ///
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let missing = [("field".to_owned(), "amount".into())].into_iter().collect();
+    /// let error = Error::new(Code::InvalidArgument, "incomplete").with_detail("example.com/Missing", missing);
+    /// assert_eq!(error.details()[0]["@type"], "example.com/Missing");
+    /// ```
+    #[must_use]
+    pub fn with_detail(self, type_url: &str, mut object: Map<String, Value>) -> Error {
+        object.insert("@type".into(), type_url.into());
+        self.change(|inner| inner.details.push(object))
+    }
+
+    /// Keeps the code when the error is passed on, though it comes from another service.
+    ///
+    /// Otherwise what we pass on is `INTERNAL`, unless it is `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED`: that
+    /// a service we ask has not found something does not mean that what we were asked for is not there.
+    #[must_use]
+    pub fn preserve(self) -> Error {
+        self.change(|inner| inner.is_preserved = true)
+    }
+
+    fn with_source(self, source: Arc<dyn StdError + Send + Sync>) -> Error {
+        self.change(|inner| inner.source = Some(source))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Error {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// The error as it leaves `service`, one station longer.
+    pub(crate) fn leaving(self, service: Option<&str>) -> Error {
+        self.change(|inner| {
+            if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
+                inner.code = Code::Internal;
+            }
+            // The origin is the first, and stays; the middle of a very long way is what nobody needs.
+            if let Some(service) = service {
+                inner.path.truncate(MAX_PATH - 1);
+                inner.path.push(service.to_owned());
+            }
+        })
+    }
+
+    /// The error for a stranger: what begins outside of this service, or in its depths, is not told.
+    pub(crate) fn public(self) -> Error {
+        self.change(|inner| {
+            inner.path.clear();
+            inner.details.clear();
+            if inner.is_remote || matches!(inner.code, Code::Internal | Code::Unknown | Code::DataLoss) {
+                inner.message = inner.code.describe().into();
+            }
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.code, self.0.message)?;
+        if let Some(origin) = self.origin().filter(|_| self.0.is_remote) {
+            write!(f, " (from {origin})")?;
+        }
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("Error");
+        all.field("code", &self.0.code).field("message", &self.0.message);
+        if !self.0.path.is_empty() {
+            all.field("path", &self.0.path);
+        }
+        if let Some(source) = &self.0.source {
+            all.field("source", source);
+        }
+        all.finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<ContextError> for Error {
+    fn from(error: ContextError) -> Error {
+        let code = if error.is_timeout() { Code::DeadlineExceeded } else { Code::Cancelled };
+        Error::new(code, code.describe())
+    }
+}
+
+/// By its kind; an `Error` that has become an `io::Error` comes back as it was.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => Error::wrap(Code::from_io_kind(error.kind()), error),
+        }
+    }
+}
+
+/// By its code, with the error inside.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        io::Error::new(error.code().io_kind(), error)
+    }
+}

@@ -1,0 +1,150 @@
+//! `Error` and `Code`, in the process and as problem documents.
+
+use std::io;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use throughline::{Cause, Code, Context, Error};
+
+const PROBLEM: &str = "application/problem+json; charset=utf-8";
+
+fn received(status: u16, document: &Value) -> Error {
+    received_bytes(status, document.to_string().as_bytes())
+}
+
+fn received_bytes(status: u16, body: &[u8]) -> Error {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, PROBLEM.parse().unwrap());
+    Error::from_response(StatusCode::from_u16(status).unwrap(), &headers, body).expect("the status is one of an error")
+}
+
+#[test]
+fn every_code_survives_the_wire() {
+    for code in Code::ALL {
+        let sent = Error::new(code, "why").with_retryable(false).to_response();
+        let read = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("an error");
+        assert_eq!((read.code(), read.message(), read.retryable()), (code, "why", Some(false)));
+        assert_eq!(code.as_str().parse(), Ok(code));
+        assert_eq!(Code::from_grpc_number(code.grpc_number()), Some(code));
+    }
+}
+
+#[test]
+fn codes_go_out_as_the_table_says() {
+    let status = |code: Code| code.http_status().as_u16();
+    let table = [499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+    assert_eq!(Code::ALL.map(status), table);
+}
+
+#[test]
+fn answers_without_a_code_are_read_as_the_table_says() {
+    let plain = |status: u16| Code::from_http_status(StatusCode::from_u16(status).unwrap());
+    use Code::*;
+    for (status, code) in [
+        (400, InvalidArgument),
+        (401, Unauthenticated),
+        (403, PermissionDenied),
+        (404, NotFound),
+        (409, Aborted),
+        (410, FailedPrecondition),
+        (429, ResourceExhausted),
+        (499, Cancelled),
+        (500, Internal),
+        (501, Unimplemented),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, DeadlineExceeded),
+        (599, Internal),
+    ] {
+        assert_eq!(plain(status), Some(code), "{status}");
+    }
+    assert_eq!([plain(200), plain(204), plain(304)], [None; 3]);
+    let grpc = |status: u16| Code::from_http_status_of_grpc(StatusCode::from_u16(status).unwrap());
+    assert_eq!([400, 431].map(grpc), [Internal; 2]);
+    assert_eq!([429, 502, 503, 504].map(grpc), [Unavailable; 4]);
+    assert_eq!([401, 403, 404, 500].map(grpc), [Unauthenticated, PermissionDenied, Unimplemented, Unknown]);
+}
+
+#[test]
+fn the_document_has_what_rfc_9457_and_we_define() {
+    let detail = [("shard".to_owned(), json!(3))].into_iter().collect();
+    let error = Error::new(Code::Unavailable, "restarting")
+        .with_retryable(true)
+        .with_retry_after(Duration::from_millis(1500))
+        .with_detail("example.com/Shard", detail);
+    let response = error.to_response();
+    let document: Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(
+        document,
+        json!({
+            "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "restarting",
+            "code": "UNAVAILABLE", "retryable": true, "details": [{"@type": "example.com/Shard", "shard": 3}],
+        })
+    );
+    assert_eq!(response.headers()[header::RETRY_AFTER], "2", "rounded up");
+    let read = Error::from_response(response.status(), response.headers(), response.body()).unwrap();
+    assert_eq!(read.retry_after(), Some(Duration::from_secs(2)));
+    assert_eq!(read.details(), error.details());
+}
+
+#[test]
+fn what_is_no_problem_document_counts_for_its_status_alone() {
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let large = json!({"code": "NOT_FOUND", "detail": "x".repeat(70_000)}).to_string();
+    for body in ["", "null", "[1]", "{\"code\":", "\u{feff}{}", &deep, &large] {
+        let error = received_bytes(503, body.as_bytes());
+        assert_eq!((error.code(), error.message()), (Code::Unavailable, "unavailable"));
+    }
+    let odd = json!({"code": 7, "detail": ["x"], "retryable": "yes", "path": "balance", "origin": 1, "details": [1, {"a": 1}]});
+    let error = received(400, &odd);
+    assert_eq!((error.code(), error.message(), error.retryable()), (Code::InvalidArgument, "invalid argument", None));
+    assert_eq!((error.origin(), error.details()), (None, &[][..]));
+}
+
+#[test]
+fn a_peer_bounds_nothing_of_ours() {
+    let error = received(500, &json!({"path": vec!["s"; 1000], "detail": "é".repeat(5000)}));
+    assert_eq!(error.path().len(), 16);
+    assert!(error.message().len() <= 4096);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::RETRY_AFTER, "99999999999".parse().unwrap());
+    let retry =
+        |headers: &HeaderMap| Error::from_status(StatusCode::SERVICE_UNAVAILABLE, headers).unwrap().retry_after();
+    assert_eq!(retry(&headers), Some(Duration::from_secs(3600)));
+    headers.insert(header::RETRY_AFTER, "Wed, 21 Oct 2015 07:28:00 GMT".parse().unwrap());
+    assert_eq!(retry(&headers), Some(Duration::ZERO));
+    headers.insert(header::RETRY_AFTER, "-1".parse().unwrap());
+    assert_eq!(retry(&headers), None);
+}
+
+#[test]
+fn a_source_stays_in_the_process() {
+    let error = Error::wrap(Code::Internal, io::Error::other("password=hunter2"));
+    assert!(error.to_string().contains("hunter2"));
+    assert!(!String::from_utf8_lossy(error.to_response().body()).contains("hunter2"));
+}
+
+#[test]
+fn a_context_tells_why_it_is_done() {
+    let request = Context::background().with_cancel();
+    request.cancel_with(Cause::Shutdown);
+    let error = Error::from_context(&request);
+    assert_eq!((error.code(), error.message()), (Code::Cancelled, "shutting down"));
+
+    let request = Context::background().with_cancel();
+    request.cancel_with(Error::new(Code::NotFound, "no such card"));
+    let error = Error::from_context(&request);
+    assert_eq!(error.code(), Code::Cancelled);
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Error>());
+    assert_eq!(source.map(Error::code), Some(Code::NotFound));
+}
+
+#[test]
+fn an_io_error_and_back() {
+    let error = Error::new(Code::NotFound, "no such card");
+    let io = io::Error::from(error);
+    assert_eq!(io.kind(), io::ErrorKind::NotFound);
+    assert_eq!(Error::from(io).message(), "no such card");
+    assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionRefused)).code(), Code::Unavailable);
+}
