@@ -1,6 +1,7 @@
 //! Throughline: one `Context` for every request, and the spans it leaves.
 
 mod error;
+pub mod telemetry;
 
 pub use error::{Code, Error, ParseCodeError};
 pub use throughline_core::{

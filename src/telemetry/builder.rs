@@ -1,0 +1,212 @@
+//! Setting telemetry up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use throughline_core::trace::{Sampler, SpanLimits, Tracer, TracerConfig};
+
+use super::env::Env;
+use super::exporter::{ExportError, Exporter};
+use super::queue::{Bounds, Queue};
+use super::worker::Worker;
+use super::{Telemetry, TelemetryGuard, resource};
+
+/// Sets up a [`Telemetry`]: made by [`builder`](super::builder).
+///
+/// Nothing is read from the environment until [`from_env`](Self::from_env) is called.
+#[must_use = "nothing starts before `build`"]
+pub struct Builder {
+    service: String,
+    attributes: Vec<(String, String)>,
+    exporters: Vec<Box<dyn Exporter>>,
+    sampler: Option<Arc<dyn Sampler>>,
+    limits: SpanLimits,
+    bounds: Bounds,
+    schedule_delay: Duration,
+    export_timeout: Duration,
+    on_error: Box<dyn Fn(&ExportError) + Send + Sync>,
+    is_disabled: bool,
+    error: Option<BuildError>,
+}
+
+impl Builder {
+    pub(super) fn new(service: String) -> Self {
+        Builder {
+            on_error: Box::new({
+                let service = service.clone();
+                move |error| eprintln!("throughline: spans of {service} are lost: {error}")
+            }),
+            service,
+            attributes: Vec::new(),
+            exporters: Vec::new(),
+            sampler: None,
+            limits: SpanLimits::default(),
+            bounds: Bounds { spans: 16_384, bytes: 32 << 20, batch: 512 },
+            schedule_delay: Duration::from_secs(5),
+            export_timeout: Duration::from_secs(30),
+            is_disabled: false,
+            error: None,
+        }
+    }
+
+    /// Adds an exporter. Several each get every batch, one after the other; a span counts as exported when all have taken it. With
+    /// none, spans end and count as exported.
+    pub fn exporter(mut self, exporter: impl Exporter) -> Self {
+        self.exporters.push(Box::new(exporter));
+        self
+    }
+
+    /// Which traces are recorded; default: as the caller says, and all that begin here.
+    pub fn sampler(mut self, sampler: impl Sampler + 'static) -> Self {
+        self.sampler = Some(Arc::new(sampler));
+        self
+    }
+
+    /// Adds an attribute to what is known about the process. `service.name` is the builder's own.
+    pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.attributes.push((key.into(), value.into()));
+        self
+    }
+
+    /// How much one span may hold.
+    pub fn limits(mut self, limits: SpanLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How much may wait for its export, in spans and in bytes (about); default: 16,384 and 32 MiB. What is more is dropped, and counted.
+    pub fn max_queue(mut self, spans: usize, bytes: usize) -> Self {
+        (self.bounds.spans, self.bounds.bytes) = (spans.max(1), bytes);
+        self
+    }
+
+    /// How many spans go together at most, and are exported at once when they are there; default: 512.
+    pub fn max_batch(mut self, spans: usize) -> Self {
+        self.bounds.batch = spans.max(1);
+        self
+    }
+
+    /// How long the first span of a batch waits for company; default: 5 s.
+    pub fn schedule_delay(mut self, delay: Duration) -> Self {
+        self.schedule_delay = delay;
+        self
+    }
+
+    /// How long an exporter may take for one batch; default: 30 s.
+    pub fn export_timeout(mut self, timeout: Duration) -> Self {
+        self.export_timeout = timeout;
+        self
+    }
+
+    /// Is told when batches begin to be lost, once until one arrives again; default: a line on stderr. It runs on the export thread.
+    pub fn on_error(mut self, told: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
+        self.on_error = Box::new(told);
+        self
+    }
+
+    /// Reads the `OTEL_*` variables; what they say replaces what was set before, and adds the exporter that they name.
+    ///
+    /// These are read: `OTEL_SDK_DISABLED`, `OTEL_RESOURCE_ATTRIBUTES` (not `OTEL_SERVICE_NAME`: the name is the builder's; see
+    /// [`init`](super::init)), `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_TRACES_EXPORTER` (`otlp`, `none`), `OTEL_BSP_SCHEDULE_DELAY`,
+    /// `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`,
+    /// `_HEADERS` and `_TIMEOUT`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`. There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for
+    /// it, or an endpoint is given.
+    ///
+    /// An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
+    pub fn from_env(self) -> Self {
+        self.from_variables(&|name| std::env::var(name).ok())
+    }
+
+    /// [`from_env`](Self::from_env) with variables from elsewhere.
+    pub fn from_variables(self, get: &dyn Fn(&str) -> Option<String>) -> Self {
+        self.read(get, false)
+    }
+
+    pub(super) fn read(mut self, get: &dyn Fn(&str) -> Option<String>, otlp_by_default: bool) -> Self {
+        let mut env = Env::new(get);
+        self.is_disabled |= env.is_true("OTEL_SDK_DISABLED");
+        self.attributes.extend(env.pairs("OTEL_RESOURCE_ATTRIBUTES"));
+        self.sampler = env.sampler().or(self.sampler);
+        self.limits = env.limits();
+        self.schedule_delay = env.millis("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(self.schedule_delay);
+        self.export_timeout = env.millis("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
+        self.bounds.spans = env.parse("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans).max(1);
+        self.bounds.batch = env.parse("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch).max(1);
+        match env.text("OTEL_TRACES_EXPORTER").as_deref() {
+            Some("none") => {}
+            Some("otlp") => self.add_otlp(&mut env, true),
+            Some(other) => {
+                env.warn("OTEL_TRACES_EXPORTER", other, &"there is no such exporter");
+                self.add_otlp(&mut env, otlp_by_default);
+            }
+            None => self.add_otlp(&mut env, otlp_by_default),
+        }
+        for warning in env.warnings {
+            eprintln!("throughline: {warning}");
+        }
+        self
+    }
+
+    #[cfg(feature = "otlp")]
+    fn add_otlp(&mut self, env: &mut Env<'_>, by_default: bool) {
+        match super::otlp::from_env(env, by_default) {
+            Ok(exporter) => self.exporters.extend(exporter),
+            Err(e) => self.error = Some(e),
+        }
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    fn add_otlp(&mut self, _: &mut Env<'_>, _: bool) {}
+
+    /// Starts the export thread.
+    ///
+    /// # Errors
+    /// An exporter can't be set up, with what to check; or the operating system gives no thread.
+    pub fn build(self) -> Result<TelemetryGuard, BuildError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let resource = Arc::new(resource::resource(&self.service, self.attributes));
+        let bounds = Bounds { batch: self.bounds.batch.min(self.bounds.spans), ..self.bounds };
+        let queue = Arc::new(Queue::new(bounds));
+        let mut config = TracerConfig::new(queue.clone());
+        config.resource = resource.clone();
+        config.limits = self.limits;
+        if let Some(sampler) = self.sampler {
+            config.sampler = sampler;
+        }
+        config.innermost = Some(super::layer::innermost());
+        let tracer = if self.is_disabled { Tracer::noop() } else { Tracer::new(config) };
+        let worker = Worker {
+            queue: queue.clone(),
+            resource,
+            exporters: self.exporters,
+            schedule_delay: self.schedule_delay,
+            export_timeout: self.export_timeout,
+            on_error: self.on_error,
+            is_failing: AtomicBool::new(false),
+        };
+        let commands = worker.spawn().map_err(|e| BuildError(format!("the export thread can't start: {e}")))?;
+        Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, commands)))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// Telemetry can't be set up; the message says what to check.
+#[derive(Clone, Debug)]
+pub struct BuildError(pub(super) String);
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BuildError {}

@@ -1,0 +1,119 @@
+//! The `OTEL_*` variables (OpenTelemetry specification, "Environment Variable Specification").
+//!
+//! An empty variable is one that is not set; one that makes no sense is ignored, with a warning.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_core::trace::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SpanLimits, TraceIdRatio};
+
+/// Reads variables, and remembers what it had to ignore.
+pub(super) struct Env<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Env<'a> {
+    pub(super) fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Env { get, warnings: Vec::new() }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        let value = self.text(name)?;
+        match value.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(e) => {
+                self.warn(name, &value, &e);
+                None
+            }
+        }
+    }
+
+    pub(super) fn warn(&mut self, name: &str, value: &str, reason: &dyn Display) {
+        let value: String = value.chars().take(64).collect();
+        self.warnings.push(format!("{name}={value:?} is ignored: {reason}"));
+    }
+
+    /// Only `true` is true, in any case.
+    pub(super) fn is_true(&mut self, name: &str) -> bool {
+        match self.text(name) {
+            Some(value) if value.eq_ignore_ascii_case("true") => true,
+            Some(value) if !value.eq_ignore_ascii_case("false") => {
+                self.warn(name, &value, &"neither true nor false");
+                false
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn millis(&mut self, name: &str) -> Option<Duration> {
+        self.parse(name).map(Duration::from_millis)
+    }
+
+    /// `k=v,k=v` with percent-encoded values (W3C Baggage, "baggage-string").
+    pub(super) fn pairs(&mut self, name: &str) -> Vec<(String, String)> {
+        let Some(list) = self.text(name) else { return Vec::new() };
+        let mut pairs = Vec::new();
+        for member in list.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+            match member.split_once('=') {
+                Some((key, value)) if !key.trim().is_empty() => {
+                    let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
+                    pairs.push((key.trim().to_owned(), value));
+                }
+                // Values may be secrets: the member is not shown.
+                _ => self.warn(name, "…", &"a member is not key=value"),
+            }
+        }
+        pairs
+    }
+
+    /// `OTEL_TRACES_SAMPLER` and its argument.
+    pub(super) fn sampler(&mut self) -> Option<Arc<dyn Sampler>> {
+        let name = self.text("OTEL_TRACES_SAMPLER")?;
+        Some(match name.as_str() {
+            "always_on" => Arc::new(AlwaysOn),
+            "always_off" => Arc::new(AlwaysOff),
+            "traceidratio" => Arc::new(self.ratio()),
+            "parentbased_always_on" => Arc::new(ParentBased::new(AlwaysOn)),
+            "parentbased_always_off" => Arc::new(ParentBased::new(AlwaysOff)),
+            "parentbased_traceidratio" => Arc::new(ParentBased::new(self.ratio())),
+            _ => {
+                self.warn("OTEL_TRACES_SAMPLER", &name, &"there is no such sampler");
+                return None;
+            }
+        })
+    }
+
+    fn ratio(&mut self) -> TraceIdRatio {
+        const NAME: &str = "OTEL_TRACES_SAMPLER_ARG";
+        match self.parse::<f64>(NAME) {
+            Some(ratio) if (0.0..=1.0).contains(&ratio) => TraceIdRatio::new(ratio),
+            Some(ratio) => {
+                self.warn(NAME, &ratio.to_string(), &"not between 0 and 1");
+                TraceIdRatio::new(1.0)
+            }
+            None => TraceIdRatio::new(1.0),
+        }
+    }
+
+    pub(super) fn limits(&mut self) -> SpanLimits {
+        let general_count = self.parse("OTEL_ATTRIBUTE_COUNT_LIMIT");
+        let general_length = self.parse("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+        let default = SpanLimits::DEFAULT;
+        let mut limit = |name, general: Option<u32>, default| self.parse(name).or(general).unwrap_or(default);
+        SpanLimits {
+            attributes: limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", general_count, default.attributes),
+            events: limit("OTEL_SPAN_EVENT_COUNT_LIMIT", None, default.events),
+            links: limit("OTEL_SPAN_LINK_COUNT_LIMIT", None, default.links),
+            event_attributes: limit("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", general_count, default.event_attributes),
+            link_attributes: limit("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", general_count, default.link_attributes),
+            value_length: limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", general_length, default.value_length),
+        }
+    }
+}
