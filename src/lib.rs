@@ -1,9 +1,12 @@
 //! Throughline: one `Context` for every request, and the spans it leaves.
 
 mod error;
+pub mod middleware;
 pub mod telemetry;
 
 pub use error::{Code, Error, ParseCodeError};
+pub use middleware::client::ClientLayer;
+pub use middleware::server::ContextLayer;
 pub use throughline_core::{
     CancelHandle, Cause, Context, ContextError, FutureExt, Group, Key, Span, SpanContext, SpanId, SpanRecord,
     TraceFlags, TraceId, TraceState, propagation, trace, try_join,

@@ -1,4 +1,8 @@
 //! Public behaviour, one module per behaviour.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
 mod error;
+mod layering;
+mod middleware;
+mod support;

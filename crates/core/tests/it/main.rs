@@ -1,6 +1,6 @@
 //! Public behaviour of the core, one module per behaviour.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod identity;
 mod lineage;

@@ -1,0 +1,81 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use throughline_core::{Context, DoneOwned};
+
+use super::call::Call;
+use crate::error::Error;
+
+pin_project! {
+    /// The body of an answer, with which its call ends: see [the module](super). It ends with an [`Error`] when the context is done before
+    /// its last frame.
+    pub struct CallBody<R> {
+        #[pin]
+        body: R,
+        #[pin]
+        done: DoneOwned,
+        call: Call,
+    }
+}
+
+impl<R> CallBody<R> {
+    pub(super) fn new(body: R, call: Call) -> Self {
+        CallBody { body, done: call.context().done_owned(), call }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        self.call.context()
+    }
+
+    /// For who ends the call on its own.
+    pub(super) fn parts(self: Pin<&mut Self>) -> (Pin<&mut R>, &mut Call) {
+        let this = self.project();
+        (this.body, this.call)
+    }
+}
+
+impl<R: Body> Body for CallBody<R>
+where
+    R::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Data = R::Data;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<R::Data>, Error>>> {
+        let mut this = self.project();
+        match this.body.as_mut().poll_frame(cx) {
+            Poll::Ready(None) => {
+                this.call.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.call.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(this.call.failed(e)))),
+            Poll::Pending if this.call.is_live() => this.done.poll(cx).map(|()| Some(Err(this.call.interrupted()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<R> fmt::Debug for CallBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallBody").finish_non_exhaustive()
+    }
+}

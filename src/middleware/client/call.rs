@@ -1,0 +1,149 @@
+//! One call from its beginning to its end: its span, below the caller's context.
+
+use std::error::Error as StdError;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use throughline_core::propagation::{deadline, w3c};
+use throughline_core::trace::{SpanKind, Status};
+use throughline_core::{Context, Span};
+
+use super::layer::Config;
+use crate::error::{Code, Error};
+use crate::middleware::semconv;
+
+pub(super) struct Call {
+    /// `None` once it has ended.
+    span: Option<Span>,
+    ctx: Context,
+    is_external: bool,
+}
+
+impl Call {
+    /// Starts the span and writes the headers; an error for a call that is not to be sent.
+    pub(super) fn begin(
+        config: &Config,
+        ctx: &Context,
+        method: &Method,
+        uri: &Uri,
+        full_url: &str,
+        headers: &mut HeaderMap,
+    ) -> Result<Call, Error> {
+        let name = semconv::method(method);
+        let name = if name == "_OTHER" { "HTTP" } else { name };
+        let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Client), method);
+        if let Some(tracer) = &config.tracer {
+            span = span.tracer(tracer);
+        }
+        span = semconv::with_server(span, uri, headers).attribute_with("url.full", || semconv::redacted(full_url));
+        let remaining = ctx.remaining();
+        if let Some(remaining) = remaining {
+            span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
+        }
+        let span = span.start();
+        let call = Call { ctx: span.context().clone(), span: Some(span), is_external: config.is_external };
+        if call.ctx.is_done() {
+            return Err(call.not_sent(Error::from_context(ctx)));
+        }
+        if let Some(identity) = call.ctx.span_context() {
+            w3c::inject(identity, headers);
+        }
+        if config.is_external {
+            headers.remove(w3c::TRACESTATE);
+        }
+        let takes_deadline = !config.is_external || is_grpc(headers);
+        if let Some(remaining) = remaining.filter(|_| takes_deadline) {
+            deadline::inject(remaining, &config.reserve, headers)
+                .map_err(|e| call.not_sent(Error::wrap(Code::DeadlineExceeded, e)))?;
+        }
+        Ok(call)
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    fn not_sent(&self, error: Error) -> Error {
+        if let Some(span) = &self.span {
+            span.set_attribute(semconv::SHED, "not sent");
+            self.note_cause(span);
+            note_error(span, &error);
+        }
+        error
+    }
+
+    /// The context is done before the answer.
+    pub(super) fn interrupted(&self) -> Error {
+        let error = Error::from_context(&self.ctx);
+        if let Some(span) = &self.span {
+            self.note_cause(span);
+            // That its own caller cancelled it is no failure of the call.
+            if error.code() == Code::DeadlineExceeded {
+                note_error(span, &error);
+            }
+        }
+        error
+    }
+
+    fn note_cause(&self, span: &Span) {
+        if let Some(cause) = self.ctx.cause() {
+            span.set_attribute(semconv::CANCEL_CAUSE, cause.name());
+            span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
+        }
+    }
+
+    /// There is no answer.
+    pub(super) fn failed(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        let error = Error::wrap(Code::Unavailable, error);
+        if let Some(span) = &self.span {
+            note_error(span, &error);
+        }
+        error
+    }
+
+    /// Notes the head of the answer.
+    pub(super) fn answered(&self, status: StatusCode) {
+        let Some(span) = &self.span else { return };
+        span.set_attribute("http.response.status_code", status.as_u16());
+        if status.is_client_error() || status.is_server_error() {
+            span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+            span.set_status(Status::Error("".into()));
+        }
+    }
+
+    /// The error that an answer tells of, as far as its sender is believed; the call ends. `None`: it is no error.
+    pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
+        let error = match self.is_external {
+            true => Error::from_status(status, headers),
+            false => Error::from_response(status, headers, body),
+        }?;
+        if let Some(span) = &self.span {
+            note_error(span, &error);
+        }
+        self.finish();
+        Some(error)
+    }
+
+    /// The last frame of the answer has been taken.
+    pub(super) fn finish(&mut self) {
+        if let Some(span) = self.span.take() {
+            span.end();
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.span.is_some()
+    }
+}
+
+fn note_error(span: &Span, error: &Error) {
+    span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+    if let Some(origin) = error.origin() {
+        span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+    }
+    span.set_status(Status::Error(error.message().to_owned().into()));
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/grpc"))
+}

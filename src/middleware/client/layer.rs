@@ -1,0 +1,96 @@
+use std::fmt;
+use std::sync::Arc;
+
+use throughline_core::propagation::deadline::ReplyReserve;
+use throughline_core::trace::Tracer;
+use tower_layer::Layer;
+
+use super::ClientService;
+
+/// Sends the context with every call: see [the module](super) for when each thing happens.
+///
+/// Whom the calls go to is said by name: [`internal`](Self::internal) or [`external`](Self::external). Cloning it costs one reference
+/// count.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use throughline::{ClientLayer, Context};
+/// use tower::{Layer, Service, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let peer = service_fn(async |request: Request<()>| {
+///     assert!(request.headers().contains_key("traceparent"));
+///     assert!(request.headers().contains_key("grpc-timeout"));
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("done"))))
+/// });
+/// let mut client = ClientLayer::internal().layer(peer);
+///
+/// let ctx = Context::background().with_timeout(std::time::Duration::from_secs(2));
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(ctx);
+/// let answer = client.ready().await?.call(request).await?;
+/// assert_eq!(answer.status(), 200);
+/// # Ok::<(), throughline::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ClientLayer {
+    config: Arc<Config>,
+}
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) is_external: bool,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) reserve: ReplyReserve,
+}
+
+impl ClientLayer {
+    /// For services of ours: they get the trace and the time left, and what their errors tell is believed.
+    pub fn internal() -> Self {
+        Self::new(false)
+    }
+
+    /// For strangers: they get `traceparent` alone (a gRPC service its timeout too), and of their errors the status counts.
+    pub fn external() -> Self {
+        Self::new(true)
+    }
+
+    fn new(is_external: bool) -> Self {
+        ClientLayer { config: Arc::new(Config { is_external, tracer: None, reserve: ReplyReserve::DEFAULT }) }
+    }
+
+    /// Where the spans go; default: where the context's go.
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        Arc::make_mut(&mut self.config).tracer = Some(tracer);
+        self
+    }
+
+    /// What is kept back of the time left for the answer's way; default: 5 ms or 5 %.
+    pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
+        Arc::make_mut(&mut self.config).reserve = reserve;
+        self
+    }
+
+    pub(super) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+}
+
+impl<S> Layer<S> for ClientLayer {
+    type Service = ClientService<S>;
+
+    fn layer(&self, inner: S) -> ClientService<S> {
+        ClientService::new(inner, self.clone())
+    }
+}
+
+impl fmt::Debug for ClientLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.config.is_external { "ClientLayer::external" } else { "ClientLayer::internal" })
+    }
+}

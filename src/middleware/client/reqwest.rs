@@ -1,0 +1,133 @@
+//! reqwest: its client as a tower service, and `send_with` on its requests.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::Body as _;
+use reqwest::{Body, Client, Request, RequestBuilder, Response, ResponseBuilderExt};
+use throughline_core::Context;
+use tower_service::Service;
+
+use super::call::Call;
+use super::{CallBody, CallFuture, ClientLayer, ClientService};
+use crate::error::{Code, Error, MAX_DOCUMENT};
+
+/// Sends a request with a context.
+pub trait SendWith {
+    /// Sends the request as part of `ctx`, as [the module](super) tells, and reads what went wrong out of an answer that is no success.
+    ///
+    /// # Errors
+    /// - The context is done, before or meanwhile: `DEADLINE_EXCEEDED` or `CANCELLED`.
+    /// - There is no answer: `UNAVAILABLE`. The request can't be built: `INVALID_ARGUMENT`.
+    /// - The answer is a 4xx or 5xx: the error that it tells of, with the service it began in, if `layer` is
+    ///   [`internal`](ClientLayer::internal); else what its status means.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future drops the call: the other side learns of it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use throughline::middleware::client::SendWith;
+    /// use throughline::{ClientLayer, Context, Error};
+    ///
+    /// async fn balance(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
+    ///     let answer = client.get("http://balance/accounts/7").send_with(ctx, &ClientLayer::internal()).await?;
+    ///     answer.text().await.map_err(|e| Error::wrap(throughline::Code::Unavailable, e))
+    /// }
+    /// ```
+    fn send_with(self, ctx: &Context, layer: &ClientLayer) -> impl Future<Output = Result<Response, Error>> + Send;
+}
+
+impl SendWith for RequestBuilder {
+    async fn send_with(self, ctx: &Context, layer: &ClientLayer) -> Result<Response, Error> {
+        let (client, request) = self.build_split();
+        let mut request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
+        let call = begin(layer, ctx, &mut request)?;
+        let url = request.url().clone();
+        let response = CallFuture::sent(call, execute(client, request)).await?;
+        if response.status().is_client_error() || response.status().is_server_error() {
+            return Err(read_error(response).await);
+        }
+        Ok(wrap(response, url))
+    }
+}
+
+impl<S> Service<Request> for ClientService<S>
+where
+    S: Service<Request, Response = Response, Error = reqwest::Error>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))
+    }
+
+    /// With the ambient context: reqwest's requests have no extensions. Every answer is passed on, also a 4xx or 5xx.
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let call = begin(&self.layer, &Context::current(), &mut request);
+        let url = request.url().clone();
+        let sent = call.map(|call| {
+            let answer = self.inner.call(request);
+            CallFuture::sent(call, async {
+                answer.await.map(http::Response::<Body>::from).map_err(reqwest::Error::without_url)
+            })
+        });
+        Box::pin(async move { Ok(wrap(sent?.await?, url)) })
+    }
+}
+
+fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request) -> Result<Call, Error> {
+    let (method, url) = (request.method().clone(), request.url().as_str().to_owned());
+    let uri = url.parse().unwrap_or_default();
+    Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut())
+}
+
+async fn execute(client: Client, request: Request) -> Result<http::Response<Body>, reqwest::Error> {
+    client.execute(request).await.map(http::Response::from).map_err(reqwest::Error::without_url)
+}
+
+/// The response as reqwest has it; reading its body goes on under the context.
+fn wrap(response: http::Response<CallBody<Body>>, url: reqwest::Url) -> Response {
+    let (parts, body) = response.into_parts();
+    let rebuilt = http::Response::builder().status(parts.status).version(parts.version).url(url).body(Body::wrap(body));
+    let mut response = rebuilt.expect("status, version and URL are those of a response");
+    *response.headers_mut() = parts.headers;
+    Response::from(response)
+}
+
+/// Reads as much of the answer as an error may take up.
+async fn read_error(response: http::Response<CallBody<Body>>) -> Error {
+    let (parts, body) = response.into_parts();
+    let mut body = pin!(body);
+    let ctx = body.context().clone();
+    let mut document = Vec::new();
+    let read = ctx.run(poll_fn(|cx| {
+        loop {
+            match body.as_mut().parts().0.poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
+                    let mut data = frame.into_data().unwrap_or_else(|_| Bytes::new());
+                    // One byte more tells that it is too long.
+                    let room = (MAX_DOCUMENT + 1 - document.len()).min(data.remaining());
+                    document.extend_from_slice(&data.copy_to_bytes(room));
+                    if document.len() > MAX_DOCUMENT {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+            }
+        }
+    }));
+    // What could not be read in time was not said: the status counts.
+    if read.await.is_err() {
+        document.clear();
+    }
+    let (_, call) = body.as_mut().parts();
+    let error = call.error_of(parts.status, &parts.headers, &document);
+    error.unwrap_or_else(|| Error::new(Code::Unknown, "the answer is no success"))
+}

@@ -1,0 +1,118 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use throughline_core::{Context, DoneOwned};
+use tower_service::Service;
+
+use super::call::Call;
+use super::{CallBody, ClientLayer};
+use crate::error::{Code, Error};
+
+/// A client whose calls carry their context: made by [`ClientLayer`].
+#[derive(Clone, Debug)]
+pub struct ClientService<S> {
+    pub(super) inner: S,
+    pub(super) layer: ClientLayer,
+}
+
+impl<S> ClientService<S> {
+    pub(super) fn new(inner: S, layer: ClientLayer) -> Self {
+        ClientService { inner, layer }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ClientService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Response = Response<CallBody<R>>;
+    type Error = Error;
+    type Future = CallFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(|e| Error::wrap(Code::Unavailable, e))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let ctx = request.extensions().get::<Context>().cloned().unwrap_or_else(Context::current);
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let call = Call::begin(self.layer.config(), &ctx, &method, &uri, &uri.to_string(), request.headers_mut());
+        match call {
+            Ok(call) => CallFuture::sent(call, self.inner.call(request)),
+            Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
+        }
+    }
+}
+
+pin_project! {
+    /// The answer to a call: made by [`ClientService`]. Dropped before it is ready, it drops the call.
+    pub struct CallFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        // The call is dropped before its span.
+        Sent { #[pin] answer: F, #[pin] done: DoneOwned, call: Option<Call> },
+        NotSent { error: Option<Error> },
+    }
+}
+
+impl<F> CallFuture<F> {
+    pub(super) fn sent(call: Call, answer: F) -> Self {
+        CallFuture { state: State::Sent { answer, done: call.context().done_owned(), call: Some(call) } }
+    }
+}
+
+impl<F, R, E> Future for CallFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Output = Result<Response<CallBody<R>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let (answer, call) = match state.as_mut().project() {
+            StateProjection::NotSent { error } => {
+                return Poll::Ready(Err(error.take().expect("a future is not polled after it was ready")));
+            }
+            StateProjection::Sent { answer, done, call } => match answer.poll(cx) {
+                Poll::Ready(answer) => (Some(answer), call.take()),
+                Poll::Pending => {
+                    ready!(done.poll(cx));
+                    (None, call.take())
+                }
+            },
+        };
+        let call = call.expect("a future is not polled after it was ready");
+        Poll::Ready(match answer {
+            Some(Ok(response)) => {
+                call.answered(response.status());
+                Ok(response.map(|body| CallBody::new(body, call)))
+            }
+            Some(Err(e)) => Err(call.failed(e)),
+            None => {
+                let error = call.interrupted();
+                // Resets the stream, or closes the connection.
+                state.set(State::NotSent { error: None });
+                Err(error)
+            }
+        })
+    }
+}
+
+impl<F> fmt::Debug for CallFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
+    }
+}

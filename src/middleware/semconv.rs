@@ -1,0 +1,128 @@
+//! Attributes of HTTP spans (OpenTelemetry semantic conventions 1.45, "HTTP spans").
+
+use std::borrow::Cow;
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use throughline_core::trace::{SpanBuilder, Value};
+
+/// The names that are ours.
+pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";
+pub(super) const CANCEL_CAUSE: &str = "throughline.cancel.cause";
+pub(super) const ERROR_ORIGIN: &str = "throughline.error.origin";
+/// Why a request was answered without its handler, or a call not sent.
+pub(super) const SHED: &str = "throughline.shed";
+
+pub(super) const ERROR_TYPE: &str = "error.type";
+
+/// Longer texts of a peer's are cut off.
+const MAX_TEXT: usize = 256;
+
+/// The method as names and attributes show it: one that is not known could be anything.
+pub(super) fn method(method: &Method) -> &'static str {
+    const KNOWN: [(Method, &str); 9] = [
+        (Method::GET, "GET"),
+        (Method::POST, "POST"),
+        (Method::PUT, "PUT"),
+        (Method::DELETE, "DELETE"),
+        (Method::PATCH, "PATCH"),
+        (Method::HEAD, "HEAD"),
+        (Method::OPTIONS, "OPTIONS"),
+        (Method::CONNECT, "CONNECT"),
+        (Method::TRACE, "TRACE"),
+    ];
+    KNOWN.iter().find(|(known, _)| known == method).map_or("_OTHER", |(_, name)| name)
+}
+
+pub(super) fn with_method<'a>(span: SpanBuilder<'a>, sent: &Method) -> SpanBuilder<'a> {
+    let name = method(sent);
+    let span = span.attribute("http.request.method", name);
+    if name == "_OTHER" { span.attribute("http.request.method_original", cut(sent.as_str())) } else { span }
+}
+
+pub(super) fn protocol_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
+
+/// `server.address` and `server.port`, as the client named them.
+pub(super) fn with_server<'a>(mut span: SpanBuilder<'a>, uri: &Uri, headers: &HeaderMap) -> SpanBuilder<'a> {
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let Some(authority) = uri.authority().cloned().or(named) else { return span };
+    span = span.attribute("server.address", cut(authority.host()));
+    match authority.port_u16() {
+        Some(port) => span.attribute("server.port", port),
+        None => span,
+    }
+}
+
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
+    headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(cut)
+}
+
+pub(super) fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// The status as `error.type` has it.
+pub(super) fn error_type(status: StatusCode) -> Value {
+    Value::Str(Cow::Owned(status.as_str().to_owned()))
+}
+
+/// The URL without credentials: those of its authority, and what query parameters that are known for it carry.
+pub(super) fn redacted(url: &str) -> String {
+    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
+    let (url, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
+    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
+    let mut text = match base.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            match authority.rsplit_once('@') {
+                Some((_, host)) => format!("{scheme}://REDACTED:REDACTED@{host}{path}"),
+                None => base.to_owned(),
+            }
+        }
+        None => base.to_owned(),
+    };
+    for (index, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        text.push(if index == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, _)) if SECRET.contains(&name) => text.extend([name, "=REDACTED"]),
+            _ => text.push_str(parameter),
+        }
+    }
+    text.extend(fragment.into_iter().flat_map(|fragment| ["#", fragment]));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_become_attributes() {
+        for (url, shown) in [
+            ("http://host/path?q=1#part", "http://host/path?q=1#part"),
+            ("https://user:secret@host:8443/a@b", "https://REDACTED:REDACTED@host:8443/a@b"),
+            ("https://host?sig=abc&x=1&Signature=2", "https://host?sig=REDACTED&x=1&Signature=REDACTED"),
+            ("/path?sig", "/path?sig"),
+        ] {
+            assert_eq!(redacted(url), shown);
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_is_other() {
+        assert_eq!(method(&Method::PATCH), "PATCH");
+        assert_eq!(method(&Method::from_bytes(b"BREW").expect("a token")), "_OTHER");
+    }
+}

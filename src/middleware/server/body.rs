@@ -1,0 +1,127 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use throughline_core::{Context, DoneOwned};
+
+use super::exchange::Exchange;
+use crate::error::Error;
+
+pin_project! {
+    /// The body of an answer, with which its request ends: see [the module](super). The context is ambient while it is polled.
+    ///
+    /// It ends with an error when the request's deadline passes, or its context is cancelled, before its last frame.
+    pub struct ResponseBody<R> {
+        #[pin]
+        kind: Kind<R>,
+        #[pin]
+        done: DoneOwned,
+        ctx: Context,
+        // What the inner body has said last: dropping it can't ask.
+        is_end_stream: bool,
+        // `false`: nothing of it goes on the wire.
+        has_body: bool,
+        exchange: Exchange,
+    }
+
+    impl<R> PinnedDrop for ResponseBody<R> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // A body with nothing (more) to send is dropped unpolled.
+            if *this.is_end_stream || !*this.has_body {
+                this.exchange.finish();
+            } else {
+                // Before the body is dropped, so that what ends with it knows why.
+                this.exchange.interrupt();
+            }
+        }
+    }
+}
+
+pin_project! {
+    #[project = KindProjection]
+    enum Kind<R> {
+        Handler { #[pin] body: R },
+        Full { bytes: Option<Bytes> },
+    }
+}
+
+impl<R: Body<Data = Bytes>> ResponseBody<R> {
+    pub(super) fn new(body: R, exchange: Exchange, has_body: bool) -> Self {
+        Self::of(Kind::Handler { body }, exchange, has_body)
+    }
+
+    pub(super) fn full(bytes: Bytes, exchange: Exchange, has_body: bool) -> Self {
+        Self::of(Kind::Full { bytes: Some(bytes) }, exchange, has_body)
+    }
+
+    fn of(kind: Kind<R>, exchange: Exchange, has_body: bool) -> Self {
+        let ctx = exchange.context().clone();
+        let is_end_stream = kind.is_end_stream();
+        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, has_body, exchange }
+    }
+}
+
+impl<R: Body<Data = Bytes>> Kind<R> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Kind::Handler { body } => body.is_end_stream(),
+            Kind::Full { bytes } => bytes.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+}
+
+impl<R> Body for ResponseBody<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn StdError + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut this = self.project();
+        let polled = match this.kind.as_mut().project() {
+            KindProjection::Handler { body } => this.ctx.enter(|| body.poll_frame(cx)).map_err(Into::into),
+            KindProjection::Full { bytes } => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
+        };
+        *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
+        match &polled {
+            Poll::Ready(None) => this.exchange.finish(),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || *this.is_end_stream => this.exchange.finish(),
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(e))) => this.exchange.body_failed(&**e),
+            Poll::Pending => {
+                if this.exchange.is_live() && this.done.poll(cx).is_ready() {
+                    this.exchange.note_done();
+                    return Poll::Ready(Some(Err(Error::from_context(this.ctx).into())));
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kind.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Handler { body } => body.size_hint(),
+            Kind::Full { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
+
+impl<R> fmt::Debug for ResponseBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,230 @@
+//! One request from its birth to its end: its context, and its span.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use throughline_core::propagation::{deadline, w3c};
+use throughline_core::trace::{SpanKind, Status};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
+
+use super::layer::Config;
+use crate::error::{Code, Error};
+use crate::middleware::semconv;
+
+pub(super) struct Exchange {
+    /// `None` once it has ended.
+    live: Option<Live>,
+    config: Arc<Config>,
+    method: Method,
+    /// What the caller keeps back for the answer's way.
+    reserve: Duration,
+    is_interrupted: bool,
+}
+
+struct Live {
+    span: Span,
+    /// Above the span.
+    handle: CancelHandle,
+}
+
+impl Exchange {
+    pub(super) fn begin<B>(config: &Arc<Config>, request: &Request<B>) -> Exchange {
+        let sent = deadline::extract(request.headers());
+        let timeout = match (sent.or(config.default_timeout), config.max_timeout) {
+            (Some(timeout), Some(max)) => Some(timeout.min(max)),
+            (timeout, max) => timeout.or(max),
+        };
+        let reserve = sent.map_or(Duration::ZERO, |sent| config.reserve.of(sent));
+        let handle = match timeout {
+            Some(timeout) => config.base.with_timeout(timeout).with_cancel(),
+            None => config.base.with_cancel(),
+        };
+        let span = start_span(config, request, handle.context());
+        let (config, method) = (Arc::clone(config), request.method().clone());
+        Exchange { live: Some(Live { span, handle }), config, method, reserve, is_interrupted: false }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        self.live.as_ref().map_or(&self.config.base, |live| live.span.context())
+    }
+
+    /// Notes that the handler is not called.
+    pub(super) fn shed(&self) {
+        let Some(live) = &self.live else { return };
+        let cause = live.handle.cause().map_or("", |cause| cause.name());
+        live.span.set_attribute(semconv::SHED, "dead on arrival");
+        live.span.add_event("dead on arrival", [(semconv::CANCEL_CAUSE, cause)]);
+    }
+
+    /// The answer in place of a handler's, to a request whose context is done.
+    pub(super) fn done_error(&self) -> Error {
+        let error = Error::from_context(self.context());
+        match self.context().cause() {
+            // Another instance may do it.
+            Some(Cause::Shutdown) => Error::new(Code::Unavailable, "shutting down").with_retryable(true),
+            _ => error,
+        }
+    }
+
+    /// The error as it goes out from this service to its caller.
+    pub(super) fn outbound(&self, error: Error) -> Error {
+        let tracer = self.context().tracer();
+        let error = error.leaving(tracer.resource().and_then(|resource| resource.service_name()));
+        self.note_error(&error);
+        if self.config.is_edge { error.public() } else { error }
+    }
+
+    fn note_error(&self, error: &Error) {
+        let Some(live) = &self.live else { return };
+        if let Some(origin) = error.origin() {
+            live.span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+        }
+        if error.code().http_status().is_server_error() {
+            live.span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+            live.span.set_status(Status::Error(error.message().to_owned().into()));
+        }
+    }
+
+    /// Notes the head of the answer. `false`: no body will follow on the wire.
+    pub(super) fn answered<B>(&mut self, response: &Response<B>) -> bool {
+        let status = response.status();
+        if let Some(live) = &self.live {
+            live.span.set_attribute("http.response.status_code", status.as_u16());
+            if status.is_server_error() && response.extensions().get::<Error>().is_none() {
+                live.span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+                live.span.set_status(Status::Error("".into()));
+            }
+        }
+        let is_upgrade =
+            status == StatusCode::SWITCHING_PROTOCOLS || (self.method == Method::CONNECT && status.is_success());
+        if let Some(Live { span, handle }) = self.live.take_if(|_| is_upgrade) {
+            span.end();
+            let _goes_on = handle.disarm();
+        }
+        let has_none =
+            status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        self.method != Method::HEAD && !has_none
+    }
+
+    /// The last frame has been taken: first the span ends, then the context.
+    pub(super) fn finish(&mut self) {
+        if let Some(Live { span, handle }) = self.live.take() {
+            span.end();
+            handle.cancel_with(Cause::RequestFinished);
+        }
+    }
+
+    /// Notes why the context is done, for an answer that says so.
+    pub(super) fn note_done(&self) {
+        if let Some(live) = &self.live {
+            let cause = live.handle.cause().map_or("", |cause| cause.name());
+            live.span.set_attribute(semconv::CANCEL_CAUSE, cause);
+            live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause)]);
+        }
+    }
+
+    /// The handler has failed without an answer.
+    pub(super) fn failed(mut self) {
+        if let Some(live) = &self.live {
+            live.span.set_status(Status::Error("the service failed".into()));
+        }
+        self.finish();
+    }
+
+    /// The handler's body has failed half-way.
+    pub(super) fn body_failed(&self, error: &(dyn std::error::Error + 'static)) {
+        if let Some(live) = &self.live {
+            live.span.record_error(error);
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Cancels what is dropped before its end.
+    pub(super) fn interrupt(&mut self) {
+        let Some(live) = self.live.as_ref().filter(|_| !self.is_interrupted) else { return };
+        self.is_interrupted = true;
+        // What came first stands: a deadline that has passed, or a shutdown.
+        live.handle.cancel_with(self.cause_of_drop(live));
+        let Some(cause) = live.handle.cause() else { return };
+        live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
+        let is_late =
+            live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
+        if is_late {
+            live.span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
+            live.span.set_status(Status::Error("deadline exceeded".into()));
+        }
+    }
+
+    /// Why a request is over that was dropped before its end.
+    fn cause_of_drop(&self, live: &Live) -> Cause {
+        if std::thread::panicking() {
+            return Cause::Panicked;
+        }
+        match live.handle.remaining() {
+            Some(remaining) if remaining <= self.reserve => Cause::DeadlineExceeded,
+            _ if self.config.is_inner => Cause::Abandoned,
+            _ => Cause::ClientDisconnected,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.interrupt();
+        // The span ends by drop, and before the handle: it takes the cause with it.
+        drop(self.live.take().map(|live| live.span));
+    }
+}
+
+fn start_span<B>(config: &Config, request: &Request<B>, ctx: &Context) -> Span {
+    let (method, route) = (semconv::method(request.method()), route(request));
+    let name = match (method, route) {
+        ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
+        ("_OTHER", None) => "HTTP".into(),
+        (method, Some(route)) => format!("{method} {route}").into(),
+        (method, None) => std::borrow::Cow::Borrowed(method),
+    };
+    let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Server), request.method());
+    if let Some(tracer) = &config.tracer {
+        span = span.tracer(tracer);
+    }
+    span = match w3c::extract(request.headers()) {
+        Some(parent) if config.is_edge => span.new_root().link(parent),
+        Some(parent) => span.remote_parent(parent),
+        None => span.new_root(),
+    };
+    span = semconv::with_server(span, request.uri(), request.headers())
+        .attribute("url.path", semconv::cut(request.uri().path()))
+        .attribute("url.scheme", if request.uri().scheme_str() == Some("https") { "https" } else { "http" })
+        .attribute("network.protocol.version", semconv::protocol_version(request.version()));
+    if let Some(route) = route {
+        span = span.attribute("http.route", route.to_owned());
+    }
+    if let Some(agent) = semconv::user_agent(request.headers()) {
+        span = span.attribute("user_agent.original", agent);
+    }
+    if let Some(remaining) = ctx.remaining() {
+        span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
+    }
+    span.start()
+}
+
+#[cfg(feature = "axum")]
+fn route<B>(request: &Request<B>) -> Option<&str> {
+    request.extensions().get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+}
+
+#[cfg(not(feature = "axum"))]
+fn route<B>(_: &Request<B>) -> Option<&str> {
+    None
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("context", self.context()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use throughline_core::{DoneOwned, WithContext};
+use tokio::task::JoinHandle;
+
+use super::ResponseBody;
+use super::exchange::Exchange;
+use crate::error::Error;
+
+pin_project! {
+    /// The answer to a request: made by [`ContextService`](super::ContextService). Dropped before it is ready, it cancels the request's context.
+    pub struct ResponseFuture<F, R, E> {
+        #[pin]
+        state: State<F, R, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, R, E> {
+        Here {
+            #[pin]
+            running: Running<F>,
+        },
+        // In a task of its own, which goes on when we are dropped.
+        Detached {
+            task: JoinHandle<Result<Response<ResponseBody<R>>, E>>,
+        },
+    }
+}
+
+pin_project! {
+    struct Running<F> {
+        #[pin]
+        work: Work<F>,
+        #[pin]
+        done: DoneOwned,
+        // `None` once the answer has it.
+        exchange: Option<Exchange>,
+    }
+
+    impl<F> PinnedDrop for Running<F> {
+        fn drop(this: Pin<&mut Self>) {
+            // Before the handler is dropped, so that what ends with it knows why; its span ends after.
+            if let Some(exchange) = this.project().exchange {
+                exchange.interrupt();
+            }
+        }
+    }
+}
+
+pin_project! {
+    #[project = WorkProjection]
+    pub(super) enum Work<F> {
+        Inline {
+            #[pin]
+            handler: WithContext<F>,
+        },
+        // There is no handler to call, or none any more.
+        Shed,
+    }
+}
+
+impl<F, R, E> ResponseFuture<F, R, E> {
+    pub(super) fn new(exchange: Exchange, work: Work<F>) -> Self {
+        let running = Running { work, done: exchange.context().done_owned(), exchange: Some(exchange) };
+        ResponseFuture { state: State::Here { running } }
+    }
+
+    pub(super) fn detached(task: JoinHandle<Result<Response<ResponseBody<R>>, E>>) -> Self {
+        ResponseFuture { state: State::Detached { task } }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Here { running } => running.poll(cx),
+            StateProjection::Detached { task } => match ready!(Pin::new(task).poll(cx)) {
+                Ok(answer) => Poll::Ready(answer),
+                Err(e) => match e.try_into_panic() {
+                    Ok(payload) => std::panic::resume_unwind(payload),
+                    // Its runtime is shutting down, and so are we.
+                    Err(_) => Poll::Pending,
+                },
+            },
+        }
+    }
+}
+
+impl<F> Running<F> {
+    fn poll<R, E>(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<Response<ResponseBody<R>>, E>>
+    where
+        F: Future<Output = Result<Response<R>, E>>,
+        R: Body<Data = Bytes>,
+    {
+        let mut this = self.project();
+        if let WorkProjection::Inline { handler } = this.work.as_mut().project() {
+            match handler.poll(cx) {
+                Poll::Ready(answer) => {
+                    let exchange = this.exchange.take().expect("a future is not polled after it was ready");
+                    return Poll::Ready(match answer {
+                        Ok(response) => Ok(pass_on(exchange, response)),
+                        Err(error) => {
+                            exchange.failed();
+                            Err(error)
+                        }
+                    });
+                }
+                // This reads the clock: also when another layer's timer has woken us, and is about to drop us.
+                Poll::Pending => ready!(this.done.poll(cx)),
+            }
+        }
+        this.work.set(Work::Shed);
+        let exchange = this.exchange.take().expect("a future is not polled after it was ready");
+        exchange.note_done();
+        let error = exchange.done_error();
+        Poll::Ready(Ok(answer_with(exchange, error, HeaderMap::new())))
+    }
+}
+
+fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
+    if let Some(error) = response.extensions_mut().remove::<Error>() {
+        let mut headers = std::mem::take(response.headers_mut());
+        headers.remove(CONTENT_LENGTH);
+        return answer_with(exchange, error, headers);
+    }
+    let has_body = exchange.answered(&response);
+    response.map(|body| ResponseBody::new(body, exchange, has_body))
+}
+
+/// The answer that tells of `error`, with what else is in `headers`.
+fn answer_with<R: Body<Data = Bytes>>(
+    mut exchange: Exchange,
+    error: Error,
+    headers: HeaderMap,
+) -> Response<ResponseBody<R>> {
+    let mut response = exchange.outbound(error).to_response();
+    let own = std::mem::replace(response.headers_mut(), headers);
+    for (name, value) in &own {
+        response.headers_mut().insert(name, value.clone());
+    }
+    let has_body = exchange.answered(&response);
+    response.map(|bytes| ResponseBody::full(bytes, exchange, has_body))
+}
+
+impl<F, R, E> fmt::Debug for ResponseFuture<F, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::exchange::Exchange;
+use super::future::{ResponseFuture, Work};
+use super::layer::{Config, OnDisconnect};
+use super::{ContextLayer, ResponseBody};
+
+/// A service whose requests have contexts: made by [`ContextLayer`].
+#[derive(Clone)]
+pub struct ContextService<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> ContextService<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        ContextService { inner, config }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ContextService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let exchange = Exchange::begin(&self.config, &request);
+        if exchange.context().is_done() {
+            self.config.shed.fetch_add(1, Ordering::Relaxed);
+            exchange.shed();
+            return ResponseFuture::new(exchange, Work::Shed);
+        }
+        let ctx = exchange.context().clone();
+        request.extensions_mut().insert(ctx.clone());
+        let handler = ctx.scope(ctx.enter(|| self.inner.call(request)));
+        let work = match self.config.on_disconnect {
+            OnDisconnect::Cancel => Work::Inline { handler },
+            OnDisconnect::Detach => {
+                let work = ResponseFuture::new(exchange, Work::Inline { handler });
+                return ResponseFuture::detached(tokio::spawn(work));
+            }
+        };
+        ResponseFuture::new(exchange, work)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ContextService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layer = if self.config.is_edge { ContextLayer::edge() } else { ContextLayer::internal() };
+        f.debug_struct("ContextService").field("inner", &self.inner).field("layer", &layer).finish()
+    }
+}

@@ -1,0 +1,159 @@
+//! Arrows point down only: the layers of docs/architecture.md, held by the `use` paths and the manifests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder or file of the sources and the paths that no line of code in it may name.
+struct Layer {
+    place: &'static str,
+    may_not_name: &'static [&'static str],
+}
+
+const LAYERS: &[Layer] = &[
+    Layer { place: "crates/core/src/context", may_not_name: &["crate::trace", "crate::propagation", "http::"] },
+    Layer { place: "crates/core/src/trace", may_not_name: &["crate::propagation", "http::", "tracing::"] },
+    Layer { place: "crates/core/src", may_not_name: &["opentelemetry", "tracing::", "throughline::"] },
+    Layer {
+        place: "src/error",
+        may_not_name: &[
+            "crate::middleware",
+            "crate::telemetry",
+            "crate::otel",
+            "opentelemetry",
+            "throughline_core::trace",
+        ],
+    },
+    Layer { place: "src/middleware", may_not_name: &["crate::telemetry", "crate::otel", "opentelemetry"] },
+    Layer { place: "src/telemetry", may_not_name: &["crate::middleware", "crate::error"] },
+    Layer {
+        place: "crates/transport/src",
+        may_not_name: &["throughline_view", "opentelemetry", "throughline::telemetry"],
+    },
+    Layer { place: "crates/view/src", may_not_name: &["throughline::", "throughline_transport", "opentelemetry"] },
+];
+
+/// A package and the packages of this workspace that it may depend on (development dependencies aside).
+const PACKAGES: &[(&str, &[&str])] = &[
+    ("crates/core", &[]),
+    (".", &["throughline-core"]),
+    ("crates/transport", &["throughline-core", "throughline"]),
+    ("crates/view", &["throughline-core"]),
+];
+
+const WORKSPACE: &[&str] = &["throughline", "throughline-core", "throughline-transport", "throughline-view", "bank"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(place: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![place.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The code of a line: what stands before a comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or("")
+}
+
+/// Whether `path` stands in `code` as the beginning of a path of its own, not as the tail of a longer name.
+fn names(code: &str, path: &str) -> bool {
+    code.match_indices(path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let behind = code[at + path.len()..].chars().next();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            && (path.ends_with(':')
+                || !behind.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                || path == "opentelemetry")
+    })
+}
+
+fn upward_arrows(source: &str, forbidden: &[&str]) -> Vec<String> {
+    let mut arrows = Vec::new();
+    for (number, line) in source.lines().enumerate() {
+        for path in forbidden {
+            if names(code(line), path) {
+                arrows.push(format!("{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    arrows
+}
+
+#[test]
+fn no_use_path_points_upward() {
+    let mut wrong = Vec::new();
+    for layer in LAYERS {
+        for file in rust_files(&root().join(layer.place)) {
+            let source = fs::read_to_string(&file).unwrap();
+            for arrow in upward_arrows(&source, layer.may_not_name) {
+                wrong.push(format!("{}:{arrow}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_upward_arrow_is_seen() {
+    assert_eq!(upward_arrows("use crate::trace::Span;", &["crate::trace"]).len(), 1);
+    assert_eq!(upward_arrows("let x = crate::trace::Span::new();", &["crate::trace"]).len(), 1);
+    assert_eq!(upward_arrows("use opentelemetry_proto::tonic;", &["opentelemetry"]).len(), 1);
+    assert_eq!(upward_arrows("// see crate::trace", &["crate::trace"]).len(), 0);
+    assert_eq!(upward_arrows("use crate::traces;", &["crate::trace"]).len(), 0);
+    assert_eq!(upward_arrows("use my_crate::trace;", &["crate::trace"]).len(), 0);
+}
+
+#[test]
+fn no_manifest_points_upward() {
+    for (package, allowed) in PACKAGES {
+        let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
+        let mut section = "";
+        for line in manifest.lines() {
+            if let Some(header) = line.strip_prefix('[') {
+                section = header.trim_end_matches(']');
+            }
+            if section != "dependencies" {
+                continue;
+            }
+            let name = line.split(['.', ' ', '=']).next().unwrap_or("");
+            if WORKSPACE.contains(&name) {
+                assert!(allowed.contains(&name), "{package} may not depend on {name}");
+            }
+        }
+    }
+}
+
+/// `unsafe` lives in `context/tree*` of the core alone.
+#[test]
+fn unsafe_code_stays_in_the_tree() {
+    let mut wrong = Vec::new();
+    for place in ["src", "crates/core/src", "crates/transport/src", "crates/view/src", "examples/bank/src"] {
+        for file in rust_files(&root().join(place)) {
+            if file.to_string_lossy().contains("crates/core/src/context/tree") {
+                continue;
+            }
+            let source = fs::read_to_string(&file).unwrap();
+            for (number, line) in source.lines().enumerate() {
+                let code = code(line);
+                let word = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe");
+                if word || code.contains("allow(unsafe_code)") {
+                    wrong.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "unsafe outside the tree:\n{}", wrong.join("\n"));
+}

@@ -1,0 +1,142 @@
+//! A call, from before its send to the end of its answer.
+
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use http::HeaderMap;
+use throughline::middleware::client::SendWith;
+use throughline::trace::{SpanKind, Status};
+use throughline::{Cause, ClientLayer, Code, Context};
+
+use crate::support::{PATIENCE, Traced, client, number, serve, text};
+
+async fn echo(headers: HeaderMap) -> String {
+    let mut lines: Vec<_> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn a_call_carries_the_trace_and_less_time_than_is_left() {
+    let caller = Traced::new("api");
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer()).with_timeout(Duration::from_secs(10));
+    let answer =
+        reqwest::Client::new().get(format!("http://u:p@{address}/?sig=1")).send_with(&ctx, &client()).await.unwrap();
+    let sent = answer.text().await.unwrap();
+    let span = caller.span().await;
+    assert_eq!((span.name.as_ref(), span.kind, &span.status), ("GET", SpanKind::Client, &Status::Unset));
+    let identity = format!("traceparent: 00-{}-{}-03", span.span_context.trace_id(), span.span_context.span_id());
+    assert!(sent.contains(&identity), "{sent}");
+    let timeout = sent.lines().find_map(|line| line.strip_prefix("grpc-timeout: ")).unwrap();
+    let timeout = throughline::propagation::deadline::parse_grpc_timeout(timeout.as_bytes()).unwrap();
+    assert!(timeout < Duration::from_millis(9_501), "5 % are kept back: {timeout:?}");
+    assert!(number(&span, "throughline.deadline.remaining_ms").unwrap() > timeout.as_secs_f64() * 1e3);
+    let url = text(&span, "url.full").unwrap();
+    assert!(url.contains("sig=REDACTED") && !url.contains("u:p"), "{url}");
+    assert_eq!(number(&span, "server.port"), Some(address.port().into()));
+}
+
+#[tokio::test]
+async fn a_stranger_gets_the_traceparent_alone() {
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let ctx = Context::background().with_timeout(Duration::from_secs(10));
+    let request = reqwest::Client::new().get(format!("http://{address}/")).header("tracestate", "internal=1");
+    let sent = request.send_with(&ctx, &ClientLayer::external()).await.unwrap().text().await.unwrap();
+    assert!(sent.contains("traceparent: 00-"), "{sent}");
+    assert!(!sent.contains("grpc-timeout") && !sent.contains("tracestate"), "{sent}");
+}
+
+#[tokio::test]
+async fn a_call_without_time_left_is_not_sent() {
+    let caller = Traced::new("api");
+    // Nothing listens there: whoever tried would say so.
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer()).with_timeout(Duration::ZERO);
+    let error = reqwest::Client::new().get("http://127.0.0.1:1/").send_with(&ctx, &client()).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    let span = caller.span().await;
+    assert_eq!(
+        (text(&span, "throughline.shed"), text(&span, "error.type")),
+        (Some("not sent"), Some("DEADLINE_EXCEEDED"))
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_unavailable() {
+    let caller = Traced::new("api");
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+    let error = reqwest::Client::new().get("http://127.0.0.1:1/").send_with(&ctx, &client()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(matches!(caller.span().await.status, Status::Error(_)));
+}
+
+#[tokio::test]
+async fn cancelling_a_call_tells_the_other_side_and_is_no_error_of_the_call() {
+    let (caller, callee) = (Traced::new("api"), Traced::new("cards"));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |Extension(ctx): Extension<Context>| async move {
+        let (seen, tell_seen) = (ctx.clone(), tell.clone());
+        tokio::spawn(async move {
+            seen.done().await;
+            let _ = tell_seen.send(seen.cause().unwrap().name());
+        });
+        let _ = tell.send("called");
+        std::future::pending::<()>().await;
+    };
+    let address = serve(Router::new().route("/", get(handler)).layer(callee.internal())).await;
+    let request = Context::background().with_tracer(caller.telemetry.tracer()).with_cancel();
+    let ctx = request.context().clone();
+    let call = tokio::spawn(async move {
+        reqwest::Client::new().get(format!("http://{address}/")).send_with(&ctx, &client()).await.map(drop)
+    });
+    assert_eq!(told.recv().await, Some("called"));
+    request.cancel_with(Cause::ClientDisconnected);
+    assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Cancelled);
+    let seen = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap();
+    assert_eq!(seen, Some("ClientDisconnected"));
+    let span = caller.span().await;
+    assert_eq!((&span.status, text(&span, "throughline.cancel.cause")), (&Status::Unset, Some("ClientDisconnected")));
+    let theirs = callee.span().await;
+    assert_eq!(theirs.parent_span_id, Some(span.span_context.span_id()));
+    assert_eq!(text(&theirs, "throughline.cancel.cause"), Some("ClientDisconnected"));
+}
+
+#[tokio::test]
+async fn reqwests_client_as_a_service_takes_the_ambient_context() {
+    use tower::{Layer, Service, ServiceExt};
+    let caller = Traced::new("api");
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let mut service = client().layer(reqwest::Client::new());
+    let request = reqwest::Client::new().get(format!("http://{address}/")).build().unwrap();
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+    let call = ctx.enter(|| service.call(request));
+    let answer = call.await.unwrap();
+    assert_eq!(answer.url().path(), "/");
+    let sent = answer.text().await.unwrap();
+    assert!(sent.contains(&caller.span().await.span_context.span_id().to_string()), "{sent}");
+    let _ = ServiceExt::<reqwest::Request>::ready(&mut service).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_time_left_shrinks_from_hop_to_hop() {
+    let (api, cards) = (Traced::new("api"), Traced::new("cards"));
+    let below = serve(Router::new().route("/", get(|| async { "ok" })).layer(cards.internal())).await;
+    let handler = move |Extension(ctx): Extension<Context>| async move {
+        let answer = reqwest::Client::new().get(format!("http://{below}/")).send_with(&ctx, &client()).await?;
+        Ok::<_, throughline::Error>(answer.text().await.unwrap())
+    };
+    let layer = api.edge().max_timeout(Duration::from_secs(5));
+    let address = serve(Router::new().route("/", get(handler)).layer(layer)).await;
+    assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap(), "ok");
+    let (here, there) = (api.spans(2).await, cards.span().await);
+    let left = |span| number(span, "throughline.deadline.remaining_ms").unwrap();
+    let (server, call) = (&here[1], &here[0]);
+    assert_eq!((server.kind, call.kind), (SpanKind::Server, SpanKind::Client));
+    assert_eq!(
+        (call.parent_span_id, there.parent_span_id),
+        (Some(server.span_context.span_id()), Some(call.span_context.span_id()))
+    );
+    assert!(left(server) > left(call) && left(call) > left(&there));
+}

@@ -1,0 +1,71 @@
+//! What an error says when it crosses services.
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use serde_json::Value;
+use throughline::middleware::client::SendWith;
+use throughline::{Code, Context, Error};
+
+use crate::support::{Traced, client, serve, text};
+
+async fn call(ctx: &Context, address: std::net::SocketAddr) -> Result<String, Error> {
+    let answer = reqwest::Client::new().get(format!("http://{address}/")).send_with(ctx, &client()).await?;
+    answer.text().await.map_err(|e| Error::wrap(Code::Unavailable, e))
+}
+
+/// api (an edge) asks cards, which asks balance, which fails with `code`.
+async fn fail(code: Code) -> (u16, Value, [Traced; 3]) {
+    let services = [Traced::new("api"), Traced::new("cards"), Traced::new("balance")];
+    let failing = move || async move { Err::<(), _>(Error::new(code, "account 7 is locked").with_retryable(false)) };
+    let balance = serve(Router::new().route("/", get(failing)).layer(services[2].internal())).await;
+    let ask_balance = move |Extension(ctx): Extension<Context>| async move { call(&ctx, balance).await };
+    let cards = serve(Router::new().route("/", get(ask_balance)).layer(services[1].internal())).await;
+    let ask_cards = move |Extension(ctx): Extension<Context>| async move { call(&ctx, cards).await };
+    let api = serve(Router::new().route("/", get(ask_cards)).layer(services[0].edge())).await;
+    let answer = reqwest::get(format!("http://{api}/")).await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap(), services)
+}
+
+#[tokio::test]
+async fn what_may_be_passed_on_keeps_its_code_and_every_hop_knows_the_origin() {
+    let (status, problem, services) = fail(Code::Unavailable).await;
+    assert_eq!((status, &problem["code"]), (503, &"UNAVAILABLE".into()));
+    for (service, spans) in services.iter().zip([2, 2, 1]) {
+        for span in service.spans(spans).await {
+            assert_eq!(text(&span, "throughline.error.origin"), Some("balance"), "{}", span.name);
+            assert_eq!(text(&span, "error.type"), Some("UNAVAILABLE"), "{}", span.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_others_did_not_find_is_an_internal_error_of_ours() {
+    let (status, problem, services) = fail(Code::NotFound).await;
+    assert_eq!((status, &problem["code"]), (500, &"INTERNAL".into()));
+    let cards = services[1].spans(2).await;
+    let types: Vec<_> = cards.iter().map(|span| text(span, "error.type")).collect();
+    assert_eq!(types, [Some("NOT_FOUND"), Some("INTERNAL")], "the call knows, the answer does not tell");
+    let balance = services[2].span().await;
+    assert_eq!(text(&balance, "error.type"), None, "a 4xx is no failure of the server");
+}
+
+#[tokio::test]
+async fn nothing_internal_passes_the_edge() {
+    for code in Code::ALL {
+        let (_, problem, _) = fail(code).await;
+        let text = problem.to_string();
+        for internal in ["balance", "cards", "origin", "path", "account 7"] {
+            assert!(!text.contains(internal), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_the_edge_the_path_is_told() {
+    let service = Traced::new("cards");
+    let failing = || async { Err::<(), _>(Error::new(Code::Aborted, "again")) };
+    let address = serve(Router::new().route("/", get(failing)).layer(service.internal())).await;
+    let error = call(&Context::background(), address).await.unwrap_err();
+    assert_eq!((error.code(), error.message(), error.origin()), (Code::Aborted, "again", Some("cards")));
+    assert_eq!(error.path().collect::<Vec<_>>(), ["cards"]);
+}

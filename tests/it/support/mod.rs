@@ -1,0 +1,72 @@
+//! Services on loopback ports, and what they have traced.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
+use throughline::{ClientLayer, ContextLayer, SpanRecord};
+use tokio::net::TcpListener;
+
+/// Longer than any test takes, and shorter than anybody's patience.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A service with a telemetry of its own.
+pub struct Traced {
+    pub memory: MemoryExporter,
+    pub telemetry: TelemetryGuard,
+}
+
+impl Traced {
+    pub fn new(name: &str) -> Traced {
+        let memory = MemoryExporter::default();
+        let telemetry = telemetry::builder(name).exporter(memory.clone()).build().unwrap();
+        Traced { memory, telemetry }
+    }
+
+    pub fn internal(&self) -> ContextLayer {
+        ContextLayer::internal().tracer(self.telemetry.tracer().clone())
+    }
+
+    pub fn edge(&self) -> ContextLayer {
+        ContextLayer::edge().tracer(self.telemetry.tracer().clone())
+    }
+
+    /// All spans, once there are `count`.
+    pub async fn spans(&self, count: u64) -> Vec<SpanRecord> {
+        let enough = async {
+            while self.telemetry.stats().emitted < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, enough).await.expect("the spans end");
+        self.telemetry.force_flush(PATIENCE).await.unwrap();
+        self.memory.spans()
+    }
+
+    pub async fn span(&self) -> SpanRecord {
+        let mut spans = self.spans(1).await;
+        assert_eq!(spans.len(), 1, "{spans:?}");
+        spans.remove(0)
+    }
+}
+
+/// Serves until the test's runtime ends.
+pub async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+pub fn client() -> ClientLayer {
+    ClientLayer::internal()
+}
+
+pub fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
+    span.attributes.get(key).and_then(|value| value.as_str())
+}
+
+pub fn number(span: &SpanRecord, key: &str) -> Option<f64> {
+    span.attributes.get(key).and_then(|value| value.as_f64().or(value.as_i64().map(|number| number as f64)))
+}
