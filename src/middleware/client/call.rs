@@ -111,17 +111,18 @@ impl Call {
         }
     }
 
-    /// The error that an answer tells of, as far as its sender is believed; the call ends. `None`: it is no error.
-    pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
+    /// The error that an answer tells of, as far as its sender is believed; the call ends.
+    pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let error = match self.is_external {
             true => Error::from_status(status, headers),
             false => Error::from_response(status, headers, body),
-        }?;
+        };
+        let error = error.unwrap_or_else(|| Error::new(Code::Unknown, "the answer is no success"));
         if let Some(span) = &self.span {
             note_error(span, &error);
         }
         self.finish();
-        Some(error)
+        error
     }
 
     /// The last frame of the answer has been taken.

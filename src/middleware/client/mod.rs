@@ -23,6 +23,7 @@ mod layer;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
+mod status;
 
 pub use body::CallBody;
 pub use layer::ClientLayer;
@@ -30,3 +31,4 @@ pub use layer::ClientLayer;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest::SendWith;
 pub use service::{CallFuture, ClientService};
+pub use status::error_for_status;

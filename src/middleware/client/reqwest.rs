@@ -1,18 +1,16 @@
 //! reqwest: its client as a tower service, and `send_with` on its requests.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::{Buf, Bytes};
-use http_body::Body as _;
 use reqwest::{Body, Client, Request, RequestBuilder, Response, ResponseBuilderExt};
 use throughline_core::Context;
 use tower_service::Service;
 
 use super::call::Call;
-use super::{CallBody, CallFuture, ClientLayer, ClientService};
-use crate::error::{Code, Error, MAX_DOCUMENT};
+use super::{CallBody, CallFuture, ClientLayer, ClientService, error_for_status};
+use crate::error::{Code, Error};
 
 /// Sends a request with a context.
 pub trait SendWith {
@@ -47,10 +45,7 @@ impl SendWith for RequestBuilder {
         let call = begin(layer, ctx, &mut request)?;
         let url = request.url().clone();
         let response = CallFuture::sent(call, execute(client, request)).await?;
-        if response.status().is_client_error() || response.status().is_server_error() {
-            return Err(read_error(response).await);
-        }
-        Ok(wrap(response, url))
+        Ok(wrap(error_for_status(response).await?, url))
     }
 }
 
@@ -98,36 +93,4 @@ fn wrap(response: http::Response<CallBody<Body>>, url: reqwest::Url) -> Response
     let mut response = rebuilt.expect("status, version and URL are those of a response");
     *response.headers_mut() = parts.headers;
     Response::from(response)
-}
-
-/// Reads as much of the answer as an error may take up.
-async fn read_error(response: http::Response<CallBody<Body>>) -> Error {
-    let (parts, body) = response.into_parts();
-    let mut body = pin!(body);
-    let ctx = body.context().clone();
-    let mut document = Vec::new();
-    let read = ctx.run(poll_fn(|cx| {
-        loop {
-            match body.as_mut().parts().0.poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    let mut data = frame.into_data().unwrap_or_else(|_| Bytes::new());
-                    // One byte more tells that it is too long.
-                    let room = (MAX_DOCUMENT + 1 - document.len()).min(data.remaining());
-                    document.extend_from_slice(&data.copy_to_bytes(room));
-                    if document.len() > MAX_DOCUMENT {
-                        return Poll::Ready(());
-                    }
-                }
-                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
-            }
-        }
-    }));
-    // What could not be read in time was not said: the status counts.
-    if read.await.is_err() {
-        document.clear();
-    }
-    let (_, call) = body.as_mut().parts();
-    let error = call.error_of(parts.status, &parts.headers, &document);
-    error.unwrap_or_else(|| Error::new(Code::Unknown, "the answer is no success"))
 }

@@ -1,0 +1,77 @@
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Buf;
+use http::Response;
+use http_body::Body;
+
+use super::CallBody;
+use crate::error::{Error, MAX_DOCUMENT};
+
+/// An answer that is no success as the error that it tells of: what its problem document says, if it comes from one of ours
+/// ([`internal`](super::ClientLayer::internal)), else what its status means.
+///
+/// It reads 64 KiB of the body at most, and no longer than the context lasts.
+///
+/// # Errors
+/// The status is a 4xx or 5xx.
+///
+/// # Cancellation safety
+/// Dropping the future drops the answer.
+///
+/// # Examples
+/// ```
+/// use http::{Request, Response};
+/// use throughline::middleware::client::error_for_status;
+/// use throughline::{ClientLayer, Code, Error};
+/// use tower::{Layer, Service, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let peer = service_fn(async |_: Request<()>| {
+///     let answer = Error::new(Code::NotFound, "no such card").to_response();
+///     Ok::<_, std::convert::Infallible>(answer.map(http_body_util::Full::new))
+/// });
+/// let answer = ClientLayer::internal().layer(peer).call(Request::new(())).await?;
+/// let error = error_for_status(answer).await.expect_err("it is a 404");
+/// assert_eq!(error.message(), "no such card");
+/// # Ok::<(), Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn error_for_status<R>(response: Response<CallBody<R>>) -> Result<Response<CallBody<R>>, Error>
+where
+    R: Body,
+    R::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    if !response.status().is_client_error() && !response.status().is_server_error() {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let mut body = pin!(body);
+    let ctx = body.context().clone();
+    let mut document = Vec::new();
+    let read = ctx.run(poll_fn(|cx| {
+        loop {
+            match body.as_mut().parts().0.poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(mut data) = frame.into_data() else { continue };
+                    // One byte more tells that it is too long.
+                    let room = (MAX_DOCUMENT + 1 - document.len()).min(data.remaining());
+                    document.extend_from_slice(&data.copy_to_bytes(room));
+                    if document.len() > MAX_DOCUMENT {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+            }
+        }
+    }));
+    // What could not be read in time was not said: the status counts.
+    if read.await.is_err() {
+        document.clear();
+    }
+    let (_, call) = body.as_mut().parts();
+    Err(call.error_of(parts.status, &parts.headers, &document))
+}
