@@ -1,1 +1,5 @@
-//! Throughline: one `Context` for every request, and the spans it leaves.
+//! Events between services: [`Events`] publishes them, a [`Subscription`] takes them, and the trace goes with them.
+
+mod events;
+
+pub use events::{Consumer, Delivery, Events, Message, Subscription};

@@ -1,0 +1,144 @@
+//! Dealing with messages: each in a context and a span of its own.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline::propagation::w3c;
+use throughline::trace::{SpanKind, Status, Tracer};
+use throughline::{Cause, Context, Error, FutureExt};
+use tokio::sync::Semaphore;
+
+use super::{Delivery, Message, Subscription, span};
+
+/// How a [`Subscription`] is served.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Consumer {
+    base: Context,
+    tracer: Option<Tracer>,
+    timeout: Duration,
+    concurrency: usize,
+    max_attempts: u32,
+}
+
+impl Consumer {
+    /// Each message gets a context below `base`: when that is cancelled, the serving ends.
+    pub fn new(base: &Context) -> Self {
+        Consumer {
+            base: base.clone(),
+            tracer: None,
+            timeout: Duration::from_secs(30),
+            concurrency: 16,
+            max_attempts: 5,
+        }
+    }
+
+    /// Where the spans go; default: where the base's go.
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// How long one attempt may take; default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many messages are dealt with at a time; default: 16.
+    pub fn concurrency(mut self, messages: NonZeroUsize) -> Self {
+        self.concurrency = messages.get();
+        self
+    }
+
+    /// After how many failed deliveries a message is given up; default: 5.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// Starts dealing with a message: its span goes on with the publisher's trace, its context knows nothing of the publisher's deadline.
+    async fn deal_with<F, Fut>(self: Arc<Self>, delivery: Delivery, handler: Arc<F>)
+    where
+        F: Fn(Context, Message) -> Fut,
+        Fut: Future<Output = Result<(), Error>>,
+    {
+        if delivery.attempt() > self.max_attempts {
+            // Only a handler that panics does not give it up by itself.
+            return delivery.acknowledge();
+        }
+        let message = delivery.message().clone();
+        let attempt = self.base.with_timeout(self.timeout).with_cancel();
+        let mut builder = span(&attempt, "process", &message).kind(SpanKind::Consumer);
+        if let Some(tracer) = &self.tracer {
+            builder = builder.tracer(tracer);
+        }
+        builder = match w3c::extract(&message.headers) {
+            Some(publisher) => builder.remote_parent(publisher),
+            None => builder.new_root(),
+        };
+        if let Some(remaining) = attempt.remaining() {
+            builder = builder.attribute("throughline.deadline.remaining_ms", remaining.as_secs_f64() * 1e3);
+        }
+        if delivery.attempt() > 1 {
+            builder = builder.attribute("messaging.message.delivery_attempt", delivery.attempt());
+        }
+        let span = builder.start();
+        let work = handler(span.context().clone(), message).with_context(span.context().clone());
+        let result = span.run(work).await.unwrap_or_else(|_| Err(Error::from_context(&span)));
+        let again = match result {
+            Ok(()) => false,
+            Err(error) => {
+                span.record_error(&error);
+                span.set_attribute("error.type", error.code().as_str());
+                span.set_status(Status::Error(error.message().to_owned().into()));
+                if let Some(cause) = span.cause() {
+                    span.set_attribute("throughline.cancel.cause", cause.name());
+                }
+                error.retryable() != Some(false) && delivery.attempt() < self.max_attempts
+            }
+        };
+        span.end();
+        attempt.cancel_with(Cause::RequestFinished);
+        // Last: whoever waits for the events to drain finds the span ended.
+        if again { delivery.redeliver() } else { delivery.acknowledge() }
+    }
+}
+
+impl Subscription {
+    /// Deals with messages, several at a time, until the events are drained or the consumer's base is done.
+    ///
+    /// For each, `handler` gets a context with a CONSUMER span and the consumer's timeout, and the message, which is acknowledged when it
+    /// succeeds. When it fails, panics or takes too long the message is delivered again, unless the error says that it is not
+    /// [`retryable`](Error::retryable), or the attempts are used up. When it has ended its context is cancelled with
+    /// [`Cause::RequestFinished`].
+    ///
+    /// # Cancellation safety
+    /// Dropping the future takes no more messages; those at hand go on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub async fn serve<F, Fut>(self, consumer: Consumer, handler: F)
+    where
+        F: Fn(Context, Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let (consumer, handler) = (Arc::new(consumer), Arc::new(handler));
+        let places = Arc::new(Semaphore::new(consumer.concurrency));
+        let base = consumer.base.clone();
+        let work = async {
+            // The semaphore is never closed.
+            while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+                let Some(delivery) = self.next().await else { return };
+                let work = Arc::clone(&consumer).deal_with(delivery, Arc::clone(&handler));
+                tokio::spawn(async move {
+                    work.await;
+                    drop(place);
+                });
+            }
+        };
+        // When the base is done nobody is told: the messages that wait are somebody else's.
+        let _ = base.run(work).await;
+    }
+}

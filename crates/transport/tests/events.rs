@@ -1,0 +1,189 @@
+//! Events, within a process.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
+use throughline::trace::{SpanKind, Status};
+use throughline::{Cause, Code, Context, Error, SpanRecord};
+use throughline_transport::{Consumer, Events, Message};
+use tokio::sync::mpsc;
+
+fn traced() -> (MemoryExporter, TelemetryGuard, Context) {
+    let memory = MemoryExporter::default();
+    let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    (memory, telemetry, ctx)
+}
+
+async fn spans(memory: &MemoryExporter, telemetry: &TelemetryGuard, kind: SpanKind) -> Vec<SpanRecord> {
+    telemetry.force_flush(Duration::from_secs(10)).await.unwrap();
+    memory.spans().into_iter().filter(|span| span.kind == kind).collect()
+}
+
+#[tokio::test]
+async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
+    let (memory, telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let subscription = events.subscribe("card.ordered", "printer");
+    tokio::spawn(subscription.serve(Consumer::new(&ctx).timeout(Duration::from_secs(7)), move |ctx, message| {
+        let sender = sender.clone();
+        async move {
+            assert_eq!(ctx.span_context(), Context::current().span_context());
+            let left = ctx.remaining();
+            sender.send((ctx, message, left)).unwrap();
+            Ok(())
+        }
+    }));
+    let request = ctx.with_timeout(Duration::from_secs(1)).with_cancel();
+    let root = request.span("order").start();
+    events.publish(&root, Message::new("card.ordered", "7")).await.unwrap();
+    request.cancel();
+    root.end();
+    let (received, message, left) = seen.recv().await.unwrap();
+    assert_eq!(message.payload, "7");
+    assert!(left > Some(Duration::from_secs(1)), "a deadline of its own");
+    events.drain().await;
+    assert!(matches!(received.cause(), Some(Cause::RequestFinished)));
+
+    let producer = spans(&memory, &telemetry, SpanKind::Producer).await.remove(0);
+    let consumer = spans(&memory, &telemetry, SpanKind::Consumer).await.remove(0);
+    assert_eq!((&*producer.name, &*consumer.name), ("send card.ordered", "process card.ordered"));
+    assert_eq!(consumer.parent_span_id, Some(producer.span_context.span_id()));
+    assert_eq!(consumer.span_context.trace_id(), producer.span_context.trace_id());
+}
+
+#[tokio::test]
+async fn each_group_gets_a_message_once() {
+    let events = Events::in_process();
+    let (a1, a2) = (events.subscribe("s", "a"), events.subscribe("s", "a"));
+    let b = events.subscribe("s", "b");
+    for payload in ["1", "2"] {
+        events.publish(&Context::background(), Message::new("s", payload)).await.unwrap();
+    }
+    let first = a1.next().await.unwrap();
+    let second = a2.next().await.unwrap();
+    assert_eq!((&first.message().payload[..], &second.message().payload[..]), (&b"1"[..], &b"2"[..]));
+    let theirs = b.next().await.unwrap();
+    assert_eq!(theirs.message().payload, "1");
+    first.acknowledge();
+    second.acknowledge();
+    theirs.acknowledge();
+}
+
+#[tokio::test]
+async fn what_fails_is_delivered_again_until_it_is_given_up() {
+    let (memory, telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let count = Arc::new(AtomicU32::new(0));
+    let calls = Arc::clone(&count);
+    let subscription = events.subscribe("s", "g");
+    tokio::spawn(subscription.serve(Consumer::new(&ctx).max_attempts(3), move |_, _| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        async { Err(Error::new(Code::Unavailable, "not now")) }
+    }));
+    events.publish(&ctx, Message::new("s", "")).await.unwrap();
+    events.drain().await;
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    let consumers = spans(&memory, &telemetry, SpanKind::Consumer).await;
+    assert_eq!(consumers.len(), 3);
+    assert!(consumers.iter().all(|span| matches!(span.status, Status::Error(_))));
+    let attempts: Vec<_> = consumers
+        .iter()
+        .map(|span| span.attributes.get("messaging.message.delivery_attempt").and_then(|v| v.as_i64()))
+        .collect();
+    assert_eq!(attempts, [None, Some(2), Some(3)]);
+}
+
+#[tokio::test]
+async fn what_says_that_it_is_not_retryable_is_not_tried_again() {
+    let events = Events::in_process();
+    let count = Arc::new(AtomicU32::new(0));
+    let calls = Arc::clone(&count);
+    let subscription = events.subscribe("s", "g");
+    tokio::spawn(subscription.serve(Consumer::new(&Context::background()), move |_, _| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        async { Err(Error::new(Code::InvalidArgument, "never").with_retryable(false)) }
+    }));
+    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    events.drain().await;
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_given_its_attempts_and_no_more() {
+    let events = Events::in_process();
+    let count = Arc::new(AtomicU32::new(0));
+    let calls = Arc::clone(&count);
+    let subscription = events.subscribe("s", "g");
+    tokio::spawn(subscription.serve(Consumer::new(&Context::background()).max_attempts(2), move |_, _| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        async { std::panic::resume_unwind(Box::new("a handler's own")) }
+    }));
+    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    events.drain().await;
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_cancelled() {
+    let events = Events::in_process();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let subscription = events.subscribe("s", "g");
+    let consumer = Consumer::new(&Context::background()).timeout(Duration::from_secs(3)).max_attempts(1);
+    tokio::spawn(subscription.serve(consumer, move |ctx, _| {
+        sender.send(ctx).unwrap();
+        std::future::pending()
+    }));
+    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    events.drain().await;
+    assert!(matches!(seen.recv().await.unwrap().cause(), Some(Cause::DeadlineExceeded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_group_makes_the_publisher_wait_no_longer_than_its_deadline() {
+    let (_memory, _telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let slow = events.subscribe("s", "slow");
+    for _ in 0..1024 {
+        events.publish(&ctx, Message::new("s", "")).await.unwrap();
+    }
+    let error = events.publish(&ctx.with_timeout(Duration::from_secs(1)), Message::new("s", "")).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    slow.next().await.unwrap().acknowledge();
+    events.publish(&ctx, Message::new("s", "")).await.expect("there is room again");
+    drop(slow);
+    events.publish(&ctx, Message::new("s", "")).await.expect("nobody is subscribed any more");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_is_at_hand_and_takes_nothing_more() {
+    let events = Events::in_process();
+    let subscription = events.subscribe("s", "g");
+    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    let delivery = subscription.next().await.unwrap();
+    let mut drain = std::pin::pin!(events.drain());
+    let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(drain.as_mut().poll(cx).is_ready())).await;
+    assert!(!poll, "one is at hand");
+    let error = events.publish(&Context::background(), Message::new("s", "")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    delivery.acknowledge();
+    drain.await;
+    assert!(subscription.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_publisher_whose_context_is_done_publishes_nothing() {
+    let events = Events::in_process();
+    let subscription = events.subscribe("s", "g");
+    let request = Context::background().with_cancel();
+    request.cancel();
+    let error = events.publish(&request, Message::new("s", "")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Cancelled);
+    events.drain().await;
+    assert!(subscription.next().await.is_none());
+}
