@@ -208,6 +208,11 @@ impl Code {
         matches!(self, DeadlineExceeded | Cancelled | Unavailable | ResourceExhausted)
     }
 
+    /// Whether what is said of it is for those who look after the service, and not for its callers.
+    pub(super) fn is_of_the_depths(self) -> bool {
+        matches!(self, Internal | Unknown | DataLoss)
+    }
+
     pub(super) fn io_kind(self) -> io::ErrorKind {
         match self {
             DeadlineExceeded => io::ErrorKind::TimedOut,

@@ -20,6 +20,8 @@ pub(crate) use problem::MAX_DOCUMENT;
 
 /// The most services that an error remembers having crossed.
 const MAX_PATH: usize = 16;
+/// The name of a service is cut off there.
+const MAX_NAME: usize = 256;
 
 /// What went wrong, for the caller of a service.
 ///
@@ -50,6 +52,8 @@ struct Inner {
     /// It has come in from another service.
     is_remote: bool,
     is_preserved: bool,
+    /// The message is another service's, or from the depths of this one: not for strangers.
+    is_message_private: bool,
     retryable: Option<bool>,
     retry_after: Option<Duration>,
     details: Vec<Map<String, Value>>,
@@ -65,6 +69,7 @@ impl Error {
             path: Vec::new(),
             is_remote: false,
             is_preserved: false,
+            is_message_private: false,
             retryable: None,
             retry_after: None,
             details: Vec::new(),
@@ -78,8 +83,8 @@ impl Error {
         Error::new(code, code.describe()).with_source(Arc::from(source.into()))
     }
 
-    /// Why `ctx` is done: `DEADLINE_EXCEEDED` or `CANCELLED`, in the words of its cause. Where the cause is an `Error`, as after the
-    /// first failure in a [`Group`](crate::Group), that is the source.
+    /// Why `ctx` is done: `DEADLINE_EXCEEDED` or `CANCELLED`, in the words of its cause. A cause that is any error is the source; one of
+    /// these, as after the first failure in a [`Group`](crate::Group), gives its message, origin and path as well.
     ///
     /// Of a context that is live it is `UNKNOWN`: there is nothing to tell.
     ///
@@ -93,7 +98,13 @@ impl Error {
     pub fn from_context(ctx: &Context) -> Error {
         let Some(error) = ctx.err() else { return Error::new(Code::Unknown, "the context is not done") };
         match ctx.cause() {
-            Some(Cause::Error(source)) => Error::from(error).with_source(source),
+            Some(Cause::Error(source)) => {
+                let error = match source.downcast_ref::<Error>() {
+                    Some(cause) => Error::from(error).told_by(cause),
+                    None => Error::from(error),
+                };
+                error.with_source(source)
+            }
             Some(cause @ (Cause::Shutdown | Cause::ClientDisconnected | Cause::RequestFinished | Cause::Panicked)) => {
                 Error::from(error).with_message(cause.to_string())
             }
@@ -139,7 +150,10 @@ impl Error {
     /// Says something else to the caller.
     #[must_use]
     pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Error {
-        self.change(|inner| inner.message = message.into())
+        self.change(|inner| {
+            inner.message = message.into();
+            inner.is_message_private = false;
+        })
     }
 
     /// Says whether trying again may help.
@@ -187,30 +201,74 @@ impl Error {
         self
     }
 
-    /// The error as it leaves `service`, one station longer.
-    pub(crate) fn leaving(self, service: Option<&str>) -> Error {
+    /// The message of `cause`, and the way it has come.
+    fn told_by(self, cause: &Error) -> Error {
+        self.change(|inner| {
+            inner.message = cause.0.message.clone();
+            inner.is_message_private = cause.0.is_message_private || cause.code().is_of_the_depths();
+            inner.is_remote = cause.0.is_remote;
+            inner.path = cause.0.path.clone();
+        })
+    }
+
+    /// The error as it leaves `service`, whose name is added to the path: the first is the origin, and stays; behind 15 others it
+    /// takes the place of the last. An error that came in from another service becomes `INTERNAL` here, unless its code means the same to every
+    /// caller, or it is [preserved](Self::preserve).
+    ///
+    /// [`ContextLayer`](crate::ContextLayer) does this to the answers of HTTP handlers; it is for those who answer by other ways.
+    ///
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let sent = Error::new(Code::NotFound, "no such card").leaving(Some("cards")).to_response();
+    /// let received = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("it is an error");
+    /// assert_eq!(received.code(), Code::NotFound);
+    /// let passed_on = received.leaving(Some("api"));
+    /// assert_eq!((passed_on.code(), passed_on.origin()), (Code::Internal, Some("cards")));
+    /// ```
+    #[must_use]
+    pub fn leaving(self, service: Option<&str>) -> Error {
         self.change(|inner| {
             if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
                 inner.code = Code::Internal;
             }
-            // The origin is the first, and stays; the middle of a very long way is what nobody needs.
             if let Some(service) = service {
                 inner.path.truncate(MAX_PATH - 1);
-                inner.path.push(service.to_owned());
+                inner.path.push(cut(service, MAX_NAME).to_owned());
             }
         })
     }
 
-    /// The error for a stranger: what begins outside of this service, or in its depths, is not told.
-    pub(crate) fn public(self) -> Error {
+    /// The error for a stranger: without origin, path and details, and in place of a message from another service, or of an `INTERNAL`,
+    /// `UNKNOWN` or `DATA_LOSS`, only what the code means. A message of ours, also one given [later](Self::with_message), is told.
+    ///
+    /// [`ContextLayer::edge`](crate::ContextLayer::edge) does this to the answers of HTTP handlers.
+    ///
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let error = Error::new(Code::Internal, "row 7 has no owner").leaving(Some("cards")).public();
+    /// assert_eq!((error.message(), error.origin()), ("internal error", None));
+    /// ```
+    #[must_use]
+    pub fn public(self) -> Error {
         self.change(|inner| {
             inner.path.clear();
             inner.details.clear();
-            if inner.is_remote || matches!(inner.code, Code::Internal | Code::Unknown | Code::DataLoss) {
+            if inner.is_message_private || inner.code.is_of_the_depths() {
                 inner.message = inner.code.describe().into();
             }
         })
     }
+}
+
+/// As much of `text` as `limit` bytes hold.
+fn cut(text: &str, limit: usize) -> &str {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 impl fmt::Display for Error {

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Code, Error, MAX_PATH};
+use super::{Code, Error, MAX_NAME, MAX_PATH, cut};
 
 /// The media type of a problem document.
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -16,11 +16,14 @@ const PROBLEM_JSON: &str = "application/problem+json";
 pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
 /// A peer can't make us wait longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// A longer message, service name or the like is cut off.
+/// A longer message is cut off.
 const MAX_TEXT: usize = 4096;
 
 impl Error {
     /// The answer that tells a caller of this error, with this error among its extensions.
+    ///
+    /// `Retry-After` is in whole seconds, rounded up. The message is cut off at 4 KiB; details that make the document larger than
+    /// 64 KiB, which nobody would read, are left out.
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -31,12 +34,18 @@ impl Error {
     /// ```
     pub fn to_response(&self) -> Response<Bytes> {
         let status = self.code().http_status();
-        let mut response = Response::new(Bytes::from(self.document(status).to_string()));
+        let mut document = self.document(status);
+        let mut body = document.to_string();
+        if body.len() > MAX_DOCUMENT {
+            document.as_object_mut().map(|members| members.remove("details"));
+            body = document.to_string();
+        }
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(after) = self.retry_after() {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self.clone());
@@ -46,7 +55,7 @@ impl Error {
     fn document(&self, status: StatusCode) -> Value {
         let title = status.canonical_reason().unwrap_or("Client Closed Request");
         let mut document = json!({
-            "type": "about:blank", "title": title, "status": status.as_u16(), "detail": self.message(), "code": self.code().as_str(),
+            "type": "about:blank", "title": title, "status": status.as_u16(), "detail": cut(self.message(), MAX_TEXT), "code": self.code().as_str(),
         });
         let mut add = |name: &str, value: Option<Value>| {
             if let (Some(object), Some(value)) = (document.as_object_mut(), value) {
@@ -75,10 +84,10 @@ impl Error {
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
         let plain = Error::from_status(status, headers)?;
         let is_problem = headers.get(header::CONTENT_TYPE).is_some_and(is_problem_json) && body.len() <= MAX_DOCUMENT;
-        match serde_json::from_slice::<Map<String, Value>>(body) {
-            Ok(document) if is_problem => Some(plain.read(document)),
-            _ => Some(plain),
-        }
+        Some(match is_problem.then(|| serde_json::from_slice::<Map<String, Value>>(body)) {
+            Some(Ok(document)) => plain.read(document),
+            _ => plain,
+        })
     }
 
     /// The error that an answer from a stranger tells of: its status and `Retry-After` alone. `None`: it tells of none.
@@ -92,18 +101,20 @@ impl Error {
     }
 
     fn read(self, mut document: Map<String, Value>) -> Error {
-        let text = |value: &Value| value.as_str().map(cut);
+        let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
+        let name = |value: &Value| text(value, MAX_NAME);
         self.change(|inner| {
             if let Some(code) = document.get("code").and_then(Value::as_str).and_then(|code| code.parse().ok()) {
                 inner.code = code;
                 inner.message = inner.code.describe().into();
             }
-            if let Some(detail) = document.get("detail").and_then(text) {
+            if let Some(detail) = document.get("detail").and_then(|detail| text(detail, MAX_TEXT)) {
                 inner.message = detail.into();
+                inner.is_message_private = true;
             }
             inner.retryable = document.get("retryable").and_then(Value::as_bool);
-            inner.path = match (document.get("path").and_then(Value::as_array), document.get("origin").and_then(text)) {
-                (Some(path), _) if !path.is_empty() => path.iter().filter_map(text).take(MAX_PATH).collect(),
+            inner.path = match (document.get("path").and_then(Value::as_array), document.get("origin").and_then(name)) {
+                (Some(path), _) if !path.is_empty() => path.iter().filter_map(name).take(MAX_PATH).collect(),
                 (_, origin) => origin.into_iter().collect(),
             };
             if let Some(Value::Array(details)) = document.remove("details") {
@@ -139,12 +150,4 @@ fn parse_retry_after(value: &HeaderValue) -> Option<Duration> {
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };
     Some(after.min(MAX_RETRY_AFTER))
-}
-
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }

@@ -1,5 +1,8 @@
 //! `Error` and `Code`, in the process and as problem documents.
 
+mod crossing;
+mod limits;
+
 use std::io;
 use std::time::Duration;
 
