@@ -1,1 +1,10 @@
-//! Throughline: one `Context` for every request, and the spans it leaves.
+//! Traces for the eye: [`Trace`] makes a tree of span records, and draws it as a waterfall for the terminal, with the deadline in it.
+
+mod options;
+mod path;
+mod text;
+mod trace;
+mod waterfall;
+
+pub use options::Options;
+pub use trace::{SpanView, Trace};

@@ -1,0 +1,32 @@
+use std::io::IsTerminal;
+
+/// How a waterfall is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Columns; fewer than 60 are taken for 60.
+    pub width: usize,
+    /// Whether the terminal understands colours (ANSI escape sequences).
+    pub color: bool,
+    /// Whether it has more characters than ASCII.
+    pub unicode: bool,
+}
+
+impl Options {
+    /// 100 columns, without colours.
+    pub const PLAIN: Options = Options { width: 100, color: false, unicode: true };
+
+    /// What suits stdout: the terminal's width, and colours unless `NO_COLOR` is set (<https://no-color.org>); in a pipe
+    /// [`PLAIN`](Self::PLAIN). `COLUMNS` comes before the terminal's own width.
+    pub fn stdout() -> Options {
+        let is_terminal = std::io::stdout().is_terminal();
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let own = terminal_size::terminal_size().filter(|_| is_terminal).map(|(width, _)| usize::from(width.0));
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Options {
+            width: columns.or(own).unwrap_or(Options::PLAIN.width),
+            color: is_terminal && !is_dumb && !is_set("NO_COLOR"),
+            unicode: true,
+        }
+    }
+}
