@@ -161,19 +161,43 @@ async fn a_full_group_makes_the_publisher_wait_no_longer_than_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_what_is_at_hand_and_takes_nothing_more() {
+async fn a_drain_waits_for_what_is_at_hand_and_what_that_leads_to() {
     let events = Events::in_process();
-    let subscription = events.subscribe("s", "g");
-    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
-    let delivery = subscription.next().await.unwrap();
+    let (first, second) = (events.subscribe("first", "g"), events.subscribe("second", "g"));
+    events.publish(&Context::background(), Message::new("first", "")).await.unwrap();
+    let delivery = first.next().await.unwrap();
     let mut drain = std::pin::pin!(events.drain());
-    let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(drain.as_mut().poll(cx).is_ready())).await;
-    assert!(!poll, "one is at hand");
-    let error = events.publish(&Context::background(), Message::new("s", "")).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unavailable);
+    let mut is_drained =
+        async || std::future::poll_fn(|cx| std::task::Poll::Ready(drain.as_mut().poll(cx).is_ready())).await;
+    assert!(!is_drained().await, "one is at hand");
+    events.publish(&Context::background(), Message::new("second", "")).await.expect("it is what the first leads to");
     delivery.acknowledge();
-    drain.await;
-    assert!(subscription.next().await.is_none());
+    assert!(!is_drained().await, "one is waiting");
+    second.next().await.unwrap().acknowledge();
+    assert!(is_drained().await);
+    let error = events.publish(&Context::background(), Message::new("first", "")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(first.next().await.is_none() && second.next().await.is_none());
+    assert!(events.subscribe("first", "late").next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_dropped_half_way_keeps_nobody_waiting() {
+    let events = Events::in_process();
+    let full = events.subscribe("s", "full");
+    for _ in 0..1024 {
+        events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    }
+    {
+        let ctx = Context::background();
+        let mut publish = std::pin::pin!(events.publish(&ctx, Message::new("s", "")));
+        let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx).is_ready())).await;
+        assert!(!ready, "there is no room");
+    }
+    for _ in 0..1024 {
+        full.next().await.unwrap().acknowledge();
+    }
+    events.drain().await;
 }
 
 #[tokio::test]

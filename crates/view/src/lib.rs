@@ -1,5 +1,6 @@
 //! Traces for the eye: [`Trace`] makes a tree of span records, and draws it as a waterfall for the terminal, with the deadline in it.
 
+mod jaeger;
 mod options;
 mod path;
 mod text;

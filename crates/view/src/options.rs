@@ -12,8 +12,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// 100 columns, without colours.
-    pub const PLAIN: Options = Options { width: 100, color: false, unicode: true };
+    /// 120 columns, without colours.
+    pub const PLAIN: Options = Options { width: 120, color: false, unicode: true };
 
     /// What suits stdout: the terminal's width, and colours unless `NO_COLOR` is set (<https://no-color.org>); in a pipe
     /// [`PLAIN`](Self::PLAIN). `COLUMNS` comes before the terminal's own width.

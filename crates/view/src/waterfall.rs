@@ -56,7 +56,8 @@ impl Trace {
         let guides = guides(self, options.unicode);
         for ((index, _), guide) in self.order().iter().zip(guides) {
             let span = &self.spans()[*index];
-            pen.line(&mut out, span, &guide, is_critical[*index], &axis, &columns);
+            let label = label(self, *index, options.unicode);
+            pen.line(&mut out, span, [&guide, &label], is_critical[*index], &axis, &columns);
         }
         out
     }
@@ -90,13 +91,10 @@ impl Axis {
 
 impl Columns {
     fn within(width: usize, trace: &Trace) -> Columns {
-        let deepest = trace
-            .order()
-            .iter()
-            .map(|(index, depth)| label(&trace.spans()[*index], true).chars().take(64).count() + 3 * depth);
-        let wanted = deepest.max().unwrap_or(0) + 2;
-        let end = if width >= 120 { 44 } else { 30 };
-        let label = wanted.clamp(20, (width - end) * 3 / 5);
+        let needed = |(index, depth): &(usize, usize)| columns(&label(trace, *index, true)).min(80) + 2 * depth;
+        let wanted = trace.order().iter().map(needed).max().unwrap_or(0) + 2;
+        let end = if width >= 120 { 52 } else { 38 };
+        let label = wanted.clamp(20, (width - end) * 2 / 3);
         Columns { label, bar: width - end - label, end }
     }
 }
@@ -147,7 +145,7 @@ impl Pen {
             }
         }
         let left = fit("", columns.label, self.unicode);
-        let heads = format!("{:>9}{:>9}  ended", "took", "left");
+        let heads = format!("{:>8}{:>8}  ended", "took", "left");
         let _ = writeln!(
             out,
             "{left}{}{}",
@@ -156,26 +154,32 @@ impl Pen {
         );
     }
 
-    fn line(&self, out: &mut String, span: &SpanView, guide: &str, is_critical: bool, axis: &Axis, columns: &Columns) {
-        let service_room = columns.label.saturating_sub(guide.chars().count());
-        let plain = fit(&format!("{guide}{}", label(span, self.unicode)), columns.label - 1, self.unicode);
-        let shown = match plain
-            .strip_prefix(guide)
-            .and_then(|rest| rest.split_once(' ').map(|(service, rest)| (service.to_owned(), rest)))
-        {
-            Some((service, rest)) if service_room > 4 => {
-                format!("{}{} {rest}", self.paint(guide, Style::Dim), self.paint(&service, Style::Bold))
-            }
-            _ => plain.clone(),
+    fn line(
+        &self,
+        out: &mut String,
+        span: &SpanView,
+        head: [&str; 2],
+        is_critical: bool,
+        axis: &Axis,
+        columns: &Columns,
+    ) {
+        let [guide, label] = head;
+        let room = (columns.label - 1).saturating_sub(guide.chars().count());
+        let label = fit(label, room, self.unicode);
+        let label = match label.strip_prefix(&*span.service) {
+            Some(rest) => format!("{}{rest}", self.paint(&span.service, Style::Bold)),
+            None => label,
         };
+        let shown = format!("{}{label}", self.paint(guide, Style::Dim));
         let took = self.ascii(duration(span.record.duration()));
         let left = span.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left));
         let left = left.map_or(String::new(), |left| self.ascii(duration(Duration::from_secs_f64(left / 1e3))));
-        let (ending, style) = ending(span, self.unicode);
-        let ending = cut(&ending, columns.end.saturating_sub(20), self.unicode);
+        let ([long, short], style) = ending(span, self.unicode);
+        let room = columns.end.saturating_sub(18);
+        let ending = cut(if self::columns(&long) <= room { &long } else { &short }, room, self.unicode);
         let ending = style.map_or(ending.clone(), |style| self.paint(&ending, style));
         let bar = self.bar(span, is_critical, style, axis, columns.bar);
-        let line = format!("{shown} {bar}{took:>9}{}  {ending}", self.paint(&format!("{left:>9}"), Style::Dim));
+        let line = format!("{shown} {bar}{took:>8}{}  {ending}", self.paint(&format!("{left:>8}"), Style::Dim));
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
@@ -229,8 +233,9 @@ fn part(eighths: usize, begins_inside: bool) -> char {
     }
 }
 
-/// The service, and what it does.
-fn label(span: &SpanView, unicode: bool) -> String {
+/// The service, where it is another one than above, and what it does.
+fn label(trace: &Trace, index: usize, unicode: bool) -> String {
+    let span = &trace.spans()[index];
     let (to, asynchronous) = if unicode { ("→ ", "⇢ ") } else { ("-> ", "~> ") };
     let mark = match span.record.kind {
         SpanKind::Client => to,
@@ -243,39 +248,39 @@ fn label(span: &SpanView, unicode: bool) -> String {
     let path = url.and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
     let path = path.map_or("", |path| path.split(['?', '#']).next().unwrap_or_default());
     let gap = if path.is_empty() { "" } else { " " };
-    format!("{} {mark}{}{gap}{path}", span.service, span.record.name)
+    let is_inside = span.parent.is_some_and(|parent| trace.spans()[parent].service == span.service);
+    let service = if is_inside { String::new() } else { format!("{} ", span.service) };
+    format!("{service}{mark}{}{gap}{path}", span.record.name)
 }
 
-/// How it ended, in words.
-fn ending(span: &SpanView, unicode: bool) -> (String, Option<Style>) {
+/// How it ended: in words, and in fewer words.
+fn ending(span: &SpanView, unicode: bool) -> ([String; 2], Option<Style>) {
     let cause = span.text("throughline.cancel.cause");
     let status = span.number("http.response.status_code").map(|status| format!("{status:.0}"));
     if let Some(shed) = span.text("throughline.shed") {
-        return (format!("{shed}: {}", cause.unwrap_or("no time left")), Some(Style::Yellow));
+        let cause = cause.unwrap_or("no time left");
+        return ([format!("{shed}: {cause}"), shed.to_owned()], Some(Style::Yellow));
     }
     if let Status::Error(description) = &span.record.status {
         let kind = span.text("error.type").unwrap_or(if description.is_empty() { "error" } else { description });
+        let short = if kind == "DEADLINE_EXCEEDED" { "deadline".to_owned() } else { kind.to_lowercase() };
         let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*span.service);
-        let from = if unicode { "←" } else { "<-" };
-        return (
-            match origin {
-                Some(origin) => format!("{kind} {from} {origin}"),
-                None => kind.to_owned(),
-            },
-            Some(Style::Red),
-        );
+        let from = |kind: &str| match origin {
+            Some(origin) => format!("{kind} {} {origin}", if unicode { "←" } else { "<-" }),
+            None => kind.to_owned(),
+        };
+        return ([from(kind), from(&short)], Some(Style::Red));
     }
     match (cause, status) {
-        (Some(cause), _) => (format!("cancelled: {cause}"), Some(Style::Yellow)),
-        (None, Some(status)) => (status, None),
-        (None, None) => (String::new(), None),
+        (Some(cause), _) => ([format!("cancelled: {cause}"), cause.to_owned()], Some(Style::Yellow)),
+        (None, Some(status)) => ([status.clone(), status], None),
+        (None, None) => Default::default(),
     }
 }
 
 /// What stands in front of each label: the lines of the tree.
 fn guides(trace: &Trace, unicode: bool) -> Vec<String> {
-    let (fork, last, bar, none) =
-        if unicode { ("├─ ", "└─ ", "│  ", "   ") } else { ("|- ", "`- ", "|  ", "   ") };
+    let (fork, last, bar, none) = if unicode { ("├ ", "└ ", "│ ", "  ") } else { ("|-", "`-", "| ", "  ") };
     let spans = trace.spans();
     // Whether, at each depth above, there are siblings to come.
     let mut open: Vec<bool> = Vec::new();

@@ -1,2 +1,148 @@
-//! The bank.
-fn main() {}
+//! `cargo run -p bank`: a card payment over eleven services, and what it looks like.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bank::app::{Bank, Closed, Config, StartError};
+use bank::domain::Authorization;
+use bank::scenario::{Outcome, Scenario};
+use clap::{Parser, Subcommand};
+use throughline::telemetry::Stats;
+use throughline_view::{Options, Trace};
+
+/// A card payment over eleven services that talk HTTP and events, shown as one trace.
+#[derive(Parser)]
+#[command(name = "bank")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play one of the scenarios and show its trace; without a command: ok.
+    Scenario {
+        /// Which.
+        name: Scenario,
+    },
+    /// Keep the bank open until Ctrl-C.
+    Serve {
+        /// The port of the front door; 0 takes any that is free.
+        #[arg(long, default_value_t = 7000)]
+        port: u16,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if e.use_stderr() => {
+            let text = e.to_string();
+            eprintln!("{} (try --help)", text.lines().next().unwrap_or("the command line makes no sense"));
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            tell(&help.to_string());
+            return ExitCode::SUCCESS;
+        }
+    };
+    let done = match cli.command {
+        None => play(Scenario::Ok).await,
+        Some(Command::Scenario { name }) => play(name).await,
+        Some(Command::Serve { port }) => serve(port).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that has gone, as `head` does, is no error.
+fn tell(text: &str) {
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+}
+
+async fn play(scenario: Scenario) -> Result<(), StartError> {
+    let outcome = scenario.play(Config::default()).await?;
+    let mut text = answer(&outcome);
+    for trace in outcome.traces() {
+        text.extend(["\n", &trace.waterfall(&Options::stdout()), "\n"]);
+        let _ = match write(&trace) {
+            Ok(path) => writeln!(text, "wrote {} (for Jaeger's page: Search, JSON File)", path.display()),
+            Err(e) => writeln!(text, "nothing was written: {e}"),
+        };
+    }
+    text.extend(export(&outcome.closed));
+    tell(&text);
+    Ok(())
+}
+
+fn answer(outcome: &Outcome) -> String {
+    let mut text = match &outcome.answer {
+        Some((status, body)) => format!("POST /authorizations: {status} after {:.1?}\n{body}\n", outcome.took),
+        None => format!("POST /authorizations: hung up after {:.1?}\n", outcome.took),
+    };
+    if matches!(outcome.answer, Some((504, _))) {
+        let (took, deadline) = (outcome.took.as_secs_f64() * 1e3, outcome.timeout.as_secs_f64() * 1e3);
+        let when = if took > deadline { "past" } else { "before" };
+        let _ = writeln!(text, "{:.1} ms {when} the deadline of {deadline:.0} ms", (took - deadline).abs());
+    }
+    for notification in &outcome.notifications {
+        let _ = writeln!(text, "on the customer's phone: {notification}");
+    }
+    text
+}
+
+/// What became of the spans where they were to go.
+fn export(closed: &Closed) -> Option<String> {
+    let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
+    let sum = |count: fn(&Stats) -> u64| closed.stats.iter().map(|(_, stats)| count(stats)).sum::<u64>();
+    let (emitted, exported) = (sum(|stats| stats.emitted), sum(|stats| stats.exported));
+    match (&closed.lost, endpoint) {
+        (_, Some(endpoint)) if exported < emitted => {
+            Some(format!("{} of {emitted} spans did not reach {endpoint}\n", emitted - exported))
+        }
+        (_, Some(endpoint)) => Some(format!("exported {exported} spans to {endpoint}\n")),
+        (Some(lost), None) => Some(format!("{lost}\n")),
+        (None, None) => None,
+    }
+}
+
+/// Writes the trace where it is in nobody's way.
+fn write(trace: &Trace) -> io::Result<PathBuf> {
+    let target = PathBuf::from("target");
+    let folder = if target.is_dir() { target } else { std::env::temp_dir() }.join("bank");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join("trace.json");
+    std::fs::write(&path, trace.jaeger_json())?;
+    Ok(path)
+}
+
+async fn serve(port: u16) -> Result<(), StartError> {
+    let bank = Bank::open(Config { port, ..Config::default() }).await?;
+    let example = serde_json::to_string(&Authorization::example()).unwrap_or_default();
+    let address = bank.address;
+    tell(&format!(
+        "the bank is open; Ctrl-C closes it\ncurl -H 'content-type: application/json' -d '{example}' http://{address}/authorizations"
+    ));
+    if let Err(e) = tokio::signal::ctrl_c().await {
+        eprintln!("Ctrl-C can't be waited for ({e}): closing");
+    }
+    let closed = bank.close().await;
+    let mut text = String::new();
+    if let Some(last) = Trace::from_batches(&closed.batches).last() {
+        let _ = writeln!(text, "\nthe last trace:\n{}", last.waterfall(&Options::stdout()));
+    }
+    for (service, stats) in &closed.stats {
+        let _ = writeln!(text, "{service}: {stats}");
+    }
+    text.extend(export(&closed));
+    tell(&text);
+    Ok(())
+}

@@ -17,7 +17,7 @@ use throughline::{Code, Context, Error};
 pub use consumer::Consumer;
 pub use subscription::{Delivery, Subscription};
 
-use queue::Queue;
+use queue::{Pending, Queue};
 
 /// Where events are published and subscribed to. Cloning it costs one reference count.
 ///
@@ -51,6 +51,7 @@ pub struct Events(Arc<Bus>);
 
 struct Bus {
     groups: Mutex<Groups>,
+    pending: Arc<Pending>,
     capacity: usize,
 }
 
@@ -58,7 +59,7 @@ struct Bus {
 struct Groups {
     /// By subject and name.
     queues: HashMap<String, HashMap<String, Arc<Queue>>>,
-    is_draining: bool,
+    is_closed: bool,
 }
 
 /// What is published: headers and a payload, under a subject.
@@ -83,7 +84,7 @@ impl Message {
 impl Events {
     /// Within this process: each group keeps up to 1,024 messages in memory, and none when it has no subscriber.
     pub fn in_process() -> Self {
-        Events(Arc::new(Bus { groups: Mutex::default(), capacity: 1024 }))
+        Events(Arc::new(Bus { groups: Mutex::default(), pending: Arc::default(), capacity: 1024 }))
     }
 
     /// Publishes `message`: it has been taken by every group that is subscribed to its subject now, and by none if there is none.
@@ -92,8 +93,8 @@ impl Events {
     /// up it waits.
     ///
     /// # Errors
-    /// The context is done before every group has taken it (some may have): `CANCELLED`, `DEADLINE_EXCEEDED`. The events are
-    /// [draining](Self::drain): `UNAVAILABLE`.
+    /// The context is done before every group has taken it (some may have): `CANCELLED`, `DEADLINE_EXCEEDED`. They are closed
+    /// ([drained](Self::drain)): `UNAVAILABLE`.
     ///
     /// # Cancellation safety
     /// Dropped half-way, some groups may have taken the message.
@@ -115,15 +116,22 @@ impl Events {
     }
 
     async fn offer(&self, message: Message) -> Result<(), Error> {
-        let queues: Vec<_> = {
+        let (mut offered, queues) = {
             let groups = self.lock();
-            if groups.is_draining {
-                return Err(Error::new(Code::Unavailable, "events are draining"));
+            if groups.is_closed {
+                return Err(Error::new(Code::Unavailable, "the events are closed"));
             }
-            groups.queues.get(&message.subject).map(|groups| groups.values().cloned().collect()).unwrap_or_default()
+            let queues: Vec<_> = groups
+                .queues
+                .get(&message.subject)
+                .map(|groups| groups.values().cloned().collect())
+                .unwrap_or_default();
+            // Under the lock: who drains sees them, or has closed.
+            (self.0.pending.offer(queues.len()), queues)
         };
         for queue in queues {
             queue.push(message.clone()).await;
+            offered.taken();
         }
         Ok(())
     }
@@ -132,28 +140,34 @@ impl Events {
     pub fn subscribe(&self, subject: impl Into<String>, group: impl Into<String>) -> Subscription {
         let (subject, group) = (subject.into(), group.into());
         let mut groups = self.lock();
-        let is_draining = groups.is_draining;
+        let is_closed = groups.is_closed;
         let queue = groups.queues.entry(subject.clone()).or_default().entry(group.clone());
-        let queue = Arc::clone(queue.or_insert_with(|| Arc::new(Queue::new(self.0.capacity, is_draining))));
+        let queue = Arc::clone(
+            queue.or_insert_with(|| Arc::new(Queue::new(self.0.capacity, is_closed, Arc::clone(&self.0.pending)))),
+        );
         queue.join();
         drop(groups);
         Subscription::new(self.clone(), subject, group, queue)
     }
 
-    /// Takes no more messages, and returns when all that were taken have been dealt with: acknowledged, or given up. Subscriptions then
-    /// end.
+    /// Returns when all that was published has been dealt with (acknowledged, or given up), and what was published in dealing with it;
+    /// from then on nothing is taken any more, and subscriptions end.
+    ///
+    /// Who goes on publishing keeps it waiting.
     ///
     /// # Cancellation safety
-    /// Dropped, it stops waiting; the events stay closed.
+    /// Dropped, it stops waiting, and nothing is closed.
     pub async fn drain(&self) {
-        let queues: Vec<_> = {
+        let close = || {
             let mut groups = self.lock();
-            groups.is_draining = true;
-            groups.queues.values().flat_map(|groups| groups.values().cloned()).collect()
+            if !self.0.pending.is_none() {
+                return false;
+            }
+            groups.is_closed = true;
+            groups.queues.values().flat_map(HashMap::values).for_each(|queue| queue.close());
+            true
         };
-        for queue in queues {
-            queue.drain().await;
-        }
+        self.0.pending.none(close).await;
     }
 
     /// A group without members keeps nothing.
@@ -180,10 +194,7 @@ impl Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = self.lock();
-        f.debug_struct("Events")
-            .field("subjects", &groups.queues.len())
-            .field("is_draining", &groups.is_draining)
-            .finish()
+        f.debug_struct("Events").field("subjects", &groups.queues.len()).field("is_closed", &groups.is_closed).finish()
     }
 }
 

@@ -1,11 +1,69 @@
 //! What one group has yet to deal with.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
 
 use super::Message;
+
+/// How many messages of all groups are not dealt with.
+#[derive(Default)]
+pub(super) struct Pending {
+    count: AtomicUsize,
+    /// The count is 0.
+    none: Notify,
+}
+
+impl Pending {
+    /// Adds those that a publisher is about to give to so many groups.
+    pub(super) fn offer(&self, count: usize) -> Offered<'_> {
+        self.count.fetch_add(count, Ordering::SeqCst);
+        Offered { left: count, pending: self }
+    }
+
+    fn subtract(&self, count: usize) {
+        if count > 0 && self.count.fetch_sub(count, Ordering::SeqCst) == count {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Waits until `is_over` says so; it is asked whenever there are none.
+    pub(super) async fn none(&self, mut is_over: impl FnMut() -> bool) {
+        loop {
+            let mut none = pin!(self.none.notified());
+            none.as_mut().enable();
+            if is_over() {
+                return;
+            }
+            none.await;
+        }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// Pending messages that no group has yet; dropped, they are none.
+pub(super) struct Offered<'a> {
+    left: usize,
+    pending: &'a Pending,
+}
+
+impl Offered<'_> {
+    pub(super) fn taken(&mut self) {
+        self.left -= 1;
+    }
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        self.pending.subtract(self.left);
+    }
+}
 
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -13,16 +71,14 @@ pub(super) struct Queue {
     room: Semaphore,
     /// Something to take, or nothing ever again.
     news: Notify,
-    /// All is dealt with.
-    idle: Notify,
+    pending: Arc<Pending>,
 }
 
 struct State {
     waiting: VecDeque<Waiting>,
-    /// Taken, and neither acknowledged nor given back.
-    in_hand: usize,
     members: usize,
-    is_draining: bool,
+    /// Nothing will ever come.
+    is_closed: bool,
 }
 
 pub(super) struct Waiting {
@@ -32,9 +88,9 @@ pub(super) struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize, is_draining: bool) -> Self {
-        let state = State { waiting: VecDeque::new(), in_hand: 0, members: 0, is_draining };
-        Queue { state: Mutex::new(state), room: Semaphore::new(capacity), news: Notify::new(), idle: Notify::new() }
+    pub(super) fn new(capacity: usize, is_closed: bool, pending: Arc<Pending>) -> Self {
+        let state = State { waiting: VecDeque::new(), members: 0, is_closed };
+        Queue { state: Mutex::new(state), room: Semaphore::new(capacity), news: Notify::new(), pending }
     }
 
     pub(super) fn join(&self) {
@@ -51,44 +107,48 @@ impl Queue {
         if is_last {
             // Who waits for room waits for a group that is no more.
             self.room.close();
-            self.idle.notify_waiters();
         }
-        drop(left);
+        self.pending.subtract(left.len());
         is_last
     }
 
+    /// Takes a message that is among the pending.
     pub(super) async fn push(&self, message: Message) {
-        let Ok(place) = self.room.acquire().await else { return };
-        place.forget();
-        self.put(Waiting { message, attempt: 1 });
+        match self.room.acquire().await {
+            Ok(place) => {
+                place.forget();
+                self.put(Waiting { message, attempt: 1 });
+            }
+            Err(_) => self.pending.subtract(1),
+        }
     }
 
     fn put(&self, waiting: Waiting) {
         let mut state = self.lock();
-        if state.members > 0 {
-            state.waiting.push_back(waiting);
+        if state.members == 0 {
             drop(state);
-            self.news.notify_one();
+            return self.pending.subtract(1);
         }
+        state.waiting.push_back(waiting);
+        drop(state);
+        self.news.notify_one();
     }
 
     /// `None`: there is nothing, and never will be.
     pub(super) async fn take(&self) -> Option<Waiting> {
         loop {
-            let news = self.news.notified();
-            let (next, more, is_over) = {
+            let (next, is_more) = {
                 let mut state = self.lock();
                 let next = state.waiting.pop_front();
-                state.in_hand += usize::from(next.is_some());
-                let is_over = state.is_draining && state.in_hand == 0;
-                (next, !state.waiting.is_empty(), is_over)
+                (next, !state.waiting.is_empty() || state.is_closed)
             };
-            if more || (is_over && next.is_none()) {
+            if is_more {
+                // The next one who waits finds something too.
                 self.news.notify_one();
             }
             match next {
-                None if is_over => return None,
-                None => news.await,
+                None if is_more => return None,
+                None => self.news.notified().await,
                 next => return next,
             }
         }
@@ -96,39 +156,18 @@ impl Queue {
 
     /// Of a message that was taken: `again`, if it is to be delivered again.
     pub(super) fn dealt_with(&self, again: Option<Waiting>) {
-        let mut state = self.lock();
-        state.in_hand -= 1;
-        match again.filter(|_| state.members > 0) {
-            Some(waiting) => state.waiting.push_back(waiting),
-            None => self.room.add_permits(1),
-        }
-        let is_idle = state.in_hand == 0 && state.waiting.is_empty();
-        let is_draining = state.is_draining;
-        drop(state);
-        if !is_idle || is_draining {
-            self.news.notify_one();
-        }
-        if is_idle {
-            self.idle.notify_waiters();
+        match again {
+            Some(waiting) => self.put(waiting),
+            None => {
+                self.room.add_permits(1);
+                self.pending.subtract(1);
+            }
         }
     }
 
-    pub(super) async fn drain(&self) {
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            idle.as_mut().enable();
-            {
-                let mut state = self.lock();
-                state.is_draining = true;
-                if (state.waiting.is_empty() && state.in_hand == 0) || state.members == 0 {
-                    drop(state);
-                    // Subscribers who wait see that it is over.
-                    return self.news.notify_one();
-                }
-            }
-            idle.await;
-        }
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.news.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,0 +1,90 @@
+//! JSON that Jaeger's page loads ("JSON File", the format of its query API).
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use throughline_core::SpanRecord;
+use throughline_core::trace::{Attributes, SpanKind, Status, Value as AttributeValue};
+
+use crate::trace::{SpanView, Trace};
+
+impl Trace {
+    /// The trace as a JSON document that Jaeger's page can load: "Search", "JSON File".
+    pub fn jaeger_json(&self) -> String {
+        let mut processes = Map::new();
+        let mut names: HashMap<&str, String> = HashMap::new();
+        for span in self.spans() {
+            let next = format!("p{}", names.len() + 1);
+            names.entry(&span.service).or_insert_with(|| {
+                processes.insert(next.clone(), json!({ "serviceName": &*span.service, "tags": [] }));
+                next
+            });
+        }
+        let spans: Vec<_> = self.spans().iter().map(|span| encode(span, &names[&*span.service])).collect();
+        let trace = json!({ "traceID": self.trace_id().to_string(), "spans": spans, "processes": processes });
+        json!({ "data": [trace] }).to_string()
+    }
+}
+
+fn encode(span: &SpanView, process: &str) -> Value {
+    let record = &span.record;
+    let trace_id = record.span_context.trace_id().to_string();
+    let mut references: Vec<_> = record
+        .parent_span_id
+        .map(|id| json!({ "refType": "CHILD_OF", "traceID": trace_id, "spanID": id.to_string() }))
+        .into_iter()
+        .collect();
+    references.extend(record.links.iter().map(|link| {
+        let (trace_id, span_id) = (link.span_context.trace_id().to_string(), link.span_context.span_id().to_string());
+        json!({ "refType": "FOLLOWS_FROM", "traceID": trace_id, "spanID": span_id })
+    }));
+    json!({
+        "traceID": trace_id,
+        "spanID": record.span_context.span_id().to_string(),
+        "operationName": record.name,
+        "references": references,
+        "startTime": record.start_time.0 / 1000,
+        "duration": u64::try_from(record.duration().as_micros()).unwrap_or(u64::MAX),
+        "tags": span_tags(record),
+        "logs": record.events.iter().map(|event| {
+            let mut fields = vec![tag("event", &AttributeValue::Str(event.name.clone()))];
+            fields.extend(tags(&event.attributes));
+            json!({ "timestamp": event.time.0 / 1000, "fields": fields })
+        }).collect::<Vec<_>>(),
+        "processID": process,
+        "warnings": null,
+    })
+}
+
+fn span_tags(record: &SpanRecord) -> Vec<Value> {
+    let mut all: Vec<_> = tags(&record.attributes).collect();
+    if record.kind != SpanKind::Internal {
+        all.push(tag("span.kind", &AttributeValue::Str(record.kind.to_string().into())));
+    }
+    match &record.status {
+        Status::Unset => {}
+        Status::Ok => all.push(tag("otel.status_code", &AttributeValue::from("OK"))),
+        Status::Error(description) => {
+            all.push(tag("error", &AttributeValue::Bool(true)));
+            all.push(tag("otel.status_code", &AttributeValue::from("ERROR")));
+            if !description.is_empty() {
+                all.push(tag("otel.status_description", &AttributeValue::Str(description.clone())));
+            }
+        }
+    }
+    all
+}
+
+fn tags(attributes: &Attributes) -> impl Iterator<Item = Value> {
+    attributes.iter().map(|(key, value)| tag(key, value))
+}
+
+fn tag(key: &str, value: &AttributeValue) -> Value {
+    let (kind, value) = match value {
+        AttributeValue::Bool(truth) => ("bool", json!(truth)),
+        AttributeValue::I64(number) => ("int64", json!(number)),
+        AttributeValue::F64(number) => ("float64", json!(number)),
+        other => ("string", json!(other.as_str().map_or_else(|| other.to_string(), str::to_owned))),
+    };
+    json!({ "key": key, "type": kind, "value": value })
+}

@@ -1,0 +1,244 @@
+//! Starts the bank: every service on a port of its own, with a telemetry of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use throughline::telemetry::{self, BuildError, FlushError, MemoryExporter, Stats, TelemetryGuard};
+use throughline::trace::Batch;
+use throughline::{CancelHandle, Cause, Context, ContextLayer};
+use throughline_transport::Events;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::kit::{Peer, Tracers, consume};
+use crate::services::{
+    api, apns, balance, card_api, card_processing, cards, feed, feed_generator, merchant, transaction_enrichment,
+    transactions,
+};
+
+/// All services, the front door first.
+pub const SERVICES: [&str; 11] = [
+    "api",
+    "card-api",
+    "card-processing",
+    "cards",
+    "transactions",
+    "balance",
+    "transaction-enrichment",
+    "merchant",
+    "feed-generator",
+    "feed",
+    "apns",
+];
+
+/// How much time spans get to leave the process at its end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How the bank is started.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What a request may take, counted from the edge.
+    pub timeout: Duration,
+    /// Whether the storage of `balance` has stalled.
+    pub balance_stalls: bool,
+    /// The port of the front door; 0: any.
+    pub port: u16,
+    /// The `OTEL_*` variables.
+    pub variables: HashMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let variables = std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")).collect();
+        Config { timeout: Duration::from_secs(2), balance_stalls: false, port: 0, variables }
+    }
+}
+
+/// A bank that is open.
+#[derive(Debug)]
+pub struct Bank {
+    /// Where the front door is.
+    pub address: SocketAddr,
+    /// The accounts.
+    pub ledger: Arc<balance::Ledger>,
+    /// What was sent to phones.
+    pub apns: Arc<apns::Apns>,
+    events: Events,
+    telemetries: Vec<(&'static str, TelemetryGuard)>,
+    memory: MemoryExporter,
+    process: CancelHandle,
+    closing: watch::Sender<bool>,
+    servers: JoinSet<io::Result<()>>,
+}
+
+/// A bank that can't open.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A port can't be had.
+    Port {
+        /// Which.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The telemetry of a service can't be set up.
+    Telemetry(BuildError),
+}
+
+/// What a bank leaves.
+#[derive(Debug)]
+pub struct Closed {
+    /// All spans, by service.
+    pub batches: Vec<Batch>,
+    /// What became of each service's spans.
+    pub stats: Vec<(&'static str, Stats)>,
+    /// Why spans were lost at the end, if any were.
+    pub lost: Option<FlushError>,
+}
+
+impl Bank {
+    /// Starts all services on loopback.
+    ///
+    /// # Errors
+    /// A port is taken; an `OTEL_*` variable asks for what can't be.
+    pub async fn open(config: Config) -> Result<Bank, StartError> {
+        let memory = MemoryExporter::default();
+        let mut telemetries = Vec::new();
+        for name in SERVICES {
+            let builder = telemetry::builder(name).exporter(memory.clone()).on_error(|_| {});
+            let guard = builder.from_variables(&|name| config.variables.get(name).cloned()).build()?;
+            telemetries.push((name, guard));
+        }
+        let tracers: Tracers = telemetries.iter().map(|(name, guard)| (*name, guard.tracer().clone())).collect();
+        let process = Context::background().with_cancel();
+        let (closing, _) = watch::channel(false);
+        let mut starting = Starting { process: &process, tracers, closing: &closing, servers: JoinSet::new() };
+
+        let events = Events::in_process();
+        let ledger = Arc::new(balance::Ledger::new(config.balance_stalls));
+        let sent = Arc::new(apns::Apns::default());
+
+        // From the leaves up: each knows whom it asks.
+        let balances = [
+            starting.serve("balance", balance::router(ledger.clone())).await?,
+            starting.serve("balance", balance::router(ledger.clone())).await?,
+        ];
+        let booking =
+            transactions::Transactions { balance: peer(&balances), events: events.clone(), booked: Default::default() };
+        let transactions = starting.serve("transactions", transactions::router(booking)).await?;
+        let cards = starting.serve("cards", cards::router()).await?;
+        let processing = card_processing::CardProcessing { cards: peer(&[cards]), transactions: peer(&[transactions]) };
+        let processing = starting.serve("card-processing", card_processing::router(processing)).await?;
+        let card_api = card_api::CardApi { card_processing: peer(&[processing]) };
+        let card_api = starting.serve("card-api", card_api::router(card_api)).await?;
+        let merchant = starting.serve("merchant", merchant::router()).await?;
+        let feed = feed::Feed { events: events.clone(), items: Default::default() };
+        let feed = starting.serve("feed", feed::router(feed)).await?;
+
+        let enrichment = Arc::new(transaction_enrichment::Enrichment {
+            merchant: peer(&[merchant]),
+            transactions: peer(&[transactions]),
+        });
+        let generator = Arc::new(feed_generator::FeedGenerator { feed: peer(&[feed]) });
+        let tracers = &starting.tracers;
+        consume(&events, "transaction.created", "transaction-enrichment", tracers, move |ctx, event| {
+            transaction_enrichment::created(enrichment.clone(), ctx, event)
+        });
+        consume(&events, "transaction.enriched", "feed-generator", tracers, move |ctx, event| {
+            feed_generator::enriched(generator.clone(), ctx, event)
+        });
+        let phone = sent.clone();
+        consume(&events, "feed.item.created", "apns", tracers, move |ctx, event| {
+            apns::item_created(phone.clone(), ctx, event)
+        });
+
+        let door = ContextLayer::edge().max_timeout(config.timeout);
+        let api = api::router(api::Api { card_api: peer(&[card_api]) });
+        let address = starting.serve_with("api", api, door, config.port).await?;
+        let servers = starting.servers;
+        Ok(Bank { address, ledger, apns: sent, events, telemetries, memory, process, closing, servers })
+    }
+
+    /// Closes: events first, then requests, then the telemetry.
+    pub async fn close(mut self) -> Closed {
+        // What hangs is not waited for: the process ends with it.
+        let patience = Context::background().with_timeout(Duration::from_secs(5));
+        let _ = patience.run(self.events.drain()).await;
+        self.closing.send_replace(true);
+        let _ = patience.run(async { while self.servers.join_next().await.is_some() {} }).await;
+        self.process.cancel_with(Cause::Shutdown);
+
+        let mut flushes = JoinSet::new();
+        for (name, guard) in self.telemetries {
+            let telemetry = (*guard).clone();
+            flushes.spawn(async move { (name, guard.shutdown(FLUSH).await.err(), telemetry.stats()) });
+        }
+        let mut flushed = flushes.join_all().await;
+        flushed.sort_by_key(|(name, ..)| SERVICES.iter().position(|service| service == name));
+        Closed {
+            batches: self.memory.batches(),
+            lost: flushed.iter().find_map(|(_, lost, _)| *lost),
+            stats: flushed.into_iter().map(|(name, _, stats)| (name, stats)).collect(),
+        }
+    }
+}
+
+struct Starting<'a> {
+    process: &'a Context,
+    tracers: Tracers,
+    closing: &'a watch::Sender<bool>,
+    servers: JoinSet<io::Result<()>>,
+}
+
+impl Starting<'_> {
+    async fn serve(&mut self, name: &'static str, router: Router) -> Result<SocketAddr, StartError> {
+        self.serve_with(name, router, ContextLayer::internal(), 0).await
+    }
+
+    async fn serve_with(
+        &mut self,
+        name: &'static str,
+        router: Router,
+        layer: ContextLayer,
+        port: u16,
+    ) -> Result<SocketAddr, StartError> {
+        let taken = |source| StartError::Port { port, source };
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(taken)?;
+        let address = listener.local_addr().map_err(taken)?;
+        let app = router.layer(layer.tracer(self.tracers[name].clone()).base(self.process));
+        let mut closing = self.closing.subscribe();
+        let closed = async move {
+            let _ = closing.wait_for(|closing| *closing).await;
+        };
+        self.servers.spawn(async move { axum::serve(listener, app).with_graceful_shutdown(closed).await });
+        Ok(address)
+    }
+}
+
+fn peer(instances: &[SocketAddr]) -> Peer {
+    Peer::new(instances.iter().map(SocketAddr::to_string).collect())
+}
+
+impl From<BuildError> for StartError {
+    fn from(error: BuildError) -> Self {
+        StartError::Telemetry(error)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Port { port, source } => write!(f, "port {port} can't be used: {source}"),
+            StartError::Telemetry(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

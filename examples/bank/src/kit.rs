@@ -1,0 +1,89 @@
+//! What the services share: a client for each other, and typed events.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use throughline::middleware::client::SendWith;
+use throughline::trace::Tracer;
+use throughline::{ClientLayer, Code, Context, Error};
+use throughline_transport::{Consumer, Events, Message};
+use tokio::task::JoinHandle;
+
+/// A client of one service, which may have several instances: they take turns.
+#[derive(Debug)]
+pub struct Peer {
+    http: reqwest::Client,
+    layer: ClientLayer,
+    instances: Vec<String>,
+    next: AtomicUsize,
+}
+
+impl Peer {
+    /// A client of the instances at these addresses (`host:port`).
+    pub fn new(instances: Vec<String>) -> Self {
+        Peer { http: reqwest::Client::new(), layer: ClientLayer::internal(), instances, next: AtomicUsize::new(0) }
+    }
+
+    /// Posts `body` to `path` of the next instance, and reads the answer.
+    ///
+    /// # Errors
+    /// As [`SendWith::send_with`]; an answer that makes no sense is `INTERNAL`.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        ctx: &Context,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.instances.len();
+        let url = format!("http://{}{path}", self.instances[turn]);
+        let answer = self.http.post(url).json(body).send_with(ctx, &self.layer).await?;
+        answer.json().await.map_err(|e| match ctx.check() {
+            Ok(()) => Error::wrap(Code::Internal, e),
+            Err(_) => Error::from_context(ctx),
+        })
+    }
+}
+
+/// Publishes `event` as JSON.
+///
+/// # Errors
+/// As [`Events::publish`].
+pub async fn publish(events: &Events, ctx: &Context, subject: &str, event: &impl Serialize) -> Result<(), Error> {
+    let payload = serde_json::to_vec(event).map_err(|e| Error::wrap(Code::Internal, e))?;
+    events.publish(ctx, Message::new(subject, payload)).await
+}
+
+/// Where each service's spans go.
+pub type Tracers = HashMap<&'static str, Tracer>;
+
+/// Lets `service` deal with the events of `subject`.
+pub fn consume<T, F, Fut>(
+    events: &Events,
+    subject: &str,
+    service: &str,
+    tracers: &Tracers,
+    handler: F,
+) -> JoinHandle<()>
+where
+    T: DeserializeOwned,
+    F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let consumer =
+        Consumer::new(&Context::background()).tracer(tracers[service].clone()).timeout(Duration::from_secs(5));
+    let subscription = events.subscribe(subject, service);
+    tokio::spawn(subscription.serve(consumer, move |ctx, message| {
+        let event = serde_json::from_slice(&message.payload);
+        let work = event.map(|event| handler(ctx, event));
+        async move {
+            match work {
+                Ok(work) => work.await,
+                // It makes no more sense the second time.
+                Err(e) => Err(Error::wrap(Code::InvalidArgument, e).with_retryable(false)),
+            }
+        }
+    }))
+}

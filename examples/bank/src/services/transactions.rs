@@ -1,0 +1,78 @@
+//! Books payments, and tells those who want to know.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Path, State};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use throughline::{Code, Context, Error};
+use throughline_transport::Events;
+
+use crate::domain::{Balance, Booking, Merchant, Reservation, Transaction};
+use crate::kit::{Peer, publish};
+
+/// What it needs.
+#[derive(Debug)]
+pub struct Transactions {
+    /// Sets money aside.
+    pub balance: Peer,
+    /// Where it tells of payments.
+    pub events: Events,
+    /// The payments, by number.
+    pub booked: Mutex<HashMap<u64, Transaction>>,
+}
+
+/// Its routes.
+pub fn router(transactions: Transactions) -> Router {
+    Router::new()
+        .route("/transactions", post(create))
+        .route("/transactions/{id}/merchant", post(save_merchant))
+        .with_state(Arc::new(transactions))
+}
+
+async fn create(
+    Extension(ctx): Extension<Context>,
+    State(transactions): State<Arc<Transactions>>,
+    Json(booking): Json<Booking>,
+) -> Result<Json<Transaction>, Error> {
+    let Booking { account, authorization } = booking;
+    let reservation = Reservation { account, amount: authorization.amount };
+    let _left: Balance = transactions.balance.post(&ctx, "/reserve", &reservation).await?;
+    let transaction = transactions.book(|id| Transaction {
+        id,
+        account,
+        amount: authorization.amount,
+        merchant: authorization.merchant,
+        enriched: None,
+    });
+    publish(&transactions.events, &ctx, "transaction.created", &transaction).await?;
+    Ok(Json(transaction))
+}
+
+async fn save_merchant(
+    Extension(ctx): Extension<Context>,
+    State(transactions): State<Arc<Transactions>>,
+    Path(id): Path<u64>,
+    Json(merchant): Json<Merchant>,
+) -> Result<Json<Transaction>, Error> {
+    let enriched = transactions.enrich(id, merchant)?;
+    publish(&transactions.events, &ctx, "transaction.enriched", &enriched).await?;
+    Ok(Json(enriched))
+}
+
+impl Transactions {
+    fn book(&self, make: impl FnOnce(u64) -> Transaction) -> Transaction {
+        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = make(booked.len() as u64 + 1);
+        booked.insert(transaction.id, transaction.clone());
+        transaction
+    }
+
+    fn enrich(&self, id: u64, merchant: Merchant) -> Result<Transaction, Error> {
+        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = booked.get_mut(&id).ok_or_else(|| Error::new(Code::NotFound, "no such transaction"))?;
+        transaction.enriched = Some(merchant);
+        Ok(transaction.clone())
+    }
+}

@@ -1,0 +1,58 @@
+//! The program, as a stranger starts it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+fn bank(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bank"));
+    command.args(arguments).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("COLUMNS", "120").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn without_arguments_it_shows_the_trace_and_says_what_it_wrote() {
+    let output = bank(&[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("11 services · 23 spans"), "{shown}");
+    let path = shown.lines().find_map(|line| line.strip_prefix("wrote ")).unwrap().split(' ').next().unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(written["data"][0]["spans"].as_array().unwrap().len(), 23);
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_bad_command_line_gets_one_line_and_exit_code_2() {
+    for arguments in [&["scenario", "nope"][..], &["nope"], &["serve", "--port", "99999"], &["scenario"]] {
+        let output = bank(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_and_the_exit_code_is_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = bank(&["serve", "--port", &port]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&port), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_slow_scenario_prints_the_504() {
+    let shown = text(&bank(&["scenario", "slow-balance"]).stdout);
+    assert!(shown.contains("504") && shown.contains("\"code\":\"DEADLINE_EXCEEDED\""), "{shown}");
+    assert!(shown.contains("DEADLINE_EXCEEDED ← balance") && shown.contains('│'), "{shown}");
+}
+
+#[test]
+fn the_hang_up_scenario_names_the_cause() {
+    let shown = text(&bank(&["scenario", "hang-up"]).stdout);
+    assert!(shown.contains("cancelled: ClientDisconnected"), "{shown}");
+}

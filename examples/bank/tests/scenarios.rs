@@ -1,0 +1,195 @@
+//! The bank's scenarios, by the spans they leave.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bank::app::{Bank, Config, SERVICES};
+use bank::scenario::{Outcome, Scenario};
+use throughline::trace::{SpanKind, Status};
+use throughline_view::{SpanView, Trace};
+
+/// Not a bank's environment, but one without variables.
+fn config() -> Config {
+    Config { variables: HashMap::new(), ..Config::default() }
+}
+
+async fn play(scenario: Scenario) -> (Outcome, Trace) {
+    let outcome = scenario.play(config()).await.unwrap();
+    let mut traces = outcome.traces();
+    assert_eq!(traces.len(), 1, "one trace");
+    let trace = traces.remove(0);
+    assert_eq!(trace.roots().count(), 1, "{}", trace.outline());
+    for (service, stats) in &outcome.closed.stats {
+        assert_eq!(stats.emitted, stats.exported, "{service}");
+    }
+    (outcome, trace)
+}
+
+fn text<'a>(span: &'a SpanView, key: &str) -> Option<&'a str> {
+    span.record.attributes.get(key).and_then(|value| value.as_str())
+}
+
+fn left(span: &SpanView) -> f64 {
+    span.record.attributes.get("throughline.deadline.remaining_ms").and_then(|value| value.as_f64()).unwrap()
+}
+
+/// The path that waits: from the front door to `balance`, without what was done before.
+fn waiting(trace: &Trace) -> Vec<&SpanView> {
+    trace
+        .spans()
+        .iter()
+        .filter(|span| text(span, "http.response.status_code") != Some("200") && !is_card(span))
+        .collect()
+}
+
+fn is_card(span: &SpanView) -> bool {
+    &*span.service == "cards" || text(span, "url.full").is_some_and(|url| url.ends_with("/status"))
+}
+
+/// On a synchronous edge the callee has less time than the caller saw.
+fn assert_time_shrinks(trace: &Trace) {
+    let mut edges = 0;
+    for span in trace.spans() {
+        let Some(parent) = span.parent.map(|parent| &trace.spans()[parent]) else { continue };
+        let kinds = (parent.record.kind, span.record.kind);
+        if matches!(kinds, (SpanKind::Client, SpanKind::Server) | (SpanKind::Server, SpanKind::Client)) {
+            assert!(left(span) < left(parent), "{} {} of {}", span.service, span.record.name, parent.record.name);
+            edges += 1;
+        }
+    }
+    assert!(edges >= 9, "{edges}");
+}
+
+const OK: &str = "\
+api: POST /authorizations
+  api: POST
+    card-api: POST /authorizations
+      card-api: POST
+        card-processing: POST /process
+          card-processing: POST
+            cards: POST /status
+          card-processing: POST
+            transactions: POST /transactions
+              transactions: POST
+                balance: POST /reserve
+              transactions: send transaction.created
+                transaction-enrichment: process transaction.created
+                  transaction-enrichment: POST
+                    merchant: POST /lookup
+                  transaction-enrichment: POST
+                    transactions: POST /transactions/{id}/merchant
+                      transactions: send transaction.enriched
+                        feed-generator: process transaction.enriched
+                          feed-generator: POST
+                            feed: POST /items
+                              feed: send feed.item.created
+                                apns: process feed.item.created
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ok_is_one_trace_of_23_spans_over_11_services() {
+    let (outcome, trace) = play(Scenario::Ok).await;
+    assert_eq!(outcome.answer, Some((200, r#"{"approved":true,"transaction":1}"#.to_owned())));
+    assert_eq!(outcome.notifications, ["12.50 at Blue Bottle"]);
+    assert_eq!(trace.outline(), OK);
+    assert_eq!(trace.spans().len(), 23);
+    let mut services = trace.services();
+    services.sort_unstable();
+    let mut all = SERVICES;
+    all.sort_unstable();
+    assert_eq!(services, all);
+    assert!(trace.spans().iter().all(|span| span.record.status == Status::Unset), "{}", trace.outline());
+    assert_time_shrinks(&trace);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_call_each_other_as_the_graph_says() {
+    let (_, trace) = play(Scenario::Ok).await;
+    let mut edges = trace.edges();
+    edges.sort_unstable();
+    let mut graph = [
+        ("api", "card-api"),
+        ("card-api", "card-processing"),
+        ("card-processing", "cards"),
+        ("card-processing", "transactions"),
+        ("transactions", "balance"),
+        ("transactions", "transaction-enrichment"),
+        ("transaction-enrichment", "merchant"),
+        ("transaction-enrichment", "transactions"),
+        ("transactions", "feed-generator"),
+        ("feed-generator", "feed"),
+        ("feed", "apns"),
+    ];
+    graph.sort_unstable();
+    assert_eq!(edges, graph);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_balance_ends_every_waiting_hop_with_the_deadline_100_times_of_100() {
+    let mut late = Vec::new();
+    for round in 0..20 {
+        let rounds: Vec<_> = (0..5).map(|_| tokio::spawn(play(Scenario::SlowBalance))).collect();
+        for played in rounds {
+            let (outcome, trace) = played.await.unwrap();
+            let (status, body) = outcome.answer.as_ref().unwrap();
+            assert_eq!(*status, 504, "round {round}: {body}");
+            for internal in ["balance", "card-processing", "origin", "path"] {
+                assert!(!body.contains(internal), "{body}");
+            }
+            let waiting: Vec<_> = waiting(&trace);
+            assert_eq!(waiting.len(), 9, "{}", trace.outline());
+            for span in waiting {
+                let shown = format!("round {round}: {} {}: {:?}", span.service, span.record.name, span.record);
+                assert_eq!(text(span, "error.type"), Some("DEADLINE_EXCEEDED"), "{shown}");
+                assert_eq!(text(span, "throughline.error.origin"), Some("balance"), "{shown}");
+            }
+            assert_eq!((outcome.progress.begun, outcome.progress.stopped), (1, 1), "the statement was stopped");
+            assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
+            assert_time_shrinks(&trace);
+            late.push(outcome.took.as_secs_f64() * 1e3 - outcome.timeout.as_secs_f64() * 1e3);
+        }
+    }
+    late.sort_by(f64::total_cmp);
+    println!("the answer came between {:.1} and {:.1} ms past the deadline of the edge", late[0], late[99]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hang_up_cancels_every_waiting_hop_and_what_it_spawned() {
+    for round in 0..20 {
+        let (outcome, trace) = play(Scenario::HangUp).await;
+        let waiting: Vec<_> = waiting(&trace);
+        assert_eq!(waiting.len(), 9, "{}", trace.outline());
+        for span in waiting {
+            let shown = format!("round {round}: {} {}: {:?}", span.service, span.record.name, span.record);
+            assert_eq!(text(span, "throughline.cancel.cause"), Some("ClientDisconnected"), "{shown}");
+            assert_eq!(span.record.status, Status::Unset, "{shown}");
+        }
+        let progress = outcome.progress;
+        assert_eq!((progress.begun, progress.stopped, progress.spawned_stopped), (1, 1, 1));
+        assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = Bank::open(Config { port, ..config() }).await.unwrap_err();
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_not_there_costs_the_spans_and_nothing_else() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned());
+    let config = Config { variables: [endpoint].into(), ..Config::default() };
+    let outcome = Scenario::Ok.play(config).await.unwrap();
+    assert_eq!(outcome.answer.as_ref().map(|(status, _)| *status), Some(200));
+    assert!(outcome.took < Duration::from_secs(1), "nobody waited for it");
+    let sum = |count: fn(&throughline::telemetry::Stats) -> u64| {
+        outcome.closed.stats.iter().map(|(_, s)| count(s)).sum::<u64>()
+    };
+    assert_eq!((sum(|s| s.emitted), sum(|s| s.exported), sum(|s| s.dropped())), (23, 0, 23));
+    assert!(outcome.closed.lost.is_some());
+}
