@@ -4,6 +4,9 @@
 //! the way it has come: the service where it began, and those it has crossed.
 
 mod code;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+mod grpc;
 mod problem;
 
 use std::borrow::Cow;
@@ -168,7 +171,7 @@ impl Error {
         self.change(|inner| inner.retry_after = Some(after))
     }
 
-    /// Adds an object for programs to read. `type_url` becomes its `@type`.
+    /// Adds an object for programs to read. `type_url` becomes its `@type`. A float in it may arrive one unit in the last place away.
     ///
     /// ```
     /// use throughline::{Code, Error};

@@ -15,9 +15,9 @@ const PROBLEM_JSON: &str = "application/problem+json";
 /// A larger document is not read.
 pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
 /// A peer can't make us wait longer.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A longer message is cut off.
-const MAX_TEXT: usize = 4096;
+pub(super) const MAX_TEXT: usize = 4096;
 
 impl Error {
     /// The answer that tells a caller of this error, with this error among its extensions.
@@ -100,7 +100,8 @@ impl Error {
         }))
     }
 
-    fn read(self, mut document: Map<String, Value>) -> Error {
+    /// The error with what the members of a document from a trusted service say.
+    pub(super) fn read(self, mut document: Map<String, Value>) -> Error {
         let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
         let name = |value: &Value| text(value, MAX_NAME);
         self.change(|inner| {

@@ -1,7 +1,10 @@
 //! `Error` and `Code`, in the process and as problem documents.
 
 mod crossing;
+#[cfg(all(feature = "tonic", feature = "otlp"))]
+mod grpc;
 mod limits;
+mod round_trip;
 
 use std::io;
 use std::time::Duration;

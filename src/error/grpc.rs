@@ -1,0 +1,208 @@
+//! gRPC: an `Error` as a status, with `google.rpc.ErrorInfo` and `google.rpc.RetryInfo` in `grpc-status-details-bin`.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
+use super::{Code, Error, cut};
+
+/// Which `ErrorInfo` is ours.
+const DOMAIN: &str = "throughline";
+/// gRFC A6: milliseconds to wait before the next attempt, or a negative number: there is to be none.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A status is sent among headers, of which peers take 8 KiB, and percent-encoding makes three bytes of one.
+const MAX_SENT_MESSAGE: usize = 1024;
+/// The same for the details, of which base64 makes four bytes of three.
+const MAX_SENT_DETAILS: usize = 3072;
+
+impl From<Code> for tonic::Code {
+    fn from(code: Code) -> tonic::Code {
+        tonic::Code::from_i32(code.grpc_number())
+    }
+}
+
+/// The status that tells a caller of the error, with the error as its source, which stays in the process.
+///
+/// - Origin, path, `retryable` and details are metadata of a `google.rpc.ErrorInfo` with the domain `throughline`; the path and the
+///   details as JSON.
+/// - How long to wait is a `google.rpc.RetryInfo`, and in whole milliseconds, rounded up, `grpc-retry-pushback-ms`; that is -1 when the
+///   error is not retryable.
+/// - It fits into the 8 KiB of headers that any peer takes: the message is cut off at 1 KiB, and what makes the details larger than
+///   3 KiB is left out, first the error's own, then the path but for the origin.
+///
+/// It tells the error as it is. [`leaving`](Error::leaving) and [`public`](Error::public) make of it what a service may pass on.
+///
+/// ```
+/// use throughline::{Code, Error};
+///
+/// let status = tonic::Status::from(Error::new(Code::NotFound, "no such card"));
+/// assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "no such card"));
+/// ```
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let path = &error.0.path[..];
+        let origin = &path[..path.len().min(1)];
+        let mut status = tell(&error, path, error.details());
+        for (path, details) in [(path, &[][..]), (origin, &[])] {
+            if status.details().len() > MAX_SENT_DETAILS {
+                status = tell(&error, path, details);
+            }
+        }
+        status.set_source(Arc::new(error));
+        status
+    }
+}
+
+fn tell(error: &Error, path: &[String], details: &[Map<String, Value>]) -> Status {
+    let mut info = HashMap::new();
+    let mut add = |name: &str, value: String| info.insert(name.to_owned(), value);
+    if let [origin, ..] = path {
+        add("origin", origin.clone());
+        add("path", json!(path).to_string());
+    }
+    if let Some(retryable) = error.retryable() {
+        add("retryable", retryable.to_string());
+    }
+    if !details.is_empty() {
+        add("details", json!(details).to_string());
+    }
+    let (code, message) = (error.code().into(), cut(error.message(), MAX_SENT_MESSAGE));
+    if info.is_empty() && error.retry_after().is_none() {
+        return Status::new(code, message);
+    }
+    let mut told = ErrorDetails::new();
+    if !info.is_empty() {
+        told.set_error_info(error.code().as_str(), DOMAIN, info);
+    }
+    if let Some(after) = error.retry_after() {
+        told.set_retry_info(Some(after));
+    }
+    Status::with_error_details_and_metadata(code, message, told, pushback(error))
+}
+
+fn pushback(error: &Error) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    let milliseconds = match (error.retryable(), error.retry_after()) {
+        (Some(false), _) => Some(-1),
+        (_, Some(after)) => Some(i32::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)),
+        _ => None,
+    };
+    if let Some(milliseconds) = milliseconds {
+        metadata.insert(PUSHBACK, MetadataValue::from(milliseconds));
+    }
+    metadata
+}
+
+impl Error {
+    /// The error that a status from a trusted service tells of.
+    ///
+    /// If the status was made in this process from an `Error`, or from a failure that one is a source of, it is that `Error`. A status
+    /// that has another source never came from the service: its code counts, and it is the source. `Ok`, which is no error, and codes
+    /// that gRPC does not know, are `UNKNOWN`; an empty message becomes what the code means.
+    ///
+    /// Details larger than 64 KiB, or that cannot be read, are as none; of a path 16 stations are kept, and the wait is an hour at most.
+    ///
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let sent = tonic::Status::from(Error::new(Code::NotFound, "no such card").leaving(Some("cards")));
+    /// let mut trailers = http::HeaderMap::new();
+    /// sent.add_header(&mut trailers)?;
+    ///
+    /// let received = tonic::Status::from_header_map(&trailers).expect("there is a grpc-status");
+    /// let error = Error::from_grpc_status(received);
+    /// assert_eq!((error.code(), error.message(), error.origin()), (Code::NotFound, "no such card", Some("cards")));
+    /// # Ok::<(), tonic::Status>(())
+    /// ```
+    pub fn from_grpc_status(status: Status) -> Error {
+        if let Some(error) = own(&status) {
+            return error;
+        }
+        if status.source().is_some() {
+            return Error::wrap(code(&status), status);
+        }
+        let details = details(&status);
+        let mut document = Map::new();
+        if !status.message().is_empty() {
+            document.insert("detail".to_owned(), status.message().into());
+        }
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        for (name, text) in info.into_iter().flat_map(|info| &info.metadata) {
+            let value = match name.as_str() {
+                "origin" => Value::from(text.as_str()),
+                "retryable" | "path" | "details" => serde_json::from_str(text).unwrap_or_default(),
+                _ => continue,
+            };
+            document.insert(name.clone(), value);
+        }
+        let error = Error::new(code(&status), code(&status).describe()).change(|inner| inner.is_remote = true);
+        error.read(document).waiting(&status, &details)
+    }
+
+    /// The error that a status from a stranger tells of: its code and how long to wait. What it says is the source, for whoever debugs.
+    ///
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let error = Error::from_external_grpc_status(tonic::Status::not_found("row 7 of users"));
+    /// assert_eq!((error.code(), error.message()), (Code::NotFound, "not found"));
+    /// assert_eq!(error.to_string(), "NOT_FOUND: not found: row 7 of users");
+    /// ```
+    pub fn from_external_grpc_status(status: Status) -> Error {
+        if let Some(error) = own(&status) {
+            return error;
+        }
+        if status.source().is_some() {
+            return Error::wrap(code(&status), status);
+        }
+        let error = match cut(status.message(), MAX_TEXT) {
+            "" => Error::new(code(&status), code(&status).describe()),
+            said => Error::wrap(code(&status), said),
+        };
+        error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status))
+    }
+
+    /// Whether and when to try again, as the status has it.
+    fn waiting(self, status: &Status, details: &ErrorDetails) -> Error {
+        let pushback = status.metadata().get(PUSHBACK).map(|value| {
+            // gRFC A6: negative or unparseable, there is to be no other attempt.
+            let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+            milliseconds.map(|milliseconds| Duration::from_millis(milliseconds.into()))
+        });
+        let exact = details.retry_info().and_then(|info| info.retry_delay);
+        self.change(|inner| {
+            inner.retry_after = exact.or(pushback.flatten()).map(|after| after.min(MAX_RETRY_AFTER));
+            if pushback == Some(None) {
+                inner.retryable.get_or_insert(false);
+            }
+        })
+    }
+}
+
+/// The error that the status was made from.
+fn own(status: &Status) -> Option<Error> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return Some(error.clone());
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn code(status: &Status) -> Code {
+    Code::from_grpc_number(status.code() as i32).unwrap_or(Code::Unknown)
+}
+
+fn details(status: &Status) -> ErrorDetails {
+    if status.details().len() <= MAX_DOCUMENT { status.get_error_details() } else { ErrorDetails::new() }
+}
