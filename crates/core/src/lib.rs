@@ -8,6 +8,7 @@ pub use context::{
     AfterFunc, CancelHandle, Cause, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError, GroupHandle,
     Key, Run, WithContext, try_join,
 };
+pub use propagation::baggage::value::Baggage;
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;
 pub use trace::span::Span;

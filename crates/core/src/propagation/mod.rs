@@ -2,5 +2,6 @@
 //!
 //! Bytes from a peer never panic, never allocate without bound and never fail a request: what is malformed is absent.
 
+pub mod baggage;
 pub mod deadline;
 pub mod w3c;

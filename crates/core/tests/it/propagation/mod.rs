@@ -1,2 +1,3 @@
+mod baggage;
 mod deadline;
 mod w3c;

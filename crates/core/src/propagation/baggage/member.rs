@@ -1,0 +1,140 @@
+//! One member: `key OWS "=" OWS value *( OWS ";" OWS property )` (§3.3.1).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use super::BaggageError;
+use super::value::Baggage;
+
+/// `baggage-octet` (§3.3.1.3) without `%`: what is in this set, and what is not ASCII, is encoded.
+const NOT_OCTET: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// A member of a [`Baggage`] that keeps to the grammar.
+///
+/// # Examples
+/// ```
+/// use throughline_core::Baggage;
+///
+/// let baggage = Baggage::from_lines([b"tenant = a=b%2C ; ttl=60;internal".as_slice()]);
+/// let member = baggage.iter().next().expect("it has one");
+/// assert_eq!((member.key(), &*member.value()), ("tenant", "a=b,"));
+/// let properties: Vec<_> = member.properties().collect();
+/// assert_eq!(properties, [("ttl", Some("60".into())), ("internal", None)]);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    text: &'a str,
+    key: &'a str,
+    value: &'a str,
+    properties: Option<&'a str>,
+}
+
+impl<'a> Member<'a> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let text = text.trim_matches(BLANKS);
+        let (pair, properties) = split(text, ';');
+        let (key, value) = pair.split_once('=')?;
+        let (key, value) = (key.trim_end_matches(BLANKS), value.trim_matches(BLANKS));
+        let member = Member { text, key, value, properties };
+        let is_valid = is_token(key)
+            && is_octets(value)
+            && member.raw_properties().all(|(key, value)| is_token(key) && value.is_none_or(is_octets));
+        is_valid.then_some(member)
+    }
+
+    /// [`parse`](Self::parse) if the key is `key`, without a look at the rest of all the others.
+    pub(super) fn parse_named(text: &'a str, key: &str) -> Option<Self> {
+        let rest = text.trim_start_matches(BLANKS).strip_prefix(key)?;
+        if rest.trim_start_matches(BLANKS).starts_with('=') { Member::parse(text) } else { None }
+    }
+
+    /// As it came, without the blanks around it.
+    pub(super) fn as_str(&self) -> &'a str {
+        self.text
+    }
+
+    /// The key: a token (RFC 9110 §5.6.2), never decoded.
+    pub fn key(&self) -> &'a str {
+        self.key
+    }
+
+    /// The value, decoded; what is not UTF-8 in it is U+FFFD.
+    pub fn value(&self) -> Cow<'a, str> {
+        decode(self.value)
+    }
+
+    /// The properties in order, their values decoded.
+    pub fn properties(&self) -> impl Iterator<Item = (&'a str, Option<Cow<'a, str>>)> {
+        self.raw_properties().map(|(key, value)| (key, value.map(decode)))
+    }
+
+    fn raw_properties(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        let properties = self.properties.into_iter().flat_map(|properties| properties.split(';'));
+        properties.map(|property| {
+            let (key, value) = split(property, '=');
+            (key.trim_matches(BLANKS), value.map(|value| value.trim_matches(BLANKS)))
+        })
+    }
+}
+
+/// The key, not the value, which may be private.
+impl fmt::Debug for Member<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The member as it goes on the wire.
+pub(super) fn encode<'a>(
+    key: &str,
+    value: &str,
+    properties: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+) -> Result<String, BaggageError> {
+    let mut text = String::new();
+    push(&mut text, key, Some(value))?;
+    for (key, value) in properties {
+        text.push(';');
+        push(&mut text, key, value)?;
+    }
+    Ok(text)
+}
+
+fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), BaggageError> {
+    // Encoding only makes it longer, so what can't fit is refused before it is encoded.
+    let least = text.len().saturating_add(key.len()).saturating_add(value.map_or(0, str::len));
+    if least > Baggage::MAX_BYTES {
+        return Err(BaggageError::FULL);
+    }
+    if !is_token(key) {
+        return Err(BaggageError::KEY);
+    }
+    text.push_str(key);
+    if let Some(value) = value {
+        text.push('=');
+        text.extend(utf8_percent_encode(value, NOT_OCTET));
+    }
+    Ok(())
+}
+
+/// `+` is a plus; a `%` that no two digits follow is itself.
+fn decode(value: &str) -> Cow<'_, str> {
+    percent_decode_str(value).decode_utf8_lossy()
+}
+
+fn split(text: &str, at: char) -> (&str, Option<&str>) {
+    text.split_once(at).map_or((text, None), |(head, tail)| (head, Some(tail)))
+}
+
+/// `token` (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// `baggage-octet` and `%` (§3.3.1.3).
+fn is_octets(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e))
+}

@@ -1,0 +1,76 @@
+//! W3C Baggage: the header `baggage`.
+
+mod error;
+mod list;
+mod member;
+pub(crate) mod value;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+pub use error::BaggageError;
+pub use member::Member;
+use value::Baggage;
+
+use crate::{Context, Key};
+
+/// `baggage` (§3.2).
+pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
+/// What goes with a context: one per request, below the values of the application.
+static CURRENT: Key<Baggage> = Key::new("baggage");
+
+/// The baggage that came with a request; [`Baggage::EMPTY`] where none did. It is neither decoded nor, in one line, copied.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::baggage;
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("baggage", "tenant=acme".parse()?);
+/// assert_eq!(baggage::extract(&headers).get("tenant").as_deref(), Some("acme"));
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract(headers: &HeaderMap) -> Baggage {
+    let mut lines = headers.get_all(&BAGGAGE).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Baggage::EMPTY,
+        (Some(line), None) => Baggage::from_header(line),
+        (Some(first), Some(second)) => {
+            Baggage::from_lines([first, second].into_iter().chain(lines).map(HeaderValue::as_bytes).collect::<Vec<_>>())
+        }
+    }
+}
+
+/// Writes `baggage` in place of whatever was there; of the empty one nothing is left.
+pub fn inject(baggage: &Baggage, headers: &mut HeaderMap) {
+    if baggage.is_empty() {
+        headers.remove(&BAGGAGE);
+    } else {
+        headers.insert(&BAGGAGE, baggage.header().clone());
+    }
+}
+
+/// # Baggage
+impl Context {
+    /// The baggage that goes with this context; empty by default.
+    pub fn baggage(&self) -> &Baggage {
+        static NONE: Baggage = Baggage::EMPTY;
+        self.value(&CURRENT).unwrap_or(&NONE)
+    }
+
+    /// A context that goes with `baggage`, in place of what this one goes with.
+    ///
+    /// # Examples
+    /// ```
+    /// use throughline_core::Context;
+    ///
+    /// let ctx = Context::background();
+    /// let ctx = ctx.with_baggage(ctx.baggage().insert("tenant", "acme")?);
+    /// assert_eq!(ctx.baggage().get("tenant").as_deref(), Some("acme"));
+    /// # Ok::<(), throughline_core::propagation::baggage::BaggageError>(())
+    /// ```
+    pub fn with_baggage(&self, baggage: Baggage) -> Context {
+        self.with_value(&CURRENT, baggage)
+    }
+}

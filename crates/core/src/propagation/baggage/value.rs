@@ -1,0 +1,187 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use http::header::HeaderValue;
+
+use super::{BaggageError, Member, list, member};
+
+/// Names and values that go with a request to every service it reaches.
+///
+/// It is kept as the text it came in, and goes on byte for byte while nobody changes it. Members are looked for when they are
+/// read; values are decoded then, and encoded when they are set, so a value can never become a member. Cloning is one reference
+/// count at most.
+///
+/// Never longer than 8,192 bytes nor more than 64 members (§3.3.2 asks for as much): of what comes in beyond that, whole members are
+/// left out and [counted](Self::dropped_count). Every byte of it is printable ASCII or a tab.
+///
+/// Every service on the way can read it, and may be a stranger's: it is no place for secrets.
+///
+/// # Examples
+/// ```
+/// use throughline_core::Baggage;
+///
+/// let received = Baggage::from_lines([b"tenant=acme;ttl=60, note=a%20b".as_slice()]);
+/// assert_eq!(received.get("note").as_deref(), Some("a b"));
+///
+/// let sent = received.insert("tenant", "bob,role=admin")?;
+/// assert_eq!(sent.as_str(), "note=a%20b,tenant=bob%2Crole=admin");
+/// assert_eq!(sent.get("role"), None);
+/// # Ok::<(), throughline_core::propagation::baggage::BaggageError>(())
+/// ```
+#[derive(Clone)]
+pub struct Baggage {
+    /// Nothing but 0x20 to 0x7E and tabs, within the limits.
+    text: HeaderValue,
+    dropped: usize,
+}
+
+impl Baggage {
+    /// The most bytes it has, with the commas.
+    pub const MAX_BYTES: usize = 8_192;
+    /// The most members it has.
+    pub const MAX_MEMBERS: usize = 64;
+
+    /// Without members.
+    pub const EMPTY: Baggage = Baggage { text: HeaderValue::from_static(""), dropped: 0 };
+
+    /// What header lines say, combined in their order as if joined by commas (RFC 9110 §5.3). It never fails: a member that is
+    /// beyond the limits, or has a byte that is neither printable ASCII nor a tab, is left out; no other check is made.
+    ///
+    /// # Examples
+    /// ```
+    /// use throughline_core::Baggage;
+    ///
+    /// let baggage = Baggage::from_lines([b"a=1".as_slice(), b"b=2,c=\x00"]);
+    /// assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,b=2", 1));
+    /// ```
+    pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Self {
+        let (text, dropped) = list::combine(lines.into_iter());
+        Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped }
+    }
+
+    /// Shares the bytes of a header where they can go on as they are.
+    pub(super) fn from_header(line: &HeaderValue) -> Self {
+        match list::scan(line.as_bytes()) {
+            Some(members) if list::fits(line.len(), members) && list::has_member(line.as_bytes()) => {
+                Baggage { text: line.clone(), dropped: 0 }
+            }
+            _ => Baggage::from_lines([line.as_bytes()]),
+        }
+    }
+
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.text
+    }
+
+    /// As it goes on the wire.
+    pub fn as_str(&self) -> &str {
+        self.text.to_str().expect("printable ASCII and tabs")
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// How many members did not come in: beyond the limits, or with a byte that no member may have.
+    pub fn dropped_count(&self) -> usize {
+        self.dropped
+    }
+
+    /// The value of `key`, decoded; of several, the last one's. What is not UTF-8 in it is U+FFFD (§3.3.1.3). `None` also where the
+    /// member breaks the grammar.
+    ///
+    /// It may have any character, control characters too, once decoded.
+    pub fn get(&self, key: &str) -> Option<Cow<'_, str>> {
+        let mut members = self.as_str().rsplit(',').filter_map(|text| Member::parse_named(text, key));
+        members.next().map(|member| member.value())
+    }
+
+    /// The members that keep to the grammar, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Member<'_>> {
+        self.as_str().split(',').filter_map(Member::parse)
+    }
+
+    /// The same with `key` set to `value`, as the last member and the only one of that key, without properties.
+    ///
+    /// # Errors
+    /// `key` is not a token (RFC 9110 §5.6.2), or there is no room for the member.
+    pub fn insert(&self, key: &str, value: &str) -> Result<Self, BaggageError> {
+        self.insert_with(key, value, [])
+    }
+
+    /// [`insert`](Self::insert) with properties: keys with a value or without one.
+    ///
+    /// # Errors
+    /// As of `insert`, also for the keys of properties.
+    ///
+    /// # Examples
+    /// ```
+    /// use throughline_core::Baggage;
+    ///
+    /// let baggage = Baggage::EMPTY.insert_with("tenant", "acme", [("ttl", Some("60")), ("internal", None)])?;
+    /// assert_eq!(baggage.as_str(), "tenant=acme;ttl=60;internal");
+    /// # Ok::<(), throughline_core::propagation::baggage::BaggageError>(())
+    /// ```
+    pub fn insert_with<'a>(
+        &self,
+        key: &str,
+        value: &str,
+        properties: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Result<Self, BaggageError> {
+        let member = member::encode(key, value, properties)?;
+        let (mut text, others) = self.without(key, member.len() + 1);
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&member);
+        if !list::fits(text.len(), others + 1) {
+            return Err(BaggageError::FULL);
+        }
+        Ok(Baggage { text: HeaderValue::try_from(text).expect("encoded"), dropped: self.dropped })
+    }
+
+    /// The same without `key`.
+    #[must_use]
+    pub fn remove(&self, key: &str) -> Self {
+        if !self.iter().any(|member| member.key() == key) {
+            return self.clone();
+        }
+        let (text, _) = self.without(key, 0);
+        Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped: self.dropped }
+    }
+
+    /// The members that keep to the grammar and have another key, as they came, and their number.
+    fn without(&self, key: &str, room: usize) -> (String, usize) {
+        let mut text = String::with_capacity(self.text.len() + room);
+        let mut count = 0;
+        for member in self.iter().filter(|member| member.key() != key) {
+            let comma = if text.is_empty() { "" } else { "," };
+            text.extend([comma, member.as_str()]);
+            count += 1;
+        }
+        (text, count)
+    }
+}
+
+impl Default for Baggage {
+    fn default() -> Self {
+        Baggage::EMPTY
+    }
+}
+
+impl PartialEq for Baggage {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Baggage {}
+
+/// The keys, not the values, which may be private.
+impl fmt::Debug for Baggage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Baggage")?;
+        f.debug_set().entries(self.iter().map(|member| member.key())).finish()
+    }
+}

@@ -1,0 +1,185 @@
+//! W3C Baggage, by its vectors and by its properties.
+
+use http::{HeaderMap, HeaderValue};
+use proptest::prelude::*;
+use throughline_core::propagation::baggage::{extract, inject};
+use throughline_core::{Baggage, Context};
+
+fn headers(lines: &[&[u8]]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        headers.append("baggage", HeaderValue::from_bytes(line).unwrap());
+    }
+    headers
+}
+
+fn passed_on(lines: &[&[u8]]) -> Option<String> {
+    let mut sent = headers(&[b"stale=1"]);
+    inject(&extract(&headers(lines)), &mut sent);
+    assert!(sent.get_all("baggage").iter().count() <= 1);
+    sent.get("baggage").map(|line| line.to_str().unwrap().to_owned())
+}
+
+fn of(text: &str) -> Baggage {
+    Baggage::from_lines([text.as_bytes()])
+}
+
+fn read(text: &str) -> Vec<(String, String)> {
+    of(text).iter().map(|member| (member.key().to_owned(), member.value().into_owned())).collect()
+}
+
+/// W3C Baggage §3.3.1 and §3.3.1.3.
+#[test]
+fn members_are_read_and_decoded() {
+    let cases: &[(&str, &[(&str, &str)])] = &[
+        ("key1=value1,key2=value2", &[("key1", "value1"), ("key2", "value2")]),
+        (" key1 = value1 \t, key2 = value2;p ", &[("key1", "value1"), ("key2", "value2")]),
+        ("k=", &[("k", "")]),
+        ("k=a=b==", &[("k", "a=b==")]),
+        ("k=a+b", &[("k", "a+b")]),
+        ("k=%20%2C%3b%25%C3%A9", &[("k", " ,;%\u{e9}")]),
+        ("k=%ff%C3", &[("k", "\u{fffd}\u{fffd}")]),
+        ("k=100%,%41=%zz", &[("k", "100%"), ("%41", "%zz")]),
+        ("!#$%&'*+-.^_`|~=x", &[("!#$%&'*+-.^_`|~", "x")]),
+        (",, k=v ,", &[("k", "v")]),
+    ];
+    for (text, members) in cases {
+        let members: Vec<_> = members.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        assert_eq!(read(text), members, "{text}");
+    }
+}
+
+#[test]
+fn what_breaks_the_grammar_is_not_there_to_read_but_goes_on() {
+    for text in
+        ["k", "=v", "k k=v", "k=a b", "k=\"v\"", "k=a\\b", "k=v;", "k=v;=p", "k=v;p q", "k=v;p=\"q\"", "(k)=v", ";k=v"]
+    {
+        assert_eq!(read(text), [], "{text}");
+        assert_eq!(of(text).get("k"), None, "{text}");
+        assert_eq!(passed_on(&[text.as_bytes()]).as_deref(), Some(text));
+    }
+}
+
+#[test]
+fn untouched_it_goes_on_byte_for_byte() {
+    for text in ["k=v", " k = %7a ;p;q = 1\t,k=2,, ", "what is this", "%"] {
+        assert_eq!(passed_on(&[text.as_bytes()]).as_deref(), Some(text));
+    }
+    assert_eq!(passed_on(&[b"a=1 ", b"", b"b=2"]).as_deref(), Some("a=1 ,,b=2"), "lines combine in order");
+    for nothing in [&[][..], &[b"" as &[u8]], &[b" ,\t", b","]] {
+        assert_eq!(passed_on(nothing), None);
+    }
+}
+
+#[test]
+fn the_last_of_one_key_is_read_and_the_only_one_that_insert_leaves() {
+    let baggage = of("k=1, j=2 ,k=3;p");
+    assert_eq!(baggage.get("k").as_deref(), Some("3"));
+    assert_eq!(baggage.insert("k", "4").unwrap().as_str(), "j=2,k=4");
+    assert_eq!(baggage.remove("k").as_str(), "j=2");
+    assert_eq!(baggage.remove("x").as_str(), baggage.as_str(), "untouched");
+    assert_eq!(baggage.get("K"), None, "keys have a case");
+    assert!(baggage.remove("k").remove("j").is_empty());
+}
+
+#[test]
+fn properties_stay_with_their_member() {
+    let baggage = of("a=1;ttl = 60 ; x, b=2;y=%20").insert("c", "3").unwrap();
+    assert_eq!(baggage.as_str(), "a=1;ttl = 60 ; x,b=2;y=%20,c=3");
+    let member = baggage.iter().next().unwrap();
+    let properties: Vec<_> = member.properties().collect();
+    assert_eq!(properties, [("ttl", Some("60".into())), ("x", None)]);
+}
+
+#[test]
+fn a_value_never_becomes_a_member() {
+    let baggage = of("k=v;p=%2Crole%3Dadmin").insert("j", "1,role=admin;x\r\n\u{e9}\"\\%2C").unwrap();
+    assert_eq!(baggage.as_str(), "k=v;p=%2Crole%3Dadmin,j=1%2Crole=admin%3Bx%0D%0A%C3%A9%22%5C%252C");
+    assert_eq!(baggage.get("role"), None);
+    assert_eq!(baggage.get("j").as_deref(), Some("1,role=admin;x\r\n\u{e9}\"\\%2C"));
+    for key in ["", "k=v", "a,b", "a;b", "a b", "\u{e9}", "a\n", "a\"", "[a]"] {
+        assert!(Baggage::EMPTY.insert(key, "v").is_err(), "{key:?}");
+        assert!(Baggage::EMPTY.insert_with("k", "v", [(key, Some("v"))]).is_err(), "{key:?}");
+    }
+}
+
+/// §3.3.2: 64 members and 8,192 bytes go on in full.
+#[test]
+fn the_limits_hold_across_lines_and_leave_whole_members() {
+    let list = |count: usize| (0..count).map(|i| format!("k{i}=v{i}")).collect::<Vec<_>>().join(",");
+    let (full, over) = (list(64), list(67));
+    assert_eq!(passed_on(&[full.as_bytes()]), Some(full.clone()));
+    assert_eq!(passed_on(&[over.as_bytes()]), Some(full.clone()));
+    assert_eq!(extract(&headers(&[full.as_bytes(), b"x=1,y=2", b"z=3"])).dropped_count(), 3);
+    assert_eq!(
+        passed_on(&[format!("{},{full}", ",".repeat(100)).as_bytes()]),
+        Some(full.clone()),
+        "empty ones are none"
+    );
+
+    let long = |key: &str, length: usize| format!("{key}={}", "x".repeat(length - key.len() - 1));
+    let (exact, most) = (long("a", 8_192), long("a", 8_188));
+    assert_eq!(passed_on(&[exact.as_bytes()]), Some(exact));
+    let baggage = extract(&headers(&[long("b", 8_193).as_bytes(), most.as_bytes(), b"long=1", b"c=1"]));
+    assert_eq!((baggage.as_str(), baggage.dropped_count()), (format!("{most},c=1").as_str(), 2));
+}
+
+#[test]
+fn what_has_no_room_is_refused() {
+    let full = of(&(0..64).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(","));
+    assert!(full.insert("x", "1").is_err());
+    assert_eq!(full.insert("k3", "1").unwrap().iter().count(), 64);
+    assert!(Baggage::EMPTY.insert("k", &"x".repeat(8_190)).is_ok());
+    assert!(Baggage::EMPTY.insert("k", &"x".repeat(8_191)).is_err());
+    assert!(Baggage::EMPTY.insert("k", &",".repeat(2_731)).is_err(), "it counts encoded");
+    assert!(Baggage::EMPTY.insert_with("k", "v", [("p", Some("x".repeat(8_192).as_str()))]).is_err());
+}
+
+#[test]
+fn a_member_with_a_byte_that_none_may_have_stays_behind() {
+    let baggage = Baggage::from_lines([b"a=1,b=\x00".as_slice(), b"c=\xff, d=2,e\n=3"]);
+    assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,d=2", 3));
+    assert_eq!(passed_on(&[b"a=1,b=\xe9"]).as_deref(), Some("a=1"));
+}
+
+#[test]
+fn a_context_goes_with_baggage() {
+    let ctx = Context::background();
+    assert!(ctx.baggage().is_empty());
+    let below = ctx.with_baggage(of("k=v")).with_cancel();
+    assert_eq!(below.baggage().get("k").as_deref(), Some("v"));
+    assert_eq!(below.detach().baggage(), below.baggage(), "it is a value like others");
+    assert_eq!(format!("{:?}", of("card=4111;p,b=2")), r#"Baggage{"card", "b"}"#, "values may be private");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_set_and_read_back(key in "[a-z!#$%&'*+.^_`|~-]{1,9}", value in any::<String>(), property in any::<String>()) {
+        let before = of("a=1,,b=2;p=3");
+        let baggage = before.insert_with(&key, &value, [("p", Some(property.as_str()))]).unwrap();
+        prop_assert_eq!(baggage.get(&key).unwrap(), value.as_str());
+        let read = of(baggage.as_str());
+        prop_assert_eq!(&read, &baggage);
+        let member = read.iter().last().unwrap();
+        prop_assert_eq!(member.properties().collect::<Vec<_>>(), [("p", Some(property.into()))]);
+        prop_assert_eq!(read.iter().count(), if key == "a" || key == "b" { 2 } else { 3 });
+    }
+
+    #[test]
+    fn any_bytes_give_baggage_within_its_limits(
+        lines in proptest::collection::vec(proptest::collection::vec(prop_oneof![any::<u8>(), Just(b','), Just(b'='), Just(b';'), b'a'..b'd'], 0..300), 0..5)
+    ) {
+        let baggage = Baggage::from_lines(lines.iter().map(Vec::as_slice));
+        prop_assert!(baggage.as_str().bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t'));
+        prop_assert!(baggage.as_str().len() <= 8_192 && baggage.iter().count() <= 64);
+        let members = |text: &[u8]| text.split(|byte| *byte == b',').filter(|member| !member.trim_ascii().is_empty()).count();
+        let came: usize = lines.iter().map(|line| members(line)).sum();
+        prop_assert!(members(baggage.as_str().as_bytes()) + baggage.dropped_count() == came);
+        prop_assert_eq!(of(baggage.as_str()), baggage.clone(), "what is sent is read as it is");
+        let set = baggage.insert("zz", "1").unwrap_or(baggage.clone());
+        prop_assert!(set.iter().count() <= baggage.iter().count() + 1);
+        for member in baggage.iter() {
+            prop_assert!(baggage.get(member.key()).is_some());
+        }
+    }
+}
