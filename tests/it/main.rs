@@ -6,3 +6,4 @@ mod error;
 mod layering;
 mod middleware;
 mod support;
+mod telemetry;

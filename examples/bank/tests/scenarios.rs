@@ -1,6 +1,6 @@
 //! The bank's scenarios, by the spans they leave.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::time::Duration;

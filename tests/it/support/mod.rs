@@ -1,5 +1,7 @@
 //! Services on loopback ports, and what they have traced.
 
+pub mod collector;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

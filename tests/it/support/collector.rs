@@ -1,0 +1,124 @@
+//! A receiver of OTLP, over HTTP and gRPC, that decodes what it gets and answers as it is told.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use tokio::net::TcpListener;
+
+/// How a request is answered; without an instruction it is accepted.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// An HTTP status, or for gRPC a code, and `Retry-After` in seconds.
+    Refuse(u16, Option<&'static str>),
+    /// So many spans are rejected.
+    Partial(i64),
+}
+
+#[derive(Clone, Default)]
+pub struct Collector {
+    pub answers: Arc<Mutex<VecDeque<Answer>>>,
+    pub headers: Arc<Mutex<Vec<HeaderMap>>>,
+    received: Arc<Mutex<Vec<(String, Span)>>>,
+    attempts: Arc<Mutex<usize>>,
+}
+
+impl Collector {
+    pub async fn http(&self) -> SocketAddr {
+        let app = Router::new().route("/v1/traces", post(export)).with_state(self.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
+    pub async fn grpc(&self) -> SocketAddr {
+        let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap();
+        let service = TraceServiceServer::new(self.clone());
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        address
+    }
+
+    /// The spans that were accepted, each with the service that made it.
+    pub fn received(&self) -> Vec<(String, Span)> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// Requests, however they were answered.
+    pub fn attempts(&self) -> usize {
+        *self.attempts.lock().unwrap()
+    }
+
+    fn next_answer(&self) -> Option<Answer> {
+        *self.attempts.lock().unwrap() += 1;
+        self.answers.lock().unwrap().pop_front()
+    }
+
+    fn accept(&self, request: ExportTraceServiceRequest) {
+        for resource_spans in request.resource_spans {
+            let attributes = resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default();
+            let name = attributes.into_iter().find(|attribute| attribute.key == "service.name");
+            let name = name.and_then(|name| Some(format!("{:?}", name.value?.value?))).unwrap_or_default();
+            let name = name.trim_start_matches("StringValue(\"").trim_end_matches("\")").to_owned();
+            for scope_spans in resource_spans.scope_spans {
+                let spans = scope_spans.spans.into_iter().map(|span| (name.clone(), span));
+                self.received.lock().unwrap().extend(spans);
+            }
+        }
+    }
+}
+
+fn partial(rejected_spans: i64) -> ExportTraceServiceResponse {
+    let partial = ExportTracePartialSuccess { rejected_spans, error_message: "too odd".into() };
+    ExportTraceServiceResponse { partial_success: Some(partial) }
+}
+
+async fn export(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Response {
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    collector.headers.lock().unwrap().push(headers);
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    match collector.next_answer() {
+        None => {
+            collector.accept(request);
+            ExportTraceServiceResponse::default().encode_to_vec().into_response()
+        }
+        Some(Answer::Partial(rejected)) => partial(rejected).encode_to_vec().into_response(),
+        Some(Answer::Refuse(status, after)) => {
+            let mut answer = StatusCode::from_u16(status).unwrap().into_response();
+            answer.headers_mut().extend(after.map(|after| (http::header::RETRY_AFTER, after.parse().unwrap())));
+            answer
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let (metadata, _, request) = request.into_parts();
+        self.headers.lock().unwrap().push(metadata.into_headers());
+        match self.next_answer() {
+            None => {
+                self.accept(request);
+                Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+            }
+            Some(Answer::Partial(rejected)) => Ok(tonic::Response::new(partial(rejected))),
+            Some(Answer::Refuse(code, _)) => Err(tonic::Status::new(tonic::Code::from_i32(code.into()), "no")),
+        }
+    }
+}

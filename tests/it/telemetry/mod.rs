@@ -1,0 +1,4 @@
+mod otlp;
+mod pipeline;
+mod settings;
+mod tracing_layer;

@@ -1,0 +1,137 @@
+//! OTLP against a receiver that decodes it.
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use throughline::telemetry::otlp::{Config, OtlpExporter, Protocol};
+use throughline::telemetry::{self, DropReason, TelemetryGuard};
+use throughline::trace::{SpanKind, Status};
+use throughline::{Context, Span};
+
+use crate::support::PATIENCE;
+use crate::support::collector::{Answer, Collector};
+
+async fn exporting(protocol: Protocol, collector: &Collector, config: Config) -> TelemetryGuard {
+    let url = match protocol {
+        Protocol::HttpProtobuf => format!("http://{}/v1/traces", collector.http().await),
+        Protocol::Grpc => format!("http://{}", collector.grpc().await),
+    };
+    let exporter = OtlpExporter::new(protocol, &url, config).unwrap();
+    telemetry::builder("cards").exporter(exporter).on_error(|_| {}).build().unwrap()
+}
+
+fn start(telemetry: &TelemetryGuard) -> Span {
+    Context::background().with_tracer(telemetry.tracer()).span("reserve").kind(SpanKind::Client).start()
+}
+
+const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
+
+#[tokio::test]
+async fn what_is_received_is_what_was_recorded() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        let root = Context::background().with_tracer(telemetry.tracer()).span("root").start();
+        let span = root.span("reserve").kind(SpanKind::Client).attribute("amount", 7).start();
+        span.set_attribute("cards", vec!["a", "b"]);
+        span.add_event("locked", [("by", "audit")]);
+        span.add_link(root.span_context().unwrap().clone());
+        span.set_status(Status::Error("no".into()));
+        let (ours, parent) = (span.span_context().unwrap().clone(), root.span_context().unwrap().clone());
+        span.end();
+        root.end();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+
+        let received = collector.received();
+        assert_eq!(received.len(), 2);
+        let (service, span) = &received[0];
+        assert_eq!((service.as_str(), span.name.as_str(), span.kind), ("cards", "reserve", 3));
+        assert_eq!(span.trace_id, ours.trace_id().to_bytes());
+        assert_eq!(span.span_id, ours.span_id().to_bytes());
+        assert_eq!(span.parent_span_id, parent.span_id().to_bytes());
+        assert_eq!(span.flags, 0x103, "sampled, random, and known not to be remote");
+        assert!(
+            span.end_time_unix_nano >= span.start_time_unix_nano
+                && span.start_time_unix_nano > 1_600_000_000_000_000_000
+        );
+        let value = |key: &str| span.attributes.iter().find(|a| a.key == key).and_then(|a| a.value.clone()?.value);
+        assert_eq!(value("amount"), Some(Value::IntValue(7)));
+        let Some(Value::ArrayValue(cards)) = value("cards") else { panic!("an array") };
+        assert_eq!(cards.values.len(), 2);
+        assert_eq!((span.events[0].name.as_str(), span.events[0].attributes.len()), ("locked", 1));
+        assert_eq!(span.links[0].span_id, parent.span_id().to_bytes());
+        let status = span.status.as_ref().unwrap();
+        assert_eq!((status.code, status.message.as_str()), (2, "no"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_worth_another_attempt_gets_one() {
+    // 14 is gRPC's UNAVAILABLE.
+    for (protocol, refusals) in [(Protocol::HttpProtobuf, &[429, 502, 503, 504][..]), (Protocol::Grpc, &[14, 4, 1])] {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        for refusal in refusals {
+            collector.answers.lock().unwrap().push_back(Answer::Refuse(*refusal, Some("0")));
+        }
+        start(&telemetry).end();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!((collector.attempts(), collector.received().len()), (refusals.len() + 1, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_for_good_is_lost_and_counted() {
+    // 3 is gRPC's INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED without a time to come back at.
+    for (protocol, refusal) in
+        [(Protocol::HttpProtobuf, 400), (Protocol::HttpProtobuf, 500), (Protocol::Grpc, 3), (Protocol::Grpc, 8)]
+    {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        collector.answers.lock().unwrap().push_back(Answer::Refuse(refusal, None));
+        start(&telemetry).end();
+        let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
+        assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
+        assert_eq!(collector.attempts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_rejected_in_part_is_counted_and_never_sent_again() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        collector.answers.lock().unwrap().push_back(Answer::Partial(2));
+        (0..5).for_each(|_| start(&telemetry).end());
+        let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
+        assert_eq!((error.stats.exported, error.stats.dropped_because(DropReason::Rejected)), (3, 2));
+        assert_eq!(collector.attempts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() {
+    for protocol in BOTH {
+        let url = if protocol == Protocol::Grpc { "http://127.0.0.1:1" } else { "http://127.0.0.1:1/v1/traces" };
+        let config = Config { timeout: Duration::from_millis(300), ..Config::default() };
+        let exporter = OtlpExporter::new(protocol, url, config).unwrap();
+        let telemetry = telemetry::builder("cards").exporter(exporter).on_error(|_| {}).build().unwrap();
+        start(&telemetry).end();
+        let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
+        assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
+        telemetry.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn headers_go_with_every_request() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let mut config = Config::default();
+        config.headers.insert("x-tenant", "acme".parse().unwrap());
+        let telemetry = exporting(protocol, &collector, config).await;
+        start(&telemetry).end();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(collector.headers.lock().unwrap()[0]["x-tenant"], "acme");
+    }
+}

@@ -1,0 +1,195 @@
+//! From a span's end to its exporter: what is counted, what is lost, and what can't be.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use throughline::Context;
+use throughline::telemetry::{self, DropReason, ExportError, ExportFuture, Exporter, MemoryExporter, TelemetryGuard};
+use throughline::trace::Batch;
+
+use crate::support::PATIENCE;
+
+/// Takes batches as `take` says.
+struct Custom<F>(F);
+
+impl<F: Fn(&Batch) -> Take + Send + Sync + 'static> Exporter for Custom<F> {
+    fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
+        match (self.0)(batch) {
+            Take::Ok => Box::pin(async { Ok(()) }),
+            Take::Fail => Box::pin(async { Err(ExportError::failed("no")) }),
+            Take::Hang => Box::pin(pending()),
+            Take::PanicLater => Box::pin(async { panic!("an exporter that panics") }),
+            Take::PanicNow => panic!("an exporter that panics at once"),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Take {
+    Ok,
+    Fail,
+    Hang,
+    PanicLater,
+    PanicNow,
+}
+
+fn spans(telemetry: &TelemetryGuard, count: usize) {
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    (0..count).for_each(|_| ctx.span("work").start().end());
+}
+
+fn quiet(builder: telemetry::Builder) -> telemetry::Builder {
+    builder.on_error(|_| {})
+}
+
+#[tokio::test]
+async fn t11_several_live_in_one_process_each_with_its_own_spans() {
+    let services: Vec<_> = (0..11)
+        .map(|index| {
+            let memory = MemoryExporter::default();
+            let telemetry = telemetry::builder(format!("service-{index}")).exporter(memory.clone()).build().unwrap();
+            spans(&telemetry, index + 1);
+            (memory, telemetry)
+        })
+        .collect();
+    for (index, (memory, telemetry)) in services.into_iter().enumerate() {
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(memory.spans().len(), index + 1);
+        let names: Vec<_> = memory.batches().iter().map(|b| b.resource.service_name().unwrap().to_owned()).collect();
+        assert!(names.iter().all(|name| *name == format!("service-{index}")));
+    }
+}
+
+#[tokio::test]
+async fn t16_a_shutdown_loses_nothing_that_had_ended_and_counts_what_comes_after() {
+    let memory = MemoryExporter::default();
+    let telemetry = telemetry::builder("cards").exporter(memory.clone()).build().unwrap();
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    spans(&telemetry, 2_000);
+    let open = ctx.span("still open").start();
+    let stats = (*telemetry).clone();
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(memory.spans().len(), 2_000);
+    open.end();
+    ctx.span("too late").start().end();
+    let stats = stats.stats();
+    assert_eq!((stats.emitted, stats.exported, stats.queued), (2_002, 2_000, 0));
+    assert_eq!(stats.dropped_because(DropReason::AfterShutdown), 2);
+}
+
+#[test]
+fn r10_it_shuts_down_at_once_on_any_runtime() {
+    let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let one_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    for runtime in [current, one_worker] {
+        let memory = MemoryExporter::default();
+        // A schedule that nobody would wait for.
+        let builder = telemetry::builder("cards").exporter(memory.clone()).schedule_delay(Duration::from_secs(3600));
+        let telemetry = builder.build().unwrap();
+        runtime.block_on(async {
+            spans(&telemetry, 100);
+            telemetry.shutdown(PATIENCE).await.unwrap();
+        });
+        assert_eq!(memory.spans().len(), 100);
+    }
+}
+
+#[test]
+fn t16_a_guard_that_is_dropped_exports_what_it_can() {
+    let memory = MemoryExporter::default();
+    let telemetry = telemetry::builder("cards").exporter(memory.clone()).build().unwrap();
+    spans(&telemetry, 100);
+    drop(telemetry);
+    assert_eq!(memory.spans().len(), 100);
+}
+
+#[tokio::test]
+async fn r13_an_exporter_that_panics_loses_its_batch_and_nothing_else() {
+    for panic in [Take::PanicLater, Take::PanicNow] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let exporter =
+            Custom(move |_: &Batch| if count.fetch_add(1, Ordering::SeqCst) == 0 { panic } else { Take::Ok });
+        let telemetry = quiet(telemetry::builder("cards")).exporter(exporter).build().unwrap();
+        spans(&telemetry, 3);
+        let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
+        assert_eq!((error.lost, error.stats.dropped_because(DropReason::ExporterPanicked)), (3, 3));
+        spans(&telemetry, 4);
+        telemetry.force_flush(PATIENCE).await.expect("the thread lives");
+        let stats = telemetry.stats();
+        assert_eq!((stats.emitted, stats.exported, stats.dropped()), (7, 4, 3));
+        telemetry.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn r12_a_full_queue_drops_and_counts_and_nobody_waits() {
+    let exporter = Custom(|_: &Batch| Take::Hang);
+    let builder = quiet(telemetry::builder("cards")).exporter(exporter).max_queue(100, usize::MAX).max_batch(10);
+    let telemetry = builder.build().unwrap();
+    spans(&telemetry, 10_000);
+    let stats = telemetry.stats();
+    // What the thread has taken by now is on its way, one batch at most.
+    let dropped = stats.dropped_because(DropReason::QueueFull);
+    assert!((9_890..=9_900).contains(&dropped), "{stats}");
+    assert_eq!(stats.emitted, stats.queued + stats.exported + stats.dropped());
+    let error = telemetry.shutdown(Duration::from_millis(10)).await.unwrap_err();
+    assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 10_000 - dropped);
+    assert_eq!((error.stats.emitted, error.stats.dropped(), error.stats.queued), (10_000, 10_000, 0));
+}
+
+#[tokio::test]
+async fn r12_the_queue_is_bounded_in_bytes_too() {
+    let exporter = Custom(|_: &Batch| Take::Hang);
+    let builder =
+        quiet(telemetry::builder("cards")).exporter(exporter).max_queue(usize::MAX, 1 << 20).max_batch(usize::MAX);
+    let telemetry = builder.schedule_delay(Duration::from_secs(3600)).build().unwrap();
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    for _ in 0..1_000 {
+        ctx.span("large").attribute("text", "x".repeat(10_000)).start().end();
+    }
+    let queued = telemetry.stats().queued;
+    assert!((80..=105).contains(&queued), "about 100 of 10 kB: {queued}");
+    telemetry.shutdown(Duration::ZERO).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn an_exporter_that_fails_is_told_of_once_until_it_works_again() {
+    let works = Arc::new(AtomicUsize::new(0));
+    let (told, take) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&works));
+    let count = Arc::clone(&told);
+    let exporter = Custom(move |_: &Batch| if take.load(Ordering::SeqCst) == 0 { Take::Fail } else { Take::Ok });
+    let builder = telemetry::builder("cards").exporter(exporter).on_error(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let telemetry = builder.build().unwrap();
+    for (is_working, expected) in [(0, 1), (0, 1), (1, 1), (0, 2)] {
+        works.store(is_working, Ordering::SeqCst);
+        spans(&telemetry, 1);
+        assert_eq!(telemetry.force_flush(PATIENCE).await.is_ok(), is_working == 1);
+        assert_eq!(told.load(Ordering::SeqCst), expected);
+    }
+    assert_eq!(telemetry.stats().dropped_because(DropReason::ExportFailed), 3);
+}
+
+#[tokio::test]
+async fn a_flush_does_not_wait_for_a_hanging_exporter_beyond_its_limit() {
+    let telemetry = quiet(telemetry::builder("cards")).exporter(Custom(|_: &Batch| Take::Hang)).build().unwrap();
+    spans(&telemetry, 1);
+    let error = telemetry.force_flush(Duration::from_millis(10)).await.unwrap_err();
+    assert_eq!((error.lost, error.stats.queued), (0, 1), "it is not given up");
+    let error = telemetry.shutdown(Duration::from_millis(10)).await.unwrap_err();
+    assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 1);
+}
+
+#[tokio::test]
+async fn every_exporter_gets_every_span() {
+    let (first, second) = (MemoryExporter::default(), MemoryExporter::default());
+    let telemetry = telemetry::builder("cards").exporter(first.clone()).exporter(second.clone()).build().unwrap();
+    spans(&telemetry, 1_500);
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    assert_eq!((first.spans().len(), second.spans().len()), (1_500, 1_500));
+    assert!(first.batches().iter().all(|batch| batch.spans.len() <= 512));
+}

@@ -1,0 +1,90 @@
+//! The `OTEL_*` variables.
+
+use throughline::Context;
+use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
+use throughline::trace::Value;
+
+use crate::support::PATIENCE;
+use crate::support::collector::Collector;
+
+fn with(variables: &[(&str, &str)], memory: &MemoryExporter) -> TelemetryGuard {
+    let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    telemetry::builder("cards").exporter(memory.clone()).from_variables(&get).build().unwrap()
+}
+
+async fn record(variables: &[(&str, &str)]) -> MemoryExporter {
+    let memory = MemoryExporter::default();
+    let telemetry = with(variables, &memory);
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    ctx.span("work").attribute("a", 1).attribute("b", "long text").start().end();
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    memory
+}
+
+#[tokio::test]
+async fn a_disabled_sdk_records_nothing_and_propagates() {
+    let memory = MemoryExporter::default();
+    let telemetry = with(&[("OTEL_SDK_DISABLED", "TRUE")], &memory);
+    let span = Context::background().with_tracer(telemetry.tracer()).span("work").start();
+    assert!(span.span_context().is_some() && !span.is_recording());
+    span.end();
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(memory.spans().len(), 0);
+}
+
+#[tokio::test]
+async fn resource_attributes_are_decoded_and_do_not_rename_the_service() {
+    let memory = record(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=other, zone = eu%2Dwest ,odd,=x")]).await;
+    let resource = &memory.batches()[0].resource;
+    assert_eq!(resource.service_name(), Some("cards"));
+    assert_eq!(resource.attributes.get("zone"), Some(&Value::from("eu-west")));
+    assert!(resource.attributes.get("host.name").is_some() && resource.attributes.get("telemetry.sdk.name").is_some());
+}
+
+#[tokio::test]
+async fn samplers_are_chosen_by_name() {
+    let count = async |sampler: &[(&str, &str)]| record(sampler).await.spans().len();
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "always_off")]).await, 0);
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "always_on")]).await, 1);
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")]).await, 0);
+    assert_eq!(
+        count(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "1.0")]).await,
+        1
+    );
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "nonsense")]).await, 1, "what makes no sense is ignored");
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "7")]).await, 1);
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "")]).await, 1, "empty is unset");
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let memory = record(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")]).await;
+    assert_eq!((memory.spans()[0].attributes.len(), memory.spans()[0].dropped_attributes_count), (1, 1));
+    let memory = record(&[("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"), ("OTEL_SPAN_EVENT_COUNT_LIMIT", "-1")]).await;
+    assert_eq!(memory.spans()[0].attributes.get("b"), Some(&Value::from("long")));
+}
+
+#[tokio::test]
+async fn an_endpoint_makes_an_exporter_of_the_protocol_that_is_named() {
+    for (protocol, address) in [("http/protobuf", true), ("grpc", false), ("", true), ("http/json", true)] {
+        let collector = Collector::default();
+        let address = if address { collector.http().await } else { collector.grpc().await };
+        let endpoint = format!("http://{address}/");
+        record(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "5000"),
+        ])
+        .await;
+        assert_eq!(collector.received().len(), 1, "{protocol}");
+        assert_eq!(collector.headers.lock().unwrap()[0]["x-tenant"], "a b");
+    }
+}
+
+#[test]
+fn an_endpoint_that_can_not_be_is_an_error_that_says_what_to_check() {
+    let get = |name: &str| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| "localhost:4318".to_owned());
+    let error = telemetry::builder("cards").from_variables(&get).build().unwrap_err();
+    assert!(error.to_string().contains("localhost:4318") && error.to_string().contains("http://"), "{error}");
+}
