@@ -9,6 +9,7 @@ pub use context::{
     Key, Run, WithContext, try_join,
 };
 pub use propagation::baggage::value::Baggage;
+pub use propagation::carrier::{Extractor, Injector};
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;
 pub use trace::span::Span;

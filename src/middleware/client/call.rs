@@ -49,7 +49,7 @@ impl Call {
             w3c::inject(identity, headers);
         }
         if config.is_external {
-            headers.remove(w3c::TRACESTATE);
+            headers.remove(&w3c::TRACESTATE);
         }
         let takes_deadline = !config.is_external || is_grpc(headers);
         if let Some(remaining) = remaining.filter(|_| takes_deadline) {

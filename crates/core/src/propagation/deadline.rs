@@ -4,10 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
+
+use crate::{Extractor, Injector};
 
 /// `grpc-timeout`: also on plain HTTP, since it has a grammar and units below the millisecond.
-pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How much of the remaining time is kept back for the answer's way home.
 ///
@@ -67,8 +69,8 @@ impl Default for ReplyReserve {
 /// assert_eq!(deadline::extract(&headers), Some(Duration::from_millis(250)));
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
-pub fn extract(headers: &HeaderMap) -> Option<Duration> {
-    headers.get_all(GRPC_TIMEOUT).iter().filter_map(|line| parse_grpc_timeout(line.as_bytes())).min()
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Duration> {
+    carrier.get_all(&GRPC_TIMEOUT).filter_map(parse_grpc_timeout).min()
 }
 
 /// Writes what is left of `remaining` for the callee, in place of whatever was there.
@@ -88,15 +90,19 @@ pub fn extract(headers: &HeaderMap) -> Option<Duration> {
 /// assert!(deadline::inject(Duration::ZERO, &ReplyReserve::DEFAULT, &mut headers).is_err());
 /// # Ok::<(), deadline::Expired>(())
 /// ```
-pub fn inject(remaining: Duration, reserve: &ReplyReserve, headers: &mut HeaderMap) -> Result<(), Expired> {
+pub fn inject<I: Injector + ?Sized>(
+    remaining: Duration,
+    reserve: &ReplyReserve,
+    carrier: &mut I,
+) -> Result<(), Expired> {
     match GrpcTimeout::new(remaining.saturating_sub(reserve.of(remaining))) {
         Some(timeout) => {
             let value = HeaderValue::from_str(timeout.as_str()).expect("digits and a letter");
-            headers.insert(GRPC_TIMEOUT, value);
+            carrier.set(&GRPC_TIMEOUT, value);
             Ok(())
         }
         None => {
-            headers.remove(GRPC_TIMEOUT);
+            carrier.remove(&GRPC_TIMEOUT);
             Err(Expired(()))
         }
     }

@@ -1,13 +1,13 @@
 //! W3C Trace Context, Level 2: the headers `traceparent` and `tracestate`.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
-use crate::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// `traceparent` (§3.2).
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate` (§3.3).
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The length of a version 00 `traceparent`, and the least of any later one.
 const LENGTH: usize = 55;
@@ -33,12 +33,12 @@ const LENGTH: usize = 55;
 /// assert_eq!(w3c::extract(&headers), None);
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
-pub fn extract(headers: &HeaderMap) -> Option<SpanContext> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
+    let mut lines = carrier.get_all(&TRACEPARENT);
     // §3.2: a header that is sent twice says nothing.
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-    let (trace_id, span_id, flags) = parse_traceparent(line.as_bytes())?;
-    Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(headers), true))
+    let (trace_id, span_id, flags) = parse_traceparent(line)?;
+    Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(carrier), true))
 }
 
 /// Writes the identity of the span under which a request is sent, in place of whatever was there. Sampled or not: the callee's
@@ -55,12 +55,12 @@ pub fn extract(headers: &HeaderMap) -> Option<SpanContext> {
 /// w3c::inject(&span, &mut headers);
 /// assert_eq!(w3c::extract(&headers).map(|parent| parent.span_id()), Some(span.span_id()));
 /// ```
-pub fn inject(span: &SpanContext, headers: &mut HeaderMap) {
+pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
     let traceparent = HeaderValue::from_bytes(&format_traceparent(span)).expect("hexadecimal digits and dashes");
-    headers.insert(TRACEPARENT, traceparent);
+    carrier.set(&TRACEPARENT, traceparent);
     match HeaderValue::from_str(span.trace_state().as_str()) {
-        Ok(state) if !state.is_empty() => drop(headers.insert(TRACESTATE, state)),
-        _ => drop(headers.remove(TRACESTATE)),
+        Ok(state) if !state.is_empty() => carrier.set(&TRACESTATE, state),
+        _ => carrier.remove(&TRACESTATE),
     }
 }
 
@@ -109,8 +109,8 @@ pub fn format_traceparent(span: &SpanContext) -> [u8; LENGTH] {
 }
 
 /// What does not make a whole list is none at all (§3.3.1.1).
-fn extract_tracestate(headers: &HeaderMap) -> TraceState {
-    let mut lines = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes);
+fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
+    let mut lines = carrier.get_all(&TRACESTATE);
     let state = match (lines.next(), lines.next()) {
         (None, _) => return TraceState::EMPTY,
         (Some(line), None) => TraceState::from_lines([line]),

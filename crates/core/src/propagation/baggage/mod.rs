@@ -5,13 +5,13 @@ mod list;
 mod member;
 pub(crate) mod value;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderName;
 
 pub use error::BaggageError;
 pub use member::Member;
 use value::Baggage;
 
-use crate::{Context, Key};
+use crate::{Context, Extractor, Injector, Key};
 
 /// `baggage` (§3.2).
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
@@ -31,23 +31,26 @@ static CURRENT: Key<Baggage> = Key::new("baggage");
 /// assert_eq!(baggage::extract(&headers).get("tenant").as_deref(), Some("acme"));
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
-pub fn extract(headers: &HeaderMap) -> Baggage {
-    let mut lines = headers.get_all(&BAGGAGE).iter();
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
+    let mut lines = carrier.get_all(&BAGGAGE);
     match (lines.next(), lines.next()) {
         (None, _) => Baggage::EMPTY,
-        (Some(line), None) => Baggage::from_header(line),
+        (Some(line), None) => match carrier.header_value(&BAGGAGE) {
+            Some(line) => Baggage::from_header(line),
+            None => Baggage::from_lines([line]),
+        },
         (Some(first), Some(second)) => {
-            Baggage::from_lines([first, second].into_iter().chain(lines).map(HeaderValue::as_bytes).collect::<Vec<_>>())
+            Baggage::from_lines([first, second].into_iter().chain(lines).collect::<Vec<_>>())
         }
     }
 }
 
 /// Writes `baggage` in place of whatever was there; of the empty one nothing is left.
-pub fn inject(baggage: &Baggage, headers: &mut HeaderMap) {
+pub fn inject<I: Injector + ?Sized>(baggage: &Baggage, carrier: &mut I) {
     if baggage.is_empty() {
-        headers.remove(&BAGGAGE);
+        carrier.remove(&BAGGAGE);
     } else {
-        headers.insert(&BAGGAGE, baggage.header().clone());
+        carrier.set(&BAGGAGE, baggage.header().clone());
     }
 }
 

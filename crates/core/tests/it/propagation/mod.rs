@@ -1,3 +1,4 @@
 mod baggage;
+mod carriers;
 mod deadline;
 mod w3c;
