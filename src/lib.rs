@@ -1,4 +1,18 @@
-//! Throughline: one `Context` for every request, and the spans it leaves.
+//! One [`Context`] for every request (deadline, Done signal, errors, typed values), across async calls, HTTP and messages, and the spans
+//! it leaves.
+//!
+//! | | |
+//! |---|---|
+//! | [`Context`] | what a request carries; [`Group`] for work in parallel, [`Key`] for values |
+//! | [`ContextLayer`] | gives every request of a server its context, and ends it: [`middleware::server`] says when |
+//! | [`ClientLayer`] | sends the context with every call: [`middleware::client`] |
+//! | [`Error`], [`Code`] | one taxonomy of errors, in the process and on the wire |
+//! | [`telemetry`] | where spans go: [`telemetry::init`] is the one line in `main` |
+//! | [`trace`], [`propagation`] | what spans are made of, and the bytes of headers |
+//!
+//! The README's sample is built and run with the tests.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
 pub mod middleware;
@@ -11,3 +25,7 @@ pub use throughline_core::{
     Baggage, CancelHandle, Cause, Context, ContextError, Extractor, FutureExt, Group, Injector, Key, Span, SpanContext,
     SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
 };
+
+#[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
