@@ -10,6 +10,7 @@ pub use context::{
 };
 pub use propagation::baggage::value::Baggage;
 pub use propagation::carrier::{Extractor, Injector};
+pub use propagation::propagator::Propagator;
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;
 pub use trace::span::Span;

@@ -2,10 +2,15 @@
 //!
 //! Bytes from a peer never panic, never allocate without bound and never fail a request: what is malformed is absent.
 
+pub mod b3;
 pub mod baggage;
 pub(crate) mod carrier;
 pub mod deadline;
 mod environment;
+pub mod jaeger;
+pub(crate) mod propagator;
 pub mod w3c;
+pub mod xray;
 
 pub use environment::Environment;
+pub use propagator::Format;

@@ -1,4 +1,5 @@
 mod baggage;
 mod carriers;
 mod deadline;
+mod formats;
 mod w3c;

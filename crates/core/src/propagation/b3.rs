@@ -1,0 +1,191 @@
+//! B3 (Zipkin): the header `b3`, or several of `X-B3-*` (openzipkin/b3-propagation).
+//!
+//! Digits are lower-case. A trace id of 16 digits is a longer one with zeros on the left. A parent's id is checked and not kept, and
+//! never written: the callee makes spans of its own.
+
+use http::header::{HeaderName, HeaderValue};
+
+use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+/// `b3`: all in one.
+pub static B3: HeaderName = HeaderName::from_static("b3");
+/// `X-B3-TraceId`: 16 or 32 digits.
+pub static TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+/// `X-B3-SpanId`: 16 digits.
+pub static SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+/// `X-B3-ParentSpanId`: never written.
+pub static PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+/// `X-B3-Sampled`: `1` or `0`; `true` and `false` are read too.
+pub static SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+/// `X-B3-Flags`: `1` is debug.
+pub static FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// What the caller says of recording the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampling {
+    /// Nothing: the callee decides.
+    Deferred,
+    /// Not to be recorded.
+    Denied,
+    /// To be recorded.
+    Accepted,
+    /// To be recorded, and by every service below.
+    Debug,
+}
+
+impl Sampling {
+    fn flags(self) -> TraceFlags {
+        TraceFlags::NONE.with_sampled(matches!(self, Sampling::Accepted | Sampling::Debug))
+    }
+
+    fn of(span: &SpanContext, debug: bool) -> Self {
+        match (debug, span.is_sampled()) {
+            (true, _) => Sampling::Debug,
+            (false, true) => Sampling::Accepted,
+            (false, false) => Sampling::Denied,
+        }
+    }
+}
+
+/// What came in: the caller's span, a decision, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// The caller's span, remote, and sampled if the decision is to record; `None` of a decision alone (`b3: 0`).
+    pub span: Option<SpanContext>,
+    /// The decision.
+    pub sampling: Sampling,
+}
+
+/// What `b3` says, or if it says nothing valid, what the `X-B3-*` say.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::b3::{self, Sampling};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90".parse()?);
+/// let span = b3::extract(&headers).and_then(|received| received.span).expect("it is valid");
+/// assert!(span.is_sampled());
+///
+/// headers.insert("b3", "0".parse()?);
+/// let received = b3::extract(&headers).expect("it is valid");
+/// assert_eq!((received.span, received.sampling), (None, Sampling::Denied));
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
+    once(carrier, &B3).and_then(parse_single).or_else(|| extract_multi(carrier))
+}
+
+/// Writes the header `b3` in place of what was there.
+pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
+    let state = match Sampling::of(span, debug) {
+        Sampling::Debug => 'd',
+        Sampling::Accepted => '1',
+        Sampling::Denied | Sampling::Deferred => '0',
+    };
+    let value = format!("{}-{}-{state}", span.trace_id(), span.span_id());
+    carrier.set(&B3, HeaderValue::try_from(value).expect("hexadecimal digits and dashes"));
+}
+
+/// Writes the headers `X-B3-*` in place of what was there.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::b3;
+/// use throughline_core::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+///
+/// let span = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, false);
+/// let mut headers = HeaderMap::new();
+/// b3::inject_multi(&span, false, &mut headers);
+/// assert_eq!((&headers["x-b3-sampled"], headers.len()), (&"1".parse()?, 3));
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn inject_multi<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
+    let hex = |digits: &[u8]| HeaderValue::from_bytes(digits).expect("hexadecimal digits");
+    carrier.set(&TRACE_ID, hex(&span.trace_id().to_hex()));
+    carrier.set(&SPAN_ID, hex(&span.span_id().to_hex()));
+    carrier.remove(&PARENT_SPAN_ID);
+    match Sampling::of(span, debug) {
+        // Debug implies the decision, which is then not sent beside it.
+        Sampling::Debug => {
+            carrier.set(&FLAGS, HeaderValue::from_static("1"));
+            carrier.remove(&SAMPLED);
+        }
+        sampling => {
+            let state = if sampling == Sampling::Accepted { "1" } else { "0" };
+            carrier.set(&SAMPLED, HeaderValue::from_static(state));
+            carrier.remove(&FLAGS);
+        }
+    }
+}
+
+/// `{trace id}-{span id}[-{state}[-{parent's span id}]]`, or the state alone.
+fn parse_single(line: &[u8]) -> Option<Received> {
+    let mut fields = line.split(|byte| *byte == b'-');
+    let first = fields.next()?;
+    let Some(second) = fields.next() else {
+        return Some(Received { span: None, sampling: state(first)? });
+    };
+    let sampling = fields.next().map_or(Some(Sampling::Deferred), state)?;
+    let is_parent = fields.next().is_none_or(|parent| SpanId::from_hex(parent).is_some());
+    if !is_parent || fields.next().is_some() {
+        return None;
+    }
+    Some(Received { span: Some(span(first, second, sampling)?), sampling })
+}
+
+fn state(field: &[u8]) -> Option<Sampling> {
+    match field {
+        b"0" => Some(Sampling::Denied),
+        b"1" => Some(Sampling::Accepted),
+        b"d" => Some(Sampling::Debug),
+        _ => None,
+    }
+}
+
+fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
+    let sampling = match (once(carrier, &FLAGS), once(carrier, &SAMPLED)) {
+        (Some(b"1"), _) => Sampling::Debug,
+        (_, Some(b"1" | b"true")) => Sampling::Accepted,
+        (_, Some(b"0" | b"false")) => Sampling::Denied,
+        _ => Sampling::Deferred,
+    };
+    let has_ids = carrier.get_all(&TRACE_ID).next().is_some() || carrier.get_all(&SPAN_ID).next().is_some();
+    if has_ids {
+        let span = span(once(carrier, &TRACE_ID)?, once(carrier, &SPAN_ID)?, sampling)?;
+        Some(Received { span: Some(span), sampling })
+    } else {
+        (sampling != Sampling::Deferred).then_some(Received { span: None, sampling })
+    }
+}
+
+fn span(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Option<SpanContext> {
+    // Shorter ids than these two are an error, other than Jaeger's.
+    let trace_id = if let 16 | 32 = trace_id.len() { padded_trace_id(trace_id)? } else { return None };
+    Some(SpanContext::new(trace_id, SpanId::from_hex(span_id)?, sampling.flags(), TraceState::EMPTY, true))
+}
+
+/// The value of a header that came once, without blanks around it.
+pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &'static HeaderName) -> Option<&'a [u8]> {
+    let mut lines = carrier.get_all(name);
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Some(line.trim_ascii()),
+        _ => None,
+    }
+}
+
+/// A trace id of 1 to 32 digits, with zeros on the left.
+pub(super) fn padded_trace_id(digits: &[u8]) -> Option<TraceId> {
+    TraceId::from_hex(&pad::<32>(digits)?)
+}
+
+/// `digits`, 1 to `N`, with zeros on the left.
+pub(super) fn pad<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut padded = [b'0'; N];
+    let start = N.checked_sub(digits.len()).filter(|start| *start < N)?;
+    padded[start..].copy_from_slice(digits);
+    Some(padded)
+}

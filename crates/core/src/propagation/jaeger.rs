@@ -1,0 +1,80 @@
+//! Jaeger's own header, `uber-trace-id` (Jaeger, "Client Libraries: Propagation Format").
+//!
+//! Its baggage (`uberctx-*`) is neither read nor written.
+
+use std::borrow::Cow;
+
+use http::header::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
+
+use super::b3::{once, pad, padded_trace_id};
+use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
+
+/// `uber-trace-id`.
+pub static UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
+
+/// More cannot be said, even with all of it percent-encoded.
+const MAX_BYTES: usize = 3 * (32 + 16 + 16 + 2 + 3);
+
+/// The flags of the header.
+const SAMPLED: u8 = 1;
+const DEBUG: u8 = 2;
+
+/// What came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// The caller's span, remote.
+    pub span: SpanContext,
+    /// Every service below is to record the trace, too.
+    pub debug: bool,
+}
+
+/// `{trace id}:{span id}:{parent's span id}:{flags}`; the colons may come as `%3A`. Ids have as many lower-case digits as they need.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::jaeger;
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("uber-trace-id", "abc:17:0:1".parse()?);
+/// let span = jaeger::extract(&headers).expect("it is valid").span;
+/// assert_eq!(span.trace_id().to_string(), "00000000000000000000000000000abc");
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
+    parse(once(carrier, &UBER_TRACE_ID)?)
+}
+
+/// Writes the header in place of what was there, with `0` for the parent, which receivers ignore.
+pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
+    let flags = match (debug, span.is_sampled()) {
+        (true, _) => SAMPLED | DEBUG,
+        (false, true) => SAMPLED,
+        (false, false) => 0,
+    };
+    let value = format!("{}:{}:0:{flags}", span.trace_id(), span.span_id());
+    carrier.set(&UBER_TRACE_ID, HeaderValue::try_from(value).expect("hexadecimal digits and colons"));
+}
+
+fn parse(line: &[u8]) -> Option<Received> {
+    if line.len() > MAX_BYTES {
+        return None;
+    }
+    let line: Cow<'_, [u8]> = percent_decode(line).into();
+    let mut fields = line.split(|byte| *byte == b':');
+    let (trace_id, span_id) = (padded_trace_id(fields.next()?)?, SpanId::from_hex(&pad::<16>(fields.next()?)?)?);
+    let is_hex = |digits: [u8; 16]| digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    // The parent's id is no longer in use, and 0 where there is none.
+    let is_parent = is_hex(pad(fields.next()?)?);
+    let flags = pad::<2>(fields.next()?)?;
+    let flags = std::str::from_utf8(&flags).ok().filter(|digits| !digits.starts_with('+'))?;
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    if !is_parent || fields.next().is_some() {
+        return None;
+    }
+    let debug = flags & DEBUG != 0;
+    let trace_flags = TraceFlags::NONE.with_sampled(debug || flags & SAMPLED != 0);
+    Some(Received { span: SpanContext::new(trace_id, span_id, trace_flags, TraceState::EMPTY, true), debug })
+}
