@@ -1,0 +1,134 @@
+//! The table of causes: every row, one line each.
+
+use std::time::Duration;
+
+use throughline_core::{CancelHandle, Context};
+use tokio::time::advance;
+
+use super::{Named, SECOND, verdict};
+
+/// What is done to a parent and its child, in order.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Parent,
+    ParentWith(&'static str),
+    Child,
+    ChildWith(&'static str),
+}
+use Step::{Child, ChildWith, Parent, ParentWith};
+
+fn act(step: Step, parent: &CancelHandle, child: &CancelHandle) {
+    match step {
+        Parent => parent.cancel(),
+        ParentWith(cause) => parent.cancel_with(Named(cause)),
+        Child => child.cancel(),
+        ChildWith(cause) => child.cancel_with(Named(cause)),
+    }
+}
+
+#[test]
+fn c12_table_of_causes_for_parent_and_child() {
+    let rows: &[(&str, &[Step], &str, &str)] = &[
+        ("nothing happens", &[], "-/-", "-/-"),
+        ("cancel", &[Parent], "C/C", "C/C"),
+        ("cancel_with(P)", &[ParentWith("P")], "C/P", "C/P"),
+        ("parent(P) then child(K)", &[ParentWith("P"), ChildWith("K")], "C/P", "C/P"),
+        ("child(K) then parent(P)", &[ChildWith("K"), ParentWith("P")], "C/P", "C/K"),
+        ("parent(P) then plain child", &[ParentWith("P"), Child], "C/P", "C/P"),
+        ("plain child then parent(P)", &[Child, ParentWith("P")], "C/P", "C/C"),
+        ("plain parent then child(K)", &[Parent, ChildWith("K")], "C/C", "C/C"),
+        ("child(K) then plain parent", &[ChildWith("K"), Parent], "C/C", "C/K"),
+        ("parent(P) twice", &[ParentWith("P"), ParentWith("Q")], "C/P", "C/P"),
+        ("child(K) alone", &[ChildWith("K")], "-/-", "C/K"),
+    ];
+    // Observed after every step, and only at the end.
+    for looks_between in [false, true] {
+        // A value and a far deadline in between change nothing.
+        for far in [None, Some(3600 * SECOND)] {
+            for (row, steps, of_parent, of_child) in rows {
+                let parent = Context::background().with_cancel();
+                let between = far.map_or(parent.context().clone(), |far| parent.with_timeout(far));
+                let child = between.with_cancel();
+                for step in *steps {
+                    act(*step, &parent, &child);
+                    if looks_between {
+                        let _ = (verdict(&child), verdict(&parent));
+                    }
+                }
+                let case = format!("{row}, looks between: {looks_between}, deadline between: {far:?}");
+                assert_eq!(verdict(&child), *of_child, "child of: {case}");
+                assert_eq!(verdict(&parent), *of_parent, "parent of: {case}");
+                assert_eq!(verdict(&child.clone()), *of_child, "child's second answer: {case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn c12_table_of_causes_background() {
+    assert_eq!(verdict(&Context::background()), "-/-");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c12_table_of_causes_for_timeouts() {
+    type Make = fn(&Context) -> Context;
+    let expired: Make = |parent| parent.with_timeout(Duration::ZERO);
+    let expired_cause: Make = |parent| parent.with_timeout_cause(Duration::ZERO, Named("slow"));
+    let live: Make = |parent| parent.with_timeout(SECOND);
+    let live_cause: Make = |parent| parent.with_timeout_cause(SECOND, Named("slow"));
+    // The timeout stands below a handle, which is cancelled with `cancel`, if at all, and time passes before or after.
+    let rows: &[(&str, Make, u64, Option<Option<&'static str>>, u64, &str)] = &[
+        ("timeout 0 then cancel", expired, 0, Some(None), 0, "D/D"),
+        ("timeout cancelled before firing", live, 0, Some(None), 0, "C/C"),
+        ("timeout cancelled before firing, seen after", live, 0, Some(None), 2, "C/C"),
+        ("timeout fires", live, 2, None, 0, "D/D"),
+        ("timeout fires, then cancel", live, 2, Some(None), 0, "D/D"),
+        ("timeout fires, then parent cancel_with(P)", live, 2, Some(Some("P")), 0, "D/D"),
+        ("timeout_cause(0, slow)", expired_cause, 0, None, 0, "D/slow"),
+        ("timeout_cause fires", live_cause, 2, None, 0, "D/slow"),
+        ("timeout_cause cancelled before firing", live_cause, 0, Some(None), 0, "C/C"),
+        ("timeout_cause cancelled before firing, seen after", live_cause, 0, Some(None), 2, "C/C"),
+        ("expired timeout_cause then parent cancel", expired_cause, 0, Some(None), 0, "D/slow"),
+        ("fired timeout_cause then parent cancel", live_cause, 2, Some(None), 0, "D/slow"),
+        ("live timeout_cause then parent cancel_with(P)", live_cause, 0, Some(Some("P")), 0, "C/P"),
+        ("live timeout_cause then parent cancel_with(P), seen after", live_cause, 0, Some(Some("P")), 2, "C/P"),
+        ("nothing happens", live, 0, None, 0, "-/-"),
+    ];
+    for looks_between in [false, true] {
+        for (row, make, before, cancel, after, expected) in rows {
+            let handle = Context::background().with_cancel();
+            let ctx = make(&handle);
+            let below = ctx.with_cancel();
+            advance(Duration::from_secs(*before)).await;
+            if looks_between {
+                let _ = verdict(&ctx);
+            }
+            match cancel {
+                Some(Some(cause)) => handle.cancel_with(Named(cause)),
+                Some(None) => handle.cancel(),
+                None => {}
+            }
+            advance(Duration::from_secs(*after)).await;
+            // From below first: it latches on its way.
+            let case = format!("{row}, looks between: {looks_between}");
+            assert_eq!(verdict(&below), *expected, "below: {case}");
+            assert_eq!(verdict(&ctx), *expected, "{case}");
+            assert_eq!(verdict(&ctx.with_cancel()), *expected, "derived afterwards: {case}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c06_table_of_causes_without_cancel() {
+    let fresh = Context::background().with_cancel();
+    let cancelled = Context::background().with_cancel();
+    cancelled.cancel_with(Named("P"));
+    let expired = Context::background().with_timeout_cause(Duration::ZERO, Named("slow"));
+    assert_eq!((verdict(&cancelled), verdict(&expired)), ("C/P".into(), "D/slow".into()));
+    for (row, parent) in [("fresh", fresh.context()), ("cancelled", cancelled.context()), ("expired", &expired)] {
+        for (name, freed) in [("without_cancel", parent.without_cancel()), ("detach", parent.detach())] {
+            assert_eq!(verdict(&freed), "-/-", "{name} of a {row} parent");
+            assert_eq!(freed.deadline(), None, "{name} of a {row} parent");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The rules of the Context, one test or more for each, named after its number.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use throughline_core::{Cause, Context, ContextError};
+
+mod causes;
+mod construct;
+mod done_first;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An error with a name, to be told apart as a cause.
+#[derive(Clone, Debug, PartialEq)]
+struct Named(&'static str);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Named {}
+
+/// Error and cause in short: `C/P`, `D/slow`, `-/-`.
+fn verdict(ctx: &Context) -> String {
+    let err = match ctx.err() {
+        None => "-",
+        Some(ContextError::Canceled) => "C",
+        Some(ContextError::DeadlineExceeded) => "D",
+    };
+    format!("{err}/{}", named(ctx.cause()))
+}
+
+fn named(cause: Option<Cause>) -> String {
+    match cause {
+        None => "-".into(),
+        Some(Cause::Canceled) => "C".into(),
+        Some(Cause::DeadlineExceeded) => "D".into(),
+        Some(Cause::Error(error)) => error.to_string(),
+        Some(other) => other.name().into(),
+    }
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wakes {
+    fn new() -> (Arc<Wakes>, Waker) {
+        let wakes = Arc::new(Wakes::default());
+        (wakes.clone(), wakes.into())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Panics when it is woken, after counting.
+struct PanickingWaker(Arc<Wakes>);
+
+impl Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.clone().wake();
+        panic!("a waker that panics");
+    }
+}
+
+fn poll_with<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut TaskContext::from_waker(waker))
+}
+
+/// One poll by nobody.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_with(future, Waker::noop())
+}
+
+/// Whether a fresh `done()` is ready on its first poll.
+fn is_ready(ctx: &Context) -> bool {
+    poll_once(pin!(ctx.done())).is_ready()
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread, without any runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match poll_with(future.as_mut(), &waker) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
