@@ -8,6 +8,8 @@ use super::value;
 impl Ref {
     /// A node that is done when `a` or `b` is, with the values of `a`, then of `b`.
     pub(in crate::context) fn merge(a: &Ref, b: &Ref) -> Ref {
+        // Latched, the first parent's answer is taken over at birth.
+        a.node().outcome();
         let mut node = Node::below(Some(a), Kind::Merge);
         let theirs = b.node();
         if let Some(deadline) = theirs.deadline.filter(|deadline| node.deadline.is_none_or(|ours| *deadline < ours)) {
@@ -47,9 +49,14 @@ impl CancelNode {
 
     /// Latches the first parent's answer if it has one, else the second's.
     pub(super) fn latch_second(&self) {
-        let Some(second) = self.second.as_ref().filter(|_| self.node.outcome().is_none()) else { return };
-        if let Some(outcome) = second.parent.node().outcome() {
-            self.node.latch(self.node.below_done(outcome));
+        let Some(second) = self.second.as_ref().filter(|_| self.node.final_state().is_null()) else { return };
+        let theirs = second.parent.node();
+        if self.node.parent.as_ref().is_some_and(|first| first.node().outcome().is_some()) {
+            self.node.outcome();
+        } else if let Some(outcome) = theirs.outcome() {
+            // Its own deadline is in it already; the first parent's may have come before.
+            let is_theirs = self.node.timed_by == theirs.timed_by;
+            self.node.latch(if is_theirs { outcome } else { self.node.below_done(outcome) });
         }
     }
 }

@@ -205,19 +205,19 @@ unsafe fn free(pointer: NonNull<Node>) -> Freed {
 }
 
 impl Node {
-    /// A live node below `parent`, with all that it takes over from it.
+    /// A node below `parent`, with all that it takes over from it: also its final answer, as `up` may skip the node that has it.
     #[inline]
     pub(super) fn below(parent: Option<&Ref>, kind: Kind) -> Node {
-        let (up, deadline, timed_by, values) = match parent {
-            None => (None, None, None, Values::NONE),
+        let (up, deadline, timed_by, values, state) = match parent {
+            None => (None, None, None, Values::NONE, ptr::null_mut()),
             Some(parent) => {
                 let node = parent.node();
-                (node.anchor().map(NonNull::from), node.deadline, node.timed_by, node.values)
+                (node.anchor().map(NonNull::from), node.deadline, node.timed_by, node.values, node.final_state())
             }
         };
         Node {
             refs: AtomicUsize::new(1),
-            state: AtomicPtr::new(ptr::null_mut()),
+            state: AtomicPtr::new(state),
             up,
             deadline,
             timed_by,
@@ -303,6 +303,7 @@ impl Ref {
     pub(in crate::context) fn without_cancel(parent: &Ref) -> Ref {
         let mut node = Node::below(Some(parent), Kind::WithoutCancel);
         (node.up, node.deadline, node.timed_by) = (None, None, None);
+        node.state = AtomicPtr::new(ptr::null_mut());
         Ref::new(node)
     }
 

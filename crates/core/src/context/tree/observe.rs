@@ -22,6 +22,11 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
+    fn encode(self) -> *mut Node {
+        let tag = if self.error.is_timeout() { DEADLINE } else { CANCELED };
+        ptr::from_ref(self.origin).cast_mut().map_addr(|address| address | tag)
+    }
+
     fn cause(self) -> Cause {
         let given = self.origin.cause.load(Ordering::Acquire);
         // SAFETY: it was set before the flag that led here, and is freed with the node.
@@ -131,12 +136,17 @@ impl Node {
 
     /// Writes down an outcome, unless there is one; returns what stands.
     pub(super) fn latch<'a>(&'a self, outcome: Outcome<'a>) -> Outcome<'a> {
-        let tag = if outcome.error.is_timeout() { DEADLINE } else { CANCELED };
-        let state = ptr::from_ref(outcome.origin).cast_mut().map_addr(|address| address | tag);
-        match self.state.compare_exchange(ptr::null_mut(), state, Ordering::AcqRel, Ordering::Acquire) {
+        match self.state.compare_exchange(ptr::null_mut(), outcome.encode(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => outcome,
             Err(first) => self.decode(first),
         }
+    }
+
+    /// What a child of this node is born with: its latched answer; null while nobody has found it done.
+    #[inline]
+    pub(super) fn final_state(&self) -> *mut Node {
+        let state = self.state.load(Ordering::Acquire);
+        if state.is_null() { state } else { self.decode(state).encode() }
     }
 
     /// Flags the node as cancelled itself, unless it has an outcome.

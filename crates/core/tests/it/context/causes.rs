@@ -72,12 +72,14 @@ fn c12_table_of_causes_background() {
 #[tokio::test(start_paused = true)]
 async fn c12_table_of_causes_for_timeouts() {
     type Make = fn(&Context) -> Context;
+    // What, how, seconds until the cancellation, its cause if any, seconds until the look, verdict.
+    type Row = (&'static str, Make, u64, Option<Option<&'static str>>, u64, &'static str);
     let expired: Make = |parent| parent.with_timeout(Duration::ZERO);
     let expired_cause: Make = |parent| parent.with_timeout_cause(Duration::ZERO, Named("slow"));
     let live: Make = |parent| parent.with_timeout(SECOND);
     let live_cause: Make = |parent| parent.with_timeout_cause(SECOND, Named("slow"));
     // The timeout stands below a handle, which is cancelled with `cancel`, if at all, and time passes before or after.
-    let rows: &[(&str, Make, u64, Option<Option<&'static str>>, u64, &str)] = &[
+    let rows: &[Row] = &[
         ("timeout 0 then cancel", expired, 0, Some(None), 0, "D/D"),
         ("timeout cancelled before firing", live, 0, Some(None), 0, "C/C"),
         ("timeout cancelled before firing, seen after", live, 0, Some(None), 2, "C/C"),

@@ -124,7 +124,11 @@ fn c07_merge_ends_with_either_parent() {
         let below = merged.with_cancel();
         let early = below.clone();
         assert_eq!(verdict(&merged), "-/-");
-        if cancels_a { a.cancel_with(Named("X")) } else { b.cancel_with(Named("X")) }
+        if cancels_a {
+            a.cancel_with(Named("X"))
+        } else {
+            b.cancel_with(Named("X"))
+        }
         assert_eq!([verdict(&early), verdict(&merged)], ["C/X", "C/X"], "a: {cancels_a}");
         assert_eq!([a.is_done(), b.is_done()], [cancels_a, !cancels_a], "a merge ends no parent");
         a.cancel_with(Named("late"));
@@ -164,6 +168,23 @@ async fn c07_merge_keeps_the_first_of_a_deadline_and_a_cancellation() {
     advance(2 * SECOND).await;
     late.cancel_with(Named("X"));
     assert_eq!(merges.map(|merged| verdict(&merged)), ["D/slow", "D/slow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c07_merge_of_two_that_are_done_is_the_first() {
+    let cancelled = Context::background().with_cancel();
+    cancelled.cancel_with(Named("X"));
+    let expired = Context::background().with_timeout_cause(Duration::ZERO, Named("slow"));
+    let below_done = cancelled.with_timeout_cause(Duration::ZERO, Named("unused"));
+    for (a, b, expected) in [
+        (cancelled.context(), &expired, "C/X"),
+        (&expired, cancelled.context(), "D/slow"),
+        (cancelled.context(), &below_done, "C/X"),
+        (&below_done, &expired, "C/X"),
+        (&expired, &below_done, "D/slow"),
+    ] {
+        assert_eq!(verdict(&Context::merge(a, b)), expected, "{a:?} and {b:?}");
+    }
 }
 
 #[test]

@@ -12,9 +12,14 @@ use std::time::Duration;
 
 use throughline_core::{Cause, Context, ContextError};
 
+mod cancel;
 mod causes;
 mod construct;
+mod depth;
 mod done_first;
+mod random;
+mod values;
+mod wait;
 
 const SECOND: Duration = Duration::from_secs(1);
 
