@@ -5,7 +5,8 @@
 
 use http::header::{HeaderName, HeaderValue};
 
-use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use super::field::{once, padded_trace_id};
+use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 
 /// `b3`: all in one.
 pub static B3: HeaderName = HeaderName::from_static("b3");
@@ -166,26 +167,4 @@ fn span(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Option<SpanConte
     // Shorter ids than these two are an error, other than Jaeger's.
     let trace_id = if let 16 | 32 = trace_id.len() { padded_trace_id(trace_id)? } else { return None };
     Some(SpanContext::new(trace_id, SpanId::from_hex(span_id)?, sampling.flags(), TraceState::EMPTY, true))
-}
-
-/// The value of a header that came once, without blanks around it.
-pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &'static HeaderName) -> Option<&'a [u8]> {
-    let mut lines = carrier.get_all(name);
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => Some(line.trim_ascii()),
-        _ => None,
-    }
-}
-
-/// A trace id of 1 to 32 digits, with zeros on the left.
-pub(super) fn padded_trace_id(digits: &[u8]) -> Option<TraceId> {
-    TraceId::from_hex(&pad::<32>(digits)?)
-}
-
-/// `digits`, 1 to `N`, with zeros on the left.
-pub(super) fn pad<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut padded = [b'0'; N];
-    let start = N.checked_sub(digits.len()).filter(|start| *start < N)?;
-    padded[start..].copy_from_slice(digits);
-    Some(padded)
 }

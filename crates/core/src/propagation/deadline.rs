@@ -1,9 +1,14 @@
 //! Deadlines on the wire: a remaining time, never an instant, in the header `grpc-timeout` (gRPC over HTTP/2, "Requests").
 
+mod header;
+
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+pub use header::{
+    CONNECT_TIMEOUT_MS, REQUEST_TIMEOUT, TimeoutHeader, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, extract_least, inject_connect,
+};
 use http::header::{HeaderName, HeaderValue};
 
 use crate::{Extractor, Injector};
@@ -103,7 +108,7 @@ pub fn inject<I: Injector + ?Sized>(
         }
         None => {
             carrier.remove(&GRPC_TIMEOUT);
-            Err(Expired(()))
+            Err(Expired::NOW)
         }
     }
 }
@@ -194,6 +199,10 @@ impl fmt::Debug for GrpcTimeout {
 /// There is no time left to send: a request would be dead on arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired(());
+
+impl Expired {
+    pub(super) const NOW: Self = Expired(());
+}
 
 impl fmt::Display for Expired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::header::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
-use super::b3::{once, pad, padded_trace_id};
+use super::field::{once, pad, padded_trace_id};
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 
 /// `uber-trace-id`.

@@ -2,7 +2,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::b3::once;
+use super::field::once;
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// `X-Amzn-Trace-Id`.

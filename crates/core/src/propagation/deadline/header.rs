@@ -1,0 +1,122 @@
+//! The other headers that tell how much time is left.
+
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::{Expired, GRPC_TIMEOUT, ReplyReserve, parse_grpc_timeout};
+use crate::{Extractor, Injector};
+
+/// `connect-timeout-ms` (Connect protocol, "Unary-Request").
+pub static CONNECT_TIMEOUT_MS: HeaderName = HeaderName::from_static("connect-timeout-ms");
+/// `x-envoy-expected-rq-timeout-ms` (Envoy, "Router").
+pub static X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// `request-timeout`.
+pub static REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
+
+/// The most that `connect-timeout-ms` has room for.
+const MAX_CONNECT_MS: u128 = 9_999_999_999;
+
+/// A header that tells how much time the callee has. A service reads `grpc-timeout`, and of the others those it opts into.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use throughline_core::propagation::deadline::TimeoutHeader;
+///
+/// assert_eq!(TimeoutHeader::ConnectTimeoutMs.parse(b"250"), Some(Duration::from_millis(250)));
+/// assert_eq!(TimeoutHeader::XEnvoyExpectedRqTimeoutMs.parse(b"0"), None);
+/// assert_eq!(TimeoutHeader::RequestTimeout.parse(b"2"), Some(Duration::from_secs(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimeoutHeader {
+    /// `grpc-timeout`, as [`parse_grpc_timeout`] reads it.
+    GrpcTimeout,
+    /// `connect-timeout-ms`: 1 to 10 digits, milliseconds.
+    ConnectTimeoutMs,
+    /// `x-envoy-expected-rq-timeout-ms`: 1 to 10 digits, milliseconds. `0` is no timeout.
+    XEnvoyExpectedRqTimeoutMs,
+    /// `request-timeout`: 1 to 10 digits, seconds.
+    RequestTimeout,
+}
+
+impl TimeoutHeader {
+    /// The header's name.
+    pub fn name(self) -> &'static HeaderName {
+        match self {
+            TimeoutHeader::GrpcTimeout => &GRPC_TIMEOUT,
+            TimeoutHeader::ConnectTimeoutMs => &CONNECT_TIMEOUT_MS,
+            TimeoutHeader::XEnvoyExpectedRqTimeoutMs => &X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+            TimeoutHeader::RequestTimeout => &REQUEST_TIMEOUT,
+        }
+    }
+
+    /// The time that a value grants; `None` if it breaks the header's grammar or sets no limit. Zero: the deadline has passed.
+    pub fn parse(self, line: &[u8]) -> Option<Duration> {
+        match self {
+            TimeoutHeader::GrpcTimeout => parse_grpc_timeout(line),
+            TimeoutHeader::ConnectTimeoutMs => digits(line).map(Duration::from_millis),
+            TimeoutHeader::XEnvoyExpectedRqTimeoutMs => digits(line).filter(|ms| *ms > 0).map(Duration::from_millis),
+            TimeoutHeader::RequestTimeout => digits(line).map(Duration::from_secs),
+        }
+    }
+}
+
+/// The least of the times that `headers` grant; `None` if none of them does.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use http::HeaderMap;
+/// use throughline_core::propagation::deadline::{self, TimeoutHeader};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("grpc-timeout", "2S".parse()?);
+/// headers.insert("connect-timeout-ms", "500".parse()?);
+/// let trusted = [TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs];
+/// assert_eq!(deadline::extract_least(&trusted, &headers), Some(Duration::from_millis(500)));
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract_least<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrier: &E) -> Option<Duration> {
+    headers.iter().flat_map(|header| carrier.get_all(header.name()).filter_map(|line| header.parse(line))).min()
+}
+
+/// Writes what is left of `remaining` as `connect-timeout-ms`, rounded down, in place of whatever was there.
+///
+/// # Errors
+/// Less than a millisecond is left: the request is not worth sending. The header is then removed.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use http::HeaderMap;
+/// use throughline_core::propagation::deadline::{self, ReplyReserve};
+///
+/// let mut headers = HeaderMap::new();
+/// deadline::inject_connect(Duration::from_millis(100), &ReplyReserve::DEFAULT, &mut headers)?;
+/// assert_eq!(headers["connect-timeout-ms"], "95");
+/// # Ok::<(), deadline::Expired>(())
+/// ```
+pub fn inject_connect<I: Injector + ?Sized>(
+    remaining: Duration,
+    reserve: &ReplyReserve,
+    carrier: &mut I,
+) -> Result<(), Expired> {
+    match remaining.saturating_sub(reserve.of(remaining)).as_millis().min(MAX_CONNECT_MS) as u64 {
+        0 => {
+            carrier.remove(&CONNECT_TIMEOUT_MS);
+            Err(Expired::NOW)
+        }
+        ms => {
+            carrier.set(&CONNECT_TIMEOUT_MS, HeaderValue::from(ms));
+            Ok(())
+        }
+    }
+}
+
+/// 1 to 10 digits, and nothing else.
+fn digits(line: &[u8]) -> Option<u64> {
+    let is_valid = (1..=10).contains(&line.len()) && line.iter().all(u8::is_ascii_digit);
+    is_valid.then(|| line.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0')))
+}

@@ -1,0 +1,27 @@
+//! What several formats are read with.
+
+use http::header::HeaderName;
+
+use crate::{Extractor, TraceId};
+
+/// The value of a header that came once, without blanks around it.
+pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &'static HeaderName) -> Option<&'a [u8]> {
+    let mut lines = carrier.get_all(name);
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Some(line.trim_ascii()),
+        _ => None,
+    }
+}
+
+/// A trace id of 1 to 32 digits, with zeros on the left.
+pub(super) fn padded_trace_id(digits: &[u8]) -> Option<TraceId> {
+    TraceId::from_hex(&pad::<32>(digits)?)
+}
+
+/// `digits`, 1 to `N`, with zeros on the left.
+pub(super) fn pad<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut padded = [b'0'; N];
+    let start = N.checked_sub(digits.len()).filter(|start| *start < N)?;
+    padded[start..].copy_from_slice(digits);
+    Some(padded)
+}

@@ -1,0 +1,109 @@
+//! Times in the headers of messages.
+//!
+//! A message waits in a queue, and a remaining time does not grow less there. So a message has instants: when it was sent and when it
+//! expires, as `creation-time` and `absolute-expiry-time` of AMQP 1.0 (§3.2.4): milliseconds since 1970, in decimal digits.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::deadline::Expired;
+use super::field::once;
+use crate::{Extractor, Injector};
+
+/// `creation-time`.
+pub static CREATION_TIME: HeaderName = HeaderName::from_static("creation-time");
+/// `absolute-expiry-time`.
+pub static ABSOLUTE_EXPIRY_TIME: HeaderName = HeaderName::from_static("absolute-expiry-time");
+
+/// When a message was sent and when it expires, by its sender's clock.
+///
+/// # Examples
+/// ```
+/// use std::collections::HashMap;
+/// use std::time::{Duration, SystemTime};
+/// use throughline_core::propagation::message;
+///
+/// let sent = SystemTime::now();
+/// let mut headers: HashMap<String, String> = HashMap::new();
+/// message::inject(sent, Some(Duration::from_secs(60)), &mut headers)?;
+///
+/// let received = sent + Duration::from_secs(20);
+/// let left = message::extract(&headers).remaining(received).expect("it expires");
+/// assert_eq!(left.as_secs_f64().round(), 40.0);
+/// # Ok::<(), throughline_core::propagation::deadline::Expired>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageTimes {
+    /// When it was sent; `None`: it does not say.
+    pub sent_at: Option<SystemTime>,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl MessageTimes {
+    /// The time left at `now`; `None`: it does not expire. Zero: it has expired.
+    ///
+    /// Where the receiver's clock is behind the sender's, it is no more than the sender had to give; where it is ahead, it is too little
+    /// by the difference.
+    pub fn remaining(&self, now: SystemTime) -> Option<Duration> {
+        let until = |from| self.expires_at.map(|at: SystemTime| at.duration_since(from).unwrap_or_default());
+        match self.sent_at {
+            Some(sent_at) => until(now).min(until(sent_at)),
+            None => until(now),
+        }
+    }
+
+    /// How long it was on its way at `now`; zero where the receiver's clock is behind, or it does not say.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        self.sent_at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
+    }
+}
+
+/// What a message says of its times. What is not 1 to 16 digits, or comes twice, is absent.
+pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> MessageTimes {
+    MessageTimes {
+        sent_at: extract_time(carrier, &CREATION_TIME),
+        expires_at: extract_time(carrier, &ABSOLUTE_EXPIRY_TIME),
+    }
+}
+
+/// Writes `now`, and when `remaining` will have passed, in place of whatever was there; both rounded down to milliseconds.
+///
+/// # Errors
+/// Less than a millisecond remains: the message is not worth sending. Both headers are then removed.
+pub fn inject<I: Injector + ?Sized>(
+    now: SystemTime,
+    remaining: Option<Duration>,
+    carrier: &mut I,
+) -> Result<(), Expired> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let expiry = remaining.map(|remaining| millis(now.saturating_add(remaining)));
+    if expiry.is_some_and(|at| at <= millis(now)) {
+        carrier.remove(&CREATION_TIME);
+        carrier.remove(&ABSOLUTE_EXPIRY_TIME);
+        return Err(Expired::NOW);
+    }
+    carrier.set(&CREATION_TIME, HeaderValue::from(millis(now)));
+    match expiry {
+        Some(at) => carrier.set(&ABSOLUTE_EXPIRY_TIME, HeaderValue::from(at)),
+        None => carrier.remove(&ABSOLUTE_EXPIRY_TIME),
+    }
+    Ok(())
+}
+
+/// What fits 16 digits: 300,000 years.
+const MAX_MILLIS: u64 = 9_999_999_999_999_999;
+
+fn millis(since_1970: Duration) -> u64 {
+    since_1970.as_millis().min(u128::from(MAX_MILLIS)) as u64
+}
+
+fn extract_time<E: Extractor + ?Sized>(carrier: &E, name: &'static HeaderName) -> Option<SystemTime> {
+    let digits = once(carrier, name)?;
+    if !(1..=16).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let ms = digits.iter().fold(0, |ms: u64, digit| ms * 10 + u64::from(digit - b'0'));
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}
