@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// What a row is held against.
+#[derive(Clone, Copy)]
 pub enum Target {
     /// At most this many times the named peer's time.
     Ratio(&'static str, f64),
@@ -19,6 +20,7 @@ pub enum Target {
 }
 
 /// One comparison: criterion ids are `group/function`.
+#[derive(Clone, Copy)]
 pub struct Row {
     /// The row of the table of targets, and the case within it: `P4, 10k children`.
     pub name: &'static str,

@@ -1,0 +1,249 @@
+//! P4, P7: cancelling, and waking who waits.
+
+use std::future::{Future, poll_fn};
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion};
+use throughline_benches::{Row, Target};
+use throughline_core::{CancelHandle, Context};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "P4 cancel, 100k children never waited for",
+        ours: "P4/never waited for, 100000",
+        peers: &[("tokio-util", "P4/tokio-util, 100000")],
+        target: Target::Ratio("tokio-util", 0.001),
+        per: 1.0,
+    },
+    waited("P4 cancel 1 child waited for, per child", "P4/waited for, 1", &[("tokio-util", "P4/tokio-util, 1")], 1.0),
+    waited("P4 cancel 100, per child", "P4/waited for, 100", &[("tokio-util", "P4/tokio-util, 100")], 100.0),
+    waited("P4 cancel 10k, per child", "P4/waited for, 10000", &[("tokio-util", "P4/tokio-util, 10000")], 10_000.0),
+    waited("P4 cancel 100k, per child", "P4/waited for, 100000", &[("tokio-util", "P4/tokio-util, 100000")], 100_000.0),
+    Row {
+        name: "P7 wake 10k tasks on one context, per task",
+        ours: "P7/one context",
+        peers: &[("Notify", "P7/Notify"), ("tokio-util", "P7/tokio-util, one token")],
+        target: Target::Ratio("Notify", 1.1),
+        per: TASKS as f64,
+    },
+    Row {
+        name: "P7 wake 10k tasks with a child each, per task",
+        ours: "P7/a child each",
+        peers: &[("Notify", "P7/Notify"), ("tokio-util", "P7/tokio-util, a child each")],
+        target: Target::Ratio("Notify", 1.4),
+        per: TASKS as f64,
+    },
+];
+
+const TASKS: usize = 10_000;
+
+const fn waited(
+    name: &'static str,
+    ours: &'static str,
+    peers: &'static [(&'static str, &'static str)],
+    per: f64,
+) -> Row {
+    Row { name, ours, peers, target: Target::Ratio("tokio-util", 0.35), per }
+}
+
+pub fn measure(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("P4");
+    for children in [1_usize, 100, 10_000, 100_000] {
+        group.sample_size(if children > 1_000 { 10 } else { 30 });
+        group.bench_function(format!("waited for, {children}"), |b| {
+            b.iter_batched(
+                || Waiting::new(children),
+                |mut waiting| {
+                    waiting.root.cancel();
+                    waiting.spent = true;
+                    waiting
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        group.bench_function(format!("tokio-util, {children}"), |b| {
+            b.iter_batched(
+                || {
+                    let root = CancellationToken::new();
+                    let tokens: Vec<_> = (0..children).map(|_| root.child_token()).collect();
+                    (root, tokens)
+                },
+                |(root, tokens)| {
+                    root.cancel();
+                    (root, tokens)
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.bench_function("never waited for, 100000", |b| {
+        b.iter_batched(
+            || {
+                let root = Context::background().with_cancel();
+                let children: Vec<CancelHandle> = (0..100_000).map(|_| root.with_cancel()).collect();
+                (root, children)
+            },
+            |(root, children)| {
+                root.cancel();
+                (root, children)
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("P7");
+    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    group.bench_function("one context", |b| {
+        b.iter_custom(|n| {
+            wake(n, |counter| {
+                let root = Context::background().with_cancel();
+                let tasks = counter.spawn(|| {
+                    let ctx = root.context().clone();
+                    async move { ctx.done().await }
+                });
+                (tasks, Box::new(move || root.cancel()))
+            })
+        });
+    });
+    group.bench_function("a child each", |b| {
+        b.iter_custom(|n| {
+            wake(n, |counter| {
+                let root = Context::background().with_cancel();
+                let tasks = counter.spawn(|| {
+                    let ctx = root.with_cancel();
+                    async move { ctx.done().await }
+                });
+                (tasks, Box::new(move || root.cancel()))
+            })
+        });
+    });
+    group.bench_function("Notify", |b| {
+        b.iter_custom(|n| {
+            wake(n, |counter| {
+                let notify = Arc::new(Notify::new());
+                let tasks = counter.spawn(|| {
+                    let notify = notify.clone();
+                    async move { notify.notified().await }
+                });
+                (tasks, Box::new(move || notify.notify_waiters()))
+            })
+        });
+    });
+    group.bench_function("tokio-util, one token", |b| {
+        b.iter_custom(|n| {
+            wake(n, |counter| {
+                let root = CancellationToken::new();
+                let tasks = counter.spawn(|| {
+                    let token = root.clone();
+                    async move { token.cancelled().await }
+                });
+                (tasks, Box::new(move || root.cancel()))
+            })
+        });
+    });
+    group.bench_function("tokio-util, a child each", |b| {
+        b.iter_custom(|n| {
+            wake(n, |counter| {
+                let root = CancellationToken::new();
+                let tasks = counter.spawn(|| {
+                    let token = root.child_token();
+                    async move { token.cancelled().await }
+                });
+                (tasks, Box::new(move || root.cancel()))
+            })
+        });
+    });
+    group.finish();
+}
+
+/// Children of one root, each with a `done()` that has been polled once.
+struct Waiting {
+    spent: bool,
+    futures: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>>,
+    root: CancelHandle,
+}
+
+impl Waiting {
+    fn new(children: usize) -> Self {
+        let root = Context::background().with_cancel();
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let futures = (0..children)
+            .map(|_| {
+                let child = root.with_cancel();
+                let mut future: std::pin::Pin<Box<dyn Future<Output = ()>>> =
+                    Box::pin(async move { child.done().await });
+                assert!(future.as_mut().poll(&mut cx).is_pending());
+                future
+            })
+            .collect();
+        Self { spent: false, futures, root }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        assert!(self.spent && !black_box(&self.futures).is_empty());
+    }
+}
+
+/// Counts the tasks that wait and those that have been woken.
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    fn spawn<F>(&self, mut task: impl FnMut() -> F) -> Vec<tokio::task::JoinHandle<()>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        (0..TASKS)
+            .map(|_| {
+                let (future, counter) = (task(), self.0.clone());
+                tokio::spawn(async move {
+                    let mut future = pin!(future);
+                    let mut first = true;
+                    poll_fn(|cx| {
+                        let poll = future.as_mut().poll(cx);
+                        if first && poll.is_pending() {
+                            counter.fetch_add(1, Ordering::AcqRel);
+                        }
+                        first = false;
+                        if poll.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+                    })
+                    .await;
+                })
+            })
+            .collect()
+    }
+}
+
+type Signal = Box<dyn FnOnce()>;
+
+/// The time from the signal until all tasks have ended, on one current-thread runtime.
+fn wake(n: u64, set_up: impl Fn(&Counter) -> (Vec<tokio::task::JoinHandle<()>>, Signal)) -> Duration {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+    let mut total = Duration::ZERO;
+    for _ in 0..n {
+        runtime.block_on(async {
+            let counter = Counter::default();
+            let (tasks, signal) = set_up(&counter);
+            while counter.0.load(Ordering::Acquire) < TASKS {
+                tokio::task::yield_now().await;
+            }
+            let begun = Instant::now();
+            signal();
+            for task in tasks {
+                task.await.expect("the task does not panic");
+            }
+            total += begun.elapsed();
+        });
+    }
+    total
+}
