@@ -10,7 +10,7 @@ use opentelemetry::context::FutureExt as _;
 use throughline_benches::{Row, Target};
 use throughline_core::Context;
 
-pub const ROWS: &[Row] = &[Row {
+pub(crate) const ROWS: &[Row] = &[Row {
     name: "P13 ambient scope, per poll",
     ours: "P13/context",
     peers: &[("task_local", "P13/task_local"), ("OpenTelemetry", "P13/opentelemetry")],
@@ -31,7 +31,7 @@ impl Future for Never {
     }
 }
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("P13");
     let mut cx = TaskContext::from_waker(Waker::noop());
     let root = Context::background().with_cancel();

@@ -14,7 +14,7 @@ use throughline_core::{CancelHandle, Context};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P4 cancel, 100k children never waited for",
         ours: "P4/never waited for, 100000",
@@ -53,7 +53,7 @@ const fn waited(
     Row { name, ours, peers, target: Target::Ratio("tokio-util", 0.35), per }
 }
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("P4");
     for children in [1_usize, 100, 10_000, 100_000] {
         group.sample_size(if children > 1_000 { 10 } else { 30 });

@@ -10,7 +10,7 @@ use throughline_benches::{Row, Target};
 use throughline_core::Context;
 use tokio_util::sync::CancellationToken;
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P1 child create + drop",
         ours: "P1/with_cancel",
@@ -48,7 +48,7 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let root = Context::background().with_cancel();
     let token = CancellationToken::new();
 

@@ -11,7 +11,7 @@ use throughline_benches::{Row, Target};
 use throughline_core::Context;
 use tokio_util::sync::CancellationToken;
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P2 is it done? depth 2",
         ours: "P2/depth 2",
@@ -78,7 +78,7 @@ fn at_depth(depth: usize) -> Vec<throughline_core::CancelHandle> {
     chain
 }
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let two = at_depth(2);
     let sixteen = at_depth(16);
     let token = CancellationToken::new();

@@ -11,7 +11,7 @@ use throughline_benches::{Row, Target};
 use throughline_core::Context;
 use tokio::runtime::{Builder, Runtime};
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     row(
         "P8 ready at once, run on an existing context",
         "P8/run",
@@ -88,7 +88,7 @@ async fn many<F: Future>(mut operation: impl FnMut() -> F) {
     }
 }
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let current = Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
     let root = Context::background().with_cancel();
     let ctx = root.with_timeout(LONG);

@@ -6,7 +6,7 @@ use criterion::Criterion;
 use throughline_benches::{Row, Target};
 use throughline_core::{Context, Key};
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     row("P11 with_value onto 1", "P11/context, 1", &[("OpenTelemetry", "P11/opentelemetry, 1")], 0.6),
     row("P11 with_value onto 4", "P11/context, 4", &[("OpenTelemetry", "P11/opentelemetry, 4")], 0.25),
     row("P11 with_value onto 16", "P11/context, 16", &[("OpenTelemetry", "P11/opentelemetry, 16")], 0.15),
@@ -71,7 +71,7 @@ fn ours(depth: usize) -> Context {
     KEYS[..depth].iter().fold(Context::background(), |ctx, key| ctx.with_value(key, 7))
 }
 
-pub fn measure(criterion: &mut Criterion) {
+pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("P11");
     for depth in [1, 4, 16] {
         let ctx = ours(depth);
