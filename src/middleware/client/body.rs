@@ -20,12 +20,27 @@ pin_project! {
         #[pin]
         done: DoneOwned,
         call: Call,
+        // What the body has said last: dropping it can't ask.
+        is_end_stream: bool,
+    }
+
+    impl<R> PinnedDrop for CallBody<R> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // Nobody polls a body that has nothing (more) to give.
+            if *this.is_end_stream {
+                this.call.finish();
+            }
+        }
     }
 }
 
 impl<R> CallBody<R> {
-    pub(super) fn new(body: R, call: Call) -> Self {
-        CallBody { body, done: call.context().done_owned(), call }
+    pub(super) fn new(body: R, call: Call) -> Self
+    where
+        R: Body,
+    {
+        CallBody { is_end_stream: body.is_end_stream(), body, done: call.context().done_owned(), call }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -48,13 +63,15 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<R::Data>, Error>>> {
         let mut this = self.project();
-        match this.body.as_mut().poll_frame(cx) {
+        let polled = this.body.as_mut().poll_frame(cx);
+        *this.is_end_stream = this.body.is_end_stream();
+        match polled {
             Poll::Ready(None) => {
                 this.call.finish();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if frame.is_trailers() || this.body.is_end_stream() {
+                if frame.is_trailers() || *this.is_end_stream {
                     this.call.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))

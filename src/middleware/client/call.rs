@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode, Uri};
-use throughline_core::propagation::{deadline, w3c};
+use throughline_core::propagation::{Format, baggage, deadline, w3c};
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{Context, Span};
+use throughline_core::{Cause, Context, Propagator, Span};
 
 use super::layer::Config;
 use crate::error::{Code, Error};
@@ -41,17 +41,19 @@ impl Call {
             span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
         }
         let span = span.start();
-        let call = Call { ctx: span.context().clone(), span: Some(span), is_external: config.is_external };
+        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external: config.is_external };
         if call.ctx.is_done() {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
-        if let Some(identity) = call.ctx.span_context() {
-            w3c::inject(identity, headers);
-        }
         if config.is_external {
-            headers.remove(&w3c::TRACESTATE);
+            inject_for_strangers(&config.propagator, &call.ctx, headers);
+        } else {
+            config.propagator.inject(&call.ctx, headers);
         }
         let takes_deadline = !config.is_external || is_grpc(headers);
+        if !takes_deadline {
+            headers.remove(&deadline::GRPC_TIMEOUT);
+        }
         if let Some(remaining) = remaining.filter(|_| takes_deadline) {
             deadline::inject(remaining, &config.reserve, headers)
                 .map_err(|e| call.not_sent(Error::wrap(Code::DeadlineExceeded, e)))?;
@@ -63,12 +65,13 @@ impl Call {
         &self.ctx
     }
 
-    fn not_sent(&self, error: Error) -> Error {
+    fn not_sent(&mut self, error: Error) -> Error {
         if let Some(span) = &self.span {
             span.set_attribute(semconv::SHED, "not sent");
             self.note_cause(span);
             note_error(span, &error);
         }
+        self.finish();
         error
     }
 
@@ -92,12 +95,13 @@ impl Call {
         }
     }
 
-    /// There is no answer.
-    pub(super) fn failed(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    /// There is no answer, or half of one.
+    pub(super) fn failed(&mut self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         let error = Error::wrap(Code::Unavailable, error);
         if let Some(span) = &self.span {
             note_error(span, &error);
         }
+        self.finish();
         error
     }
 
@@ -132,8 +136,34 @@ impl Call {
         }
     }
 
+    /// Its caller has no more use for it, and so it is no error.
+    pub(super) fn abandon(&mut self) {
+        let Some(span) = self.span.take() else { return };
+        if !self.ctx.is_done() && !std::thread::panicking() {
+            span.set_attribute(semconv::CANCEL_CAUSE, Cause::Abandoned.name());
+            span.add_event("cancelled", [(semconv::CANCEL_CAUSE, Cause::Abandoned.name())]);
+        }
+    }
+
     pub(super) fn is_live(&self) -> bool {
         self.span.is_some()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// The `traceparent` alone, whatever else was there.
+fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
+    for name in propagator.fields().chain([&w3c::TRACEPARENT, &w3c::TRACESTATE, &baggage::BAGGAGE]) {
+        headers.remove(name);
+    }
+    if propagator.formats().any(|format| format == Format::TraceContext) {
+        Propagator::new([Format::TraceContext]).inject(ctx, headers);
+        headers.remove(&w3c::TRACESTATE);
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use throughline_core::Propagator;
 use throughline_core::propagation::deadline::ReplyReserve;
 use throughline_core::trace::Tracer;
 use tower_layer::Layer;
@@ -45,28 +46,37 @@ pub struct ClientLayer {
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) is_external: bool,
+    pub(super) propagator: Propagator,
     pub(super) tracer: Option<Tracer>,
     pub(super) reserve: ReplyReserve,
 }
 
 impl ClientLayer {
-    /// For services of ours: they get the trace and the time left, and what their errors tell is believed.
+    /// For services of ours: they get the trace, its baggage and the time left, and what their errors tell is believed.
     pub fn internal() -> Self {
         Self::new(false)
     }
 
     /// For strangers: they get `traceparent` alone (a gRPC service its timeout too), and of their errors the status counts.
+    /// What a request that is passed on has of the other headers is taken out.
     pub fn external() -> Self {
         Self::new(true)
     }
 
     fn new(is_external: bool) -> Self {
-        ClientLayer { config: Arc::new(Config { is_external, tracer: None, reserve: ReplyReserve::DEFAULT }) }
+        let (propagator, reserve) = (Propagator::default(), ReplyReserve::DEFAULT);
+        ClientLayer { config: Arc::new(Config { is_external, propagator, tracer: None, reserve }) }
     }
 
     /// Where the spans go; default: where the context's go.
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         Arc::make_mut(&mut self.config).tracer = Some(tracer);
+        self
+    }
+
+    /// The formats in which calls tell of their trace; default: W3C's, and baggage. Of them a stranger gets `traceparent`, or nothing.
+    pub fn propagator(mut self, propagator: Propagator) -> Self {
+        Arc::make_mut(&mut self.config).propagator = propagator;
         self
     }
 

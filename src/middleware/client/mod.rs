@@ -4,16 +4,21 @@
 //! - **Before the send.** A call under a context that is done, or has no time left, is not sent. The context is the one among the request's
 //!   extensions, else the ambient one ([`Context::current`]); [`send_with`](SendWith::send_with) takes it as an argument.
 //! - **At the send.** A CLIENT span begins, below the context's span. Its identity goes out as `traceparent`, and the time left, less the
-//!   reply reserve, as `grpc-timeout`; each in place of what the request had.
+//!   reply reserve, as `grpc-timeout`; each in place of what the request had. So does the context's baggage.
 //! - **While it is under way.** When the context is done the call is dropped, which resets its stream (HTTP/2) or closes its connection
 //!   (HTTP/1): that is how the other side learns. An answer that is ready at the very deadline wins.
-//! - **The end.** The span ends with the last frame of the answer's body, or when the body is dropped. The body ends with an error when the
+//! - **The end.** The span ends with the last frame of the answer's body, or when the body is dropped; a call whose future or body is dropped half-way says
+//!   `Abandoned` as its cause. The body ends with an error when the
 //!   context is done before.
 //!
 //! A call that its own caller has cancelled is no error on the span; it says why (`throughline.cancel.cause`).
 //!
+//! # Redirects
+//! A client that follows redirects by itself sends the first request's headers again: a timeout that is stale, and the baggage, also to
+//! another host. Give reqwest a `redirect::Policy::none()` where that matters: an answer with 3xx then comes back as it is.
+//!
 //! # How it differs
-//! A client's own timeout drops the call, and the other side works on: it was not told how long it has.
+//! `tower-http`'s trace layer names no parent and sends no headers, and its span does not know of the deadline. A client's own timeout drops the call, and the other side works on: it was not told how long it has.
 //!
 //! [`Context::current`]: crate::Context::current
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
-use reqwest::{Body, Client, Request, RequestBuilder, Response, ResponseBuilderExt};
+use reqwest::{Body, Request, RequestBuilder, Response, ResponseBuilderExt, Url};
 use throughline_core::Context;
 use tower_service::Service;
 
@@ -43,9 +43,8 @@ impl SendWith for RequestBuilder {
         let (client, request) = self.build_split();
         let mut request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
         let call = begin(layer, ctx, &mut request)?;
-        let url = request.url().clone();
-        let response = CallFuture::sent(call, execute(client, request)).await?;
-        Ok(wrap(error_for_status(response).await?, url))
+        let response = CallFuture::sent(call, answer(client.execute(request))).await?;
+        Ok(wrap(error_for_status(response).await?))
     }
 }
 
@@ -65,14 +64,8 @@ where
     /// With the ambient context: reqwest's requests have no extensions. Every answer is passed on, also a 4xx or 5xx.
     fn call(&mut self, mut request: Request) -> Self::Future {
         let call = begin(&self.layer, &Context::current(), &mut request);
-        let url = request.url().clone();
-        let sent = call.map(|call| {
-            let answer = self.inner.call(request);
-            CallFuture::sent(call, async {
-                answer.await.map(http::Response::<Body>::from).map_err(reqwest::Error::without_url)
-            })
-        });
-        Box::pin(async move { Ok(wrap(sent?.await?, url)) })
+        let sent = call.map(|call| CallFuture::sent(call, answer(self.inner.call(request))));
+        Box::pin(async move { Ok(wrap(sent?.await?)) })
     }
 }
 
@@ -82,15 +75,27 @@ fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request) -> Result<Ca
     Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut())
 }
 
-async fn execute(client: Client, request: Request) -> Result<http::Response<Body>, reqwest::Error> {
-    client.execute(request).await.map(http::Response::from).map_err(reqwest::Error::without_url)
+/// The URL that has answered: after redirects another one than was asked.
+#[derive(Clone)]
+struct Answered(Url);
+
+async fn answer(
+    sent: impl Future<Output = Result<Response, reqwest::Error>>,
+) -> Result<http::Response<Body>, reqwest::Error> {
+    let response = sent.await.map_err(reqwest::Error::without_url)?;
+    let url = Answered(response.url().clone());
+    let mut response = http::Response::from(response);
+    response.extensions_mut().insert(url);
+    Ok(response)
 }
 
 /// The response as reqwest has it; reading its body goes on under the context.
-fn wrap(response: http::Response<CallBody<Body>>, url: reqwest::Url) -> Response {
-    let (parts, body) = response.into_parts();
+fn wrap(response: http::Response<CallBody<Body>>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Answered(url) = parts.extensions.remove().expect("every answer has been given its URL");
     let rebuilt = http::Response::builder().status(parts.status).version(parts.version).url(url).body(Body::wrap(body));
     let mut response = rebuilt.expect("status, version and URL are those of a response");
     *response.headers_mut() = parts.headers;
+    response.extensions_mut().extend(parts.extensions);
     Response::from(response)
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
 use tower_service::Service;
@@ -30,6 +31,7 @@ impl<S, B, R> Service<Request<B>> for ClientService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    R: Body,
 {
     type Response = Response<CallBody<R>>;
     type Error = Error;
@@ -77,6 +79,7 @@ impl<F, R, E> Future for CallFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
     E: Into<Box<dyn StdError + Send + Sync>>,
+    R: Body,
 {
     type Output = Result<Response<CallBody<R>>, Error>;
 
@@ -94,7 +97,7 @@ where
                 }
             },
         };
-        let call = call.expect("a future is not polled after it was ready");
+        let mut call = call.expect("a future is not polled after it was ready");
         Poll::Ready(match answer {
             Some(Ok(response)) => {
                 call.answered(response.status());

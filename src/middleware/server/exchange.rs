@@ -1,12 +1,12 @@
 //! One request from its birth to its end: its context, and its span.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use throughline_core::propagation::{deadline, w3c};
+use throughline_core::propagation::deadline;
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Span, SpanContext};
+use tokio::time::Instant;
 
 use super::layer::Config;
 use crate::error::{Code, Error};
@@ -17,8 +17,9 @@ pub(super) struct Exchange {
     live: Option<Live>,
     config: Arc<Config>,
     method: Method,
-    /// What the caller keeps back for the answer's way.
-    reserve: Duration,
+    /// From here on the caller may have given up: its own deadline, less what it keeps back for the answer's way. Never that of our
+    /// maximum, which the caller doesn't know.
+    late_from: Option<Instant>,
     is_interrupted: bool,
 }
 
@@ -35,14 +36,18 @@ impl Exchange {
             (Some(timeout), Some(max)) => Some(timeout.min(max)),
             (timeout, max) => timeout.or(max),
         };
-        let reserve = sent.map_or(Duration::ZERO, |sent| config.reserve.of(sent));
+        let late_from = sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
         let handle = match timeout {
             Some(timeout) => config.base.with_timeout(timeout).with_cancel(),
             None => config.base.with_cancel(),
         };
-        let span = start_span(config, request, handle.context());
+        let span = if config.is_edge {
+            start_span(config, request, handle.context())
+        } else {
+            start_span(config, request, &config.propagator.extract(handle.context(), request.headers()))
+        };
         let (config, method) = (Arc::clone(config), request.method().clone());
-        Exchange { live: Some(Live { span, handle }), config, method, reserve, is_interrupted: false }
+        Exchange { live: Some(Live { span, handle }), config, method, late_from, is_interrupted: false }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -148,7 +153,7 @@ impl Exchange {
         let Some(live) = self.live.as_ref().filter(|_| !self.is_interrupted) else { return };
         self.is_interrupted = true;
         // What came first stands: a deadline that has passed, or a shutdown.
-        live.handle.cancel_with(self.cause_of_drop(live));
+        live.handle.cancel_with(self.cause_of_drop());
         let Some(cause) = live.handle.cause() else { return };
         live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
         let is_late =
@@ -159,13 +164,19 @@ impl Exchange {
         }
     }
 
+    /// A panic passes. The span is dropped by it, and so says what it is.
+    pub(super) fn panicked(&mut self) {
+        self.interrupt();
+        drop(self.live.take().map(|live| live.span));
+    }
+
     /// Why a request is over that was dropped before its end.
-    fn cause_of_drop(&self, live: &Live) -> Cause {
+    fn cause_of_drop(&self) -> Cause {
         if std::thread::panicking() {
             return Cause::Panicked;
         }
-        match live.handle.remaining() {
-            Some(remaining) if remaining <= self.reserve => Cause::DeadlineExceeded,
+        match self.late_from {
+            Some(late_from) if Instant::now() >= late_from => Cause::DeadlineExceeded,
             _ if self.config.is_inner => Cause::Abandoned,
             _ => Cause::ClientDisconnected,
         }
@@ -192,11 +203,15 @@ fn start_span<B>(config: &Config, request: &Request<B>, ctx: &Context) -> Span {
     if let Some(tracer) = &config.tracer {
         span = span.tracer(tracer);
     }
-    span = match w3c::extract(request.headers()) {
-        Some(parent) if config.is_edge => span.new_root().link(parent),
-        Some(parent) => span.remote_parent(parent),
-        None => span.new_root(),
-    };
+    if config.is_edge {
+        span = span.new_root();
+        if let Some(caller) = config.propagator.extract_span_context(request.headers()) {
+            span = span.link(caller);
+        }
+    } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {
+        // The base's own span is not what asked for this.
+        span = span.new_root();
+    }
     span = semconv::with_server(span, request.uri(), request.headers())
         .attribute("url.path", semconv::cut(request.uri().path()))
         .attribute("url.scheme", if request.uri().scheme_str() == Some("https") { "https" } else { "http" })

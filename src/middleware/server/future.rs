@@ -110,7 +110,11 @@ impl<F> Running<F> {
     {
         let mut this = self.project();
         if let WorkProjection::Inline { handler } = this.work.as_mut().project() {
-            match handler.poll(cx) {
+            let mut on_unwind = OnUnwind { exchange: this.exchange, was_panicking: std::thread::panicking() };
+            let polled = handler.poll(cx);
+            on_unwind.was_panicking = true;
+            drop(on_unwind);
+            match polled {
                 Poll::Ready(answer) => {
                     let exchange = this.exchange.take().expect("a future is not polled after it was ready");
                     return Poll::Ready(match answer {
@@ -130,6 +134,23 @@ impl<F> Running<F> {
         exchange.note_done();
         let error = exchange.done_error();
         Poll::Ready(Ok(answer_with(exchange, error, HeaderMap::new())))
+    }
+}
+
+/// Notes a panic as it passes: who catches it outside drops us later, and then nothing tells of it.
+struct OnUnwind<'a> {
+    exchange: &'a mut Option<Exchange>,
+    was_panicking: bool,
+}
+
+impl Drop for OnUnwind<'_> {
+    fn drop(&mut self) {
+        if !self.was_panicking
+            && std::thread::panicking()
+            && let Some(exchange) = self.exchange
+        {
+            exchange.panicked();
+        }
     }
 }
 

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use throughline_core::Context;
 use throughline_core::propagation::deadline::ReplyReserve;
 use throughline_core::trace::Tracer;
+use throughline_core::{Context, Propagator};
 use tower_layer::Layer;
 
 use super::ContextService;
@@ -44,6 +44,7 @@ pub struct ContextLayer {
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) is_edge: bool,
+    pub(super) propagator: Propagator,
     pub(super) tracer: Option<Tracer>,
     pub(super) base: Context,
     pub(super) max_timeout: Option<Duration>,
@@ -65,13 +66,14 @@ pub enum OnDisconnect {
 }
 
 impl ContextLayer {
-    /// For callers that are services of ours: their trace goes on, their sampling decision stands, their deadline holds.
+    /// For callers that are services of ours: their trace goes on, their sampling decision stands, their deadline holds, and their baggage
+    /// goes with the context.
     pub fn internal() -> Self {
         Self::new(false, None)
     }
 
-    /// For strangers, on a public port: a new trace begins and links the caller's; sampling is ours to decide; a deadline can only be
-    /// shorter than [`max_timeout`](Self::max_timeout), which is 60 s if not given; errors go out without origin, path and details.
+    /// For strangers, on a public port: a new trace begins and links the caller's; sampling is ours to decide; baggage is not read; a
+    /// deadline can only be shorter than [`max_timeout`](Self::max_timeout), which is 60 s if not given; errors go out without origin, path and details.
     pub fn edge() -> Self {
         Self::new(true, Some(Duration::from_secs(60)))
     }
@@ -79,6 +81,7 @@ impl ContextLayer {
     fn new(is_edge: bool, max_timeout: Option<Duration>) -> Self {
         let config = Config {
             is_edge,
+            propagator: Propagator::default(),
             tracer: None,
             base: Context::background(),
             max_timeout,
@@ -102,6 +105,11 @@ impl ContextLayer {
         self.change(|config| config.base = base.clone())
     }
 
+    /// The formats in which callers tell of their trace; default: W3C's, and baggage.
+    pub fn propagator(self, propagator: Propagator) -> Self {
+        self.change(|config| config.propagator = propagator)
+    }
+
     /// The longest that any request may take; a caller can only ask for less.
     pub fn max_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.max_timeout = Some(timeout))
@@ -117,7 +125,8 @@ impl ContextLayer {
         self.change(|config| config.is_inner = true)
     }
 
-    /// The reserve that callers keep back for the answer's way; a drop with no more time than that left is a deadline.
+    /// The reserve that callers keep back for the answer's way; a drop with no more time than that left of what the caller *sent* is a
+    /// deadline.
     pub fn reserve(self, reserve: ReplyReserve) -> Self {
         self.change(|config| config.reserve = reserve)
     }

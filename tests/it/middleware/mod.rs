@@ -1,3 +1,4 @@
+mod boundaries;
 mod client;
 mod errors;
 mod life;

@@ -1,0 +1,152 @@
+//! What passes a boundary and what does not, and drops that could be mistaken for others.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::routing::get;
+use axum::{Extension, Router};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Request, Response, StatusCode};
+use throughline::middleware::client::SendWith;
+use throughline::{ClientLayer, Context, ContextLayer, SpanRecord};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::support::{Traced, client, serve, text};
+
+async fn baggage(Extension(ctx): Extension<Context>) -> String {
+    ctx.baggage().get("tenant").unwrap_or_default().into_owned()
+}
+
+async fn names(headers: HeaderMap) -> String {
+    headers.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn with_tenant() -> Context {
+    let ctx = Context::background();
+    ctx.with_baggage(ctx.baggage().insert("tenant", "acme").unwrap()).with_timeout(Duration::from_secs(10))
+}
+
+#[tokio::test]
+async fn baggage_goes_to_services_of_ours_and_an_edge_does_not_read_it() {
+    for (layer, seen) in [(ContextLayer::internal(), "acme"), (ContextLayer::edge(), "")] {
+        let address = serve(Router::new().route("/", get(baggage)).layer(layer)).await;
+        let asked = reqwest::Client::new().get(format!("http://{address}/"));
+        let answer = asked.send_with(&with_tenant(), &client()).await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), seen);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_gets_nothing_of_a_request_that_is_passed_on() {
+    let address = serve(Router::new().route("/", get(names))).await;
+    let passed_on = reqwest::Client::new().get(format!("http://{address}/"));
+    let passed_on = passed_on.header("baggage", "tenant=acme").header("grpc-timeout", "1H").header("tracestate", "a=1");
+    let answer = passed_on.send_with(&with_tenant(), &ClientLayer::external()).await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "traceparent accept host");
+}
+
+#[tokio::test]
+async fn a_redirect_tells_the_url_that_answered() {
+    let moved = || async { axum::response::Redirect::to("/there") };
+    let app = Router::new().route("/", get(moved)).route("/there", get(|| async { "here" }));
+    let asked = reqwest::Client::new().get(format!("http://{}/", serve(app).await));
+    let answer = asked.send_with(&Context::background(), &client()).await.unwrap();
+    assert_eq!(answer.url().path(), "/there");
+}
+
+/// A request to `layer` around a handler that never answers, dropped after `after`.
+async fn dropped_after(service: &Traced, layer: ContextLayer, after: Duration) -> SpanRecord {
+    let hanging = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    let request = Request::get("/").header("grpc-timeout", "100S").body(()).unwrap();
+    let mut call = Box::pin(layer.layer(hanging).oneshot(request));
+    assert!(call.as_mut().now_or_never().is_none());
+    tokio::time::advance(after).await;
+    drop(call);
+    tokio::time::resume();
+    service.span().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_before_the_callers_reserve_is_one_though_our_maximum_is_near() {
+    let service = Traced::new("cards");
+    // The caller keeps back 5 s; we give it 3 s.
+    let layer = service.internal().max_timeout(Duration::from_secs(3));
+    let span = dropped_after(&service, layer, Duration::from_secs(1)).await;
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("ClientDisconnected"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_within_the_callers_reserve_is_a_deadline() {
+    for (after, cause) in [(94, "ClientDisconnected"), (95, "DeadlineExceeded"), (101, "DeadlineExceeded")] {
+        let service = Traced::new("cards");
+        let span = dropped_after(&service, service.internal(), Duration::from_secs(after)).await;
+        assert_eq!(text(&span, "throughline.cancel.cause"), Some(cause), "after {after} s");
+        tokio::time::pause();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_that_is_caught_outside_is_a_panic_still() {
+    let service = Traced::new("cards");
+    let panicking = service_fn(|request: Request<()>| async move {
+        assert!(request.extensions().get::<Context>().is_none(), "a handler that panics");
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let mut call = Box::pin(service.internal().layer(panicking).oneshot(Request::new(())));
+    let caught = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).is_err())).await;
+    assert!(caught);
+    drop(call);
+    let span = service.span().await;
+    assert_eq!((text(&span, "error.type"), text(&span, "throughline.cancel.cause")), (Some("panic"), Some("Panicked")));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_on_the_wire_has_ended_when_it_is_dropped() {
+    for (status, ended) in [(204, "RequestFinished"), (304, "RequestFinished"), (200, "ClientDisconnected")] {
+        let service = Traced::new("cards");
+        let answering = service_fn(move |_: Request<()>| async move {
+            let mut response =
+                Response::new(Body::from_stream(futures_util::stream::pending::<Result<String, Infallible>>()));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            Ok::<_, Infallible>(response)
+        });
+        let seen = std::sync::Mutex::new(None);
+        let mut service_of = service.internal().layer(answering.map_request(|request: Request<()>| {
+            *seen.lock().unwrap() = request.extensions().get::<Context>().cloned();
+            request
+        }));
+        drop(service_of.call(Request::new(())).await.unwrap());
+        let ctx = seen.lock().unwrap().take().unwrap();
+        assert_eq!(ctx.cause().unwrap().name(), ended, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_abandoned_and_no_error() {
+    let caller = Traced::new("api");
+    let hanging = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
+    {
+        let mut call = pin!(client().layer(hanging).oneshot(request));
+        assert!(call.as_mut().now_or_never().is_none());
+    }
+    let span = caller.span().await;
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("Abandoned"));
+    assert_eq!(text(&span, "error.type"), None);
+}
+
+#[tokio::test]
+async fn an_empty_answer_that_nobody_reads_has_ended() {
+    let caller = Traced::new("api");
+    let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
+    drop(client().layer(answering).oneshot(request).await.unwrap());
+    assert_eq!(text(&caller.span().await, "throughline.cancel.cause"), None);
+}
