@@ -50,12 +50,17 @@ pub(super) fn protocol_version(version: Version) -> &'static str {
     }
 }
 
-/// `server.address` and `server.port`, as the client named them.
+/// `server.address` and `server.port`, as the client named them; a port that it left out is its scheme's.
 pub(super) fn with_server<'a>(mut span: SpanBuilder<'a>, uri: &Uri, headers: &HeaderMap) -> SpanBuilder<'a> {
     let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     let Some(authority) = uri.authority().cloned().or(named) else { return span };
     span = span.attribute("server.address", cut(authority.host()));
-    match authority.port_u16() {
+    let of_scheme = || match uri.scheme_str() {
+        Some("http") => Some(80),
+        Some("https") => Some(443),
+        _ => None,
+    };
+    match authority.port_u16().or_else(of_scheme) {
         Some(port) => span.attribute("server.port", port),
         None => span,
     }

@@ -13,22 +13,25 @@
 //!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped. After a 101, or a
 //!   2xx to CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
-//!   [`Cause::DeadlineExceeded`] when the deadline has passed or no more than the caller's reply reserve is left; else with
+//!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
+//!   left; else with
 //!   [`Cause::ClientDisconnected`], or [`Cause::Abandoned`] under [`inner`](ContextLayer::inner). With
 //!   [`OnDisconnect::Detach`] the handler goes on instead, and only its deadline ends it.
 //!
 //! # Where to put it
 //! Outside of everything that may drop a request (timeouts, load shedding), directly on the connection; if there is such a layer outside, say
 //! [`inner`](ContextLayer::inner), since a drop is then no proof that the client has gone. With axum, `Router::layer` lets it see the
-//! matched route.
+//! matched route; around the whole router, or in front of a service without routes, spans are named by the method alone.
 //!
 //! # What a server can't see
 //! Over HTTP/1 a client that closes its half of the connection looks like one that has hung up. A request body that is not read to its end,
 //! and pipelined requests, hide a client that hangs up until the answer is written.
 //!
 //! # How it differs
-//! `tower-http`'s timeout layer drops the handler after a fixed time and tells nobody below it. Its trace layer ends a span, but cancels
-//! nothing.
+//! - `tower-http`'s timeout layer drops the handler after a fixed time, whatever the caller has left, tells nobody below it, and stops at the
+//!   answer's head: a body may take for ever. Here the caller's time counts, it goes on to the calls below, and it ends the body too.
+//! - Its trace layer reports the head and the end of the body to callbacks. It reads no `traceparent`, cancels nothing, and does not tell a
+//!   client that hung up from an answer that was complete. Here both are on the span, with the cause.
 //!
 //! [`Cause::RequestFinished`]: crate::Cause::RequestFinished
 //! [`Cause::Panicked`]: crate::Cause::Panicked

@@ -16,7 +16,7 @@ use throughline::middleware::client::SendWith;
 use throughline::{ClientLayer, Context, ContextLayer, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::support::{Traced, client, serve, text};
+use crate::support::{Traced, client, number, serve, text};
 
 async fn baggage(Extension(ctx): Extension<Context>) -> String {
     ctx.baggage().get("tenant").unwrap_or_default().into_owned()
@@ -149,4 +149,16 @@ async fn an_empty_answer_that_nobody_reads_has_ended() {
     request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
     drop(client().layer(answering).oneshot(request).await.unwrap());
     assert_eq!(text(&caller.span().await, "throughline.cancel.cause"), None);
+}
+
+#[tokio::test]
+async fn a_port_that_a_call_leaves_out_is_its_schemes() {
+    for (url, port) in [("http://cards/", 80.0), ("https://cards/", 443.0), ("https://cards:8443/", 8443.0)] {
+        let caller = Traced::new("api");
+        let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let mut request = Request::get(url).body(()).unwrap();
+        request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
+        drop(client().layer(answering).oneshot(request).await.unwrap());
+        assert_eq!(number(&caller.span().await, "server.port"), Some(port), "{url}");
+    }
 }
