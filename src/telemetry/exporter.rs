@@ -14,7 +14,8 @@ use throughline_core::trace::Batch;
 ///
 /// It is called on the export thread, inside that thread's tokio runtime, with one batch at a time. A call that panics loses that batch,
 /// counted; the next one is made all the same. A call that takes longer than the builder's
-/// [`export_timeout`](super::Builder::export_timeout) is dropped.
+/// [`export_timeout`](super::Builder::export_timeout) is dropped. It must not block that thread: no timeout, and no limit of a shutdown,
+/// reaches a call that does.
 ///
 /// # Examples
 /// ```

@@ -42,6 +42,7 @@ use std::time::Duration;
 use throughline_core::trace::Tracer;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use builder::{BuildError, Builder};
 pub use exporter::{ExportError, ExportFuture, Exporter, MemoryExporter};
@@ -148,11 +149,18 @@ impl Telemetry {
         let reply = Box::new(move |in_time, stats| {
             let _ = sender.send((in_time, stats));
         });
-        let sent = self.0.commands.send(Command { kind, limit, reply });
-        // It has been shut down, if there is nobody to ask.
+        let sent = self.0.commands.send(Command { kind, until: after(limit), reply });
         let answer = if sent.is_ok() { receiver.await.ok() } else { None };
-        let (in_time, stats) = answer.unwrap_or_else(|| (true, self.stats()));
+        let (in_time, stats) = answer.unwrap_or_else(|| self.nobody_to_ask());
         FlushError::from_stats(in_time, &before, stats)
+    }
+}
+
+impl Telemetry {
+    /// The answer of a thread that has ended: nothing waits, unless it was not the shutdown that ended it.
+    fn nobody_to_ask(&self) -> (bool, Stats) {
+        let stats = self.stats();
+        (stats.queued == 0, stats)
     }
 }
 
@@ -211,9 +219,9 @@ impl Drop for TelemetryGuard {
         let reply = Box::new(move |in_time, stats| {
             let _ = sender.send((in_time, stats));
         });
-        let sent = self.0.commands.send(Command { kind: Kind::Shutdown, limit: DROP_LIMIT, reply });
+        let sent = self.0.commands.send(Command { kind: Kind::Shutdown, until: after(DROP_LIMIT), reply });
         // The thread keeps the limit; the rest is for one that can't.
-        let answer = if sent.is_ok() { receiver.recv_timeout(DROP_LIMIT * 2).ok() } else { Some((true, self.stats())) };
+        let answer = if sent.is_ok() { receiver.recv_timeout(DROP_LIMIT * 2).ok() } else { Some(self.nobody_to_ask()) };
         let (in_time, stats) = answer.unwrap_or_else(|| (false, self.stats()));
         if let Err(e) = FlushError::from_stats(in_time, &before, stats) {
             let name =
@@ -227,6 +235,12 @@ impl fmt::Debug for TelemetryGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.telemetry.fmt(f)
     }
+}
+
+/// The time after `limit`. On a clock that a test has not paused: the export thread runs on the real one.
+fn after(limit: Duration) -> Instant {
+    let now = std::time::Instant::now();
+    Instant::from_std(now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(86_400)))
 }
 
 /// Spans were lost, or are still waiting.

@@ -5,8 +5,8 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use throughline_core::SpanRecord;
-use throughline_core::trace::{Attributes, Recorder, Value};
+use throughline_core::trace::{Attributes, Recorder, Status, Value};
+use throughline_core::{SpanContext, SpanRecord};
 use tokio::sync::Notify;
 
 use super::stats::{Counters, DropReason};
@@ -116,9 +116,15 @@ impl Recorder for Queue {
 /// About what a span takes up, in bytes.
 fn size(span: &SpanRecord) -> usize {
     let events = span.events.iter().map(|event| mem::size_of_val(event) + event.name.len() + heap(&event.attributes));
-    let links = span.links.iter().map(|link| mem::size_of_val(link) + heap(&link.attributes));
-    let parts = span.name.len() + heap(&span.attributes) + span.span_context.trace_state().as_str().len();
+    let links =
+        span.links.iter().map(|link| mem::size_of_val(link) + identity(&link.span_context) + heap(&link.attributes));
+    let status = if let Status::Error(description) = &span.status { description.len() } else { 0 };
+    let parts = span.name.len() + status + heap(&span.attributes) + identity(&span.span_context);
     mem::size_of::<SpanRecord>() + parts + events.sum::<usize>() + links.sum::<usize>()
+}
+
+fn identity(context: &SpanContext) -> usize {
+    context.trace_state().as_str().len()
 }
 
 fn heap(attributes: &Attributes) -> usize {
@@ -130,5 +136,6 @@ fn heap(attributes: &Attributes) -> usize {
         Value::StrArray(items) => items.iter().map(|item| item.len() + mem::size_of_val(item)).sum(),
         _ => 0,
     };
-    attributes.iter().map(|(key, content)| key.len() + value(content)).sum()
+    // The pair itself counts again, though the first ones lie inline: those that do not are the ones that could be many.
+    attributes.iter().map(|(key, content)| mem::size_of_val(content) + key.len() + value(content)).sum()
 }

@@ -15,7 +15,7 @@ use std::{io, mem, thread};
 use throughline_core::SpanRecord;
 use throughline_core::trace::{Batch, Resource};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::subscriber::NoSubscriber;
 
 use super::exporter::{ExportError, Exporter};
@@ -25,7 +25,8 @@ use super::stats::{DropReason, Stats};
 /// What the thread is asked to do, and whom it tells: whether it was done in time, and the counts.
 pub(super) struct Command {
     pub(super) kind: Kind,
-    pub(super) limit: Duration,
+    /// The caller's own, so that what was asked before costs it no time.
+    pub(super) until: Instant,
     pub(super) reply: Box<dyn FnOnce(bool, Stats) + Send>,
 }
 
@@ -54,6 +55,19 @@ struct Sending {
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+#[derive(Default)]
+struct Progress {
+    sending: Option<Sending>,
+    /// Spans that have been dealt with, one way or the other.
+    done: u64,
+}
+
+/// A command that waits until so many spans have been dealt with.
+struct Asked {
+    target: u64,
+    command: Command,
+}
+
 impl Worker {
     pub(super) fn spawn(self) -> io::Result<UnboundedSender<Command>> {
         let (sender, commands) = unbounded_channel();
@@ -69,34 +83,50 @@ impl Worker {
     }
 
     async fn work(self: Arc<Self>, mut commands: UnboundedReceiver<Command>) {
-        let mut sending = None;
+        let mut progress = Progress::default();
+        let mut asked: Vec<Asked> = Vec::new();
         loop {
-            let command = tokio::select! {
+            let until = asked.iter().map(|asked| asked.command.until).min();
+            tokio::select! {
                 biased;
-                command = commands.recv() => command,
-                () = self.step(&mut sending) => continue,
-            };
-            let Some(Command { kind, limit, reply }) = command else { return };
-            let until =
-                Instant::now().checked_add(limit).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
-            let in_time = timeout_at(until, self.drain(&mut sending)).await.is_ok();
-            if kind == Kind::Shutdown {
-                self.give_up(sending);
-                return reply(in_time, self.queue.counters.read());
+                command = commands.recv() => {
+                    let Some(command) = command else { return };
+                    let on_its_way = progress.sending.as_ref().map_or(0, |batch| batch.spans);
+                    let target = progress.done + on_its_way + self.queue.len() as u64;
+                    asked.push(Asked { target, command });
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                () = self.step(&mut progress, asked.is_empty()) => {}
             }
-            reply(in_time, self.queue.counters.read());
+            let now = Instant::now();
+            let is_due = |asked: &mut Asked| asked.target <= progress.done || asked.command.until <= now;
+            let mut due: Vec<_> = asked.extract_if(.., is_due).collect();
+            let is_last = due.iter().any(|asked| asked.command.kind == Kind::Shutdown);
+            if is_last {
+                due.append(&mut asked);
+                self.give_up(progress.sending.take());
+            }
+            for Asked { target, command } in due {
+                (command.reply)(target <= progress.done, self.queue.counters.read());
+            }
+            if is_last {
+                return;
+            }
         }
     }
 
     /// Sends the next batch on its way, or waits for the one that is. Dropped half-way it loses nothing.
-    async fn step(self: &Arc<Self>, sending: &mut Option<Sending>) {
-        if sending.is_none() {
-            self.wait_for_batch().await;
-            *sending = self.send_batch();
+    async fn step(self: &Arc<Self>, progress: &mut Progress, is_patient: bool) {
+        if progress.sending.is_none() {
+            if is_patient {
+                self.wait_for_batch().await;
+            }
+            progress.sending = self.send_batch();
         }
-        if let Some(batch) = sending {
+        if let Some(batch) = &mut progress.sending {
             batch.future.as_mut().await;
-            *sending = None;
+            progress.done += batch.spans;
+            progress.sending = None;
         }
     }
 
@@ -104,29 +134,13 @@ impl Worker {
         while self.queue.len() == 0 {
             self.queue.news.notified().await;
         }
-        let until = Instant::now() + self.schedule_delay;
+        let scheduled = sleep(self.schedule_delay);
+        tokio::pin!(scheduled);
         while !self.queue.has_batch() {
             tokio::select! {
-                () = sleep_until(until) => return,
+                () = &mut scheduled => return,
                 () = self.queue.news.notified() => {}
             }
-        }
-    }
-
-    /// Exports what is queued by now.
-    async fn drain(self: &Arc<Self>, sending: &mut Option<Sending>) {
-        let mut left = self.queue.len();
-        loop {
-            if let Some(batch) = sending {
-                batch.future.as_mut().await;
-                *sending = None;
-            }
-            if left == 0 {
-                return;
-            }
-            *sending = self.send_batch();
-            let spans = sending.as_ref().map_or(left, |batch| batch.spans as usize);
-            left = left.saturating_sub(spans);
         }
     }
 
@@ -157,7 +171,7 @@ impl Worker {
             });
             if !self.is_failing.swap(true, Ordering::Relaxed) {
                 // A panic in it is not worth more than the batch.
-                let _ = catch_unwind(AssertUnwindSafe(|| (self.on_error)(&error)));
+                caught(|| (self.on_error)(&error));
             }
         }
         let (reason, lost) = lost.unwrap_or_else(|| {
@@ -181,19 +195,32 @@ impl Worker {
     }
 }
 
-/// What the future that `start` makes is ready with; `None` if it panics.
-async fn unwind_safe<'a, T>(start: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>) -> Option<T> {
-    let mut future = catch_unwind(AssertUnwindSafe(start)).ok()?;
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Err(payload) => {
-            // It may panic again when it is dropped.
-            mem::forget(payload);
-            Poll::Ready(None)
+/// What the future that `start` makes is ready with; `None` if it panics. A panic as it is dropped changes nothing.
+async fn unwind_safe<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Option<T> {
+    struct Guarded<'a, T>(Option<BoxFuture<'a, T>>);
+
+    impl<T> Drop for Guarded<'_, T> {
+        fn drop(&mut self) {
+            caught(|| drop(self.0.take()));
         }
+    }
+
+    let mut guarded = Guarded(Some(caught(start)?));
+    let future = guarded.0.as_mut().expect("it is taken as it is dropped");
+    poll_fn(|cx| match caught(|| future.as_mut().poll(cx)) {
+        Some(Poll::Pending) => Poll::Pending,
+        Some(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        None => Poll::Ready(None),
     })
     .await
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What `run` returns; `None` if it panics.
+fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // The payload may panic again when it is dropped.
+    catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
 }
 
 /// Keeps the exporters' own events on this thread from becoming spans and logs to export.

@@ -37,8 +37,10 @@ where
             }
             Err(_) => break,
         };
-        // Half of it is random, so that a thousand processes do not come back together.
-        let wait = after.unwrap_or_else(|| pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+        // A part is random, so that a thousand processes do not come back together, at the time they were all given either; and a
+        // receiver that says "at once" for ever is not asked in a tight loop.
+        let random = pause.mul_f64(fastrand::f64() / 2.0);
+        let wait = after.unwrap_or(pause / 2).saturating_add(random);
         let next = Instant::now().checked_add(wait).filter(|next| *next < until);
         let Some(next) = next else { break };
         sleep_until(next).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use throughline::Context;
 use throughline::telemetry::{self, DropReason, ExportError, ExportFuture, Exporter, MemoryExporter, TelemetryGuard};
-use throughline::trace::Batch;
+use throughline::trace::{Batch, Status};
 
 use crate::support::PATIENCE;
 
@@ -182,6 +182,86 @@ async fn a_flush_does_not_wait_for_a_hanging_exporter_beyond_its_limit() {
     assert_eq!((error.lost, error.stats.queued), (0, 1), "it is not given up");
     let error = telemetry.shutdown(Duration::from_millis(10)).await.unwrap_err();
     assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 1);
+}
+
+#[tokio::test]
+async fn r14_a_shutdown_does_not_wait_for_the_flush_that_was_asked_before() {
+    let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
+    let exporter = Custom(move |_: &Batch| {
+        entered.send(()).unwrap();
+        Take::Hang
+    });
+    let telemetry = quiet(telemetry::builder("cards")).exporter(exporter).build().unwrap();
+    let flushing = (*telemetry).clone();
+    spans(&telemetry, 1);
+    let flush = tokio::spawn(async move { flushing.force_flush(Duration::from_secs(3600)).await });
+    entries.recv().await.unwrap();
+    let shutdown = tokio::time::timeout(PATIENCE, telemetry.shutdown(Duration::from_millis(10)));
+    let error = shutdown.await.expect("its own limit counts").unwrap_err();
+    assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 1);
+    flush.await.unwrap().expect_err("what it waited for is lost");
+}
+
+#[tokio::test]
+async fn r13_an_exporter_that_panics_as_its_call_is_dropped_loses_no_more() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a call that panics as it is dropped");
+        }
+    }
+    struct Panics;
+    impl Exporter for Panics {
+        fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
+            let bomb = Bomb;
+            Box::pin(async move {
+                if batch.spans[0].name == "hang" {
+                    pending::<()>().await;
+                }
+                std::mem::forget(bomb);
+                Ok(())
+            })
+        }
+    }
+    let builder = quiet(telemetry::builder("cards")).exporter(Panics).export_timeout(Duration::from_millis(10));
+    let telemetry = builder.build().unwrap();
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    ctx.span("hang").start().end();
+    let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
+    assert_eq!((error.lost, error.stats.dropped_because(DropReason::ExportFailed)), (1, 1));
+    spans(&telemetry, 2);
+    telemetry.force_flush(PATIENCE).await.expect("the thread lives");
+    telemetry.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn r12_descriptions_and_many_attributes_count_as_bytes() {
+    let status = |span: &throughline::Span| span.set_status(Status::Error("x".repeat(10_000).into()));
+    let many = |span: &throughline::Span| (0..100_i64).for_each(|i| span.set_attribute(format!("key-{i}"), i));
+    for fill in [&status as &dyn Fn(&throughline::Span), &many] {
+        let exporter = Custom(|_: &Batch| Take::Hang);
+        let builder = quiet(telemetry::builder("cards")).exporter(exporter).max_queue(usize::MAX, 1 << 20);
+        let telemetry = builder.max_batch(usize::MAX).schedule_delay(Duration::MAX).build().unwrap();
+        let ctx = Context::background().with_tracer(telemetry.tracer());
+        for _ in 0..1_000 {
+            let span = ctx.span("large").start();
+            fill(&span);
+        }
+        assert!(telemetry.stats().dropped_because(DropReason::QueueFull) > 600, "{}", telemetry.stats());
+        telemetry.shutdown(Duration::ZERO).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn t16_a_schedule_without_end_is_no_panic() {
+    let memory = MemoryExporter::default();
+    let builder = telemetry::builder("cards").exporter(memory.clone()).schedule_delay(Duration::MAX);
+    let telemetry = builder.export_timeout(Duration::MAX).build().unwrap();
+    spans(&telemetry, 1);
+    telemetry.force_flush(Duration::MAX).await.unwrap();
+    spans(&telemetry, 1);
+    telemetry.shutdown(Duration::MAX).await.unwrap();
+    assert_eq!(memory.spans().len(), 2);
 }
 
 #[tokio::test]
