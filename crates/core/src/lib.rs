@@ -5,11 +5,12 @@ pub mod propagation;
 pub mod trace;
 
 pub use context::{
-    AfterFunc, CancelHandle, Cause, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError, GroupHandle,
-    Key, Run, WithContext, try_join,
+    AfterFunc, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError,
+    GroupHandle, Key, Run, WithContext, try_join,
 };
 pub use propagation::baggage::value::Baggage;
 pub use propagation::carrier::{Extractor, Injector};
+pub use propagation::principal::Principal;
 pub use propagation::propagator::Propagator;
 pub use trace::id::{SpanId, TraceFlags, TraceId};
 pub use trace::record::SpanRecord;

@@ -1,15 +1,18 @@
 //! Keys of typed values.
 
 use std::fmt;
-use std::marker::PhantomData;
+use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
+
+use super::tree::Encode;
 
 /// The key of a value of type `T` in a [`Context`](super::Context).
 ///
 /// A key is a `static`, and its address is its identity: two keys are distinct, also with one name and one type. The name is for
 /// people ([`Debug`](fmt::Debug) of a context prints it).
 ///
-/// By default a value crosses a [`spawn`](super::Context::spawn) and stays in the process.
+/// By default a value crosses a [`spawn`](super::Context::spawn) and stays in the process. [`Key::baggage`](Key::baggage) and
+/// [`Key::header`](Key::header) declare keys whose values go with calls to other services, too.
 ///
 /// # Examples
 /// ```
@@ -32,21 +35,47 @@ use std::sync::atomic::AtomicBool;
 #[repr(C)]
 pub struct Key<T> {
     meta: Meta,
-    value: PhantomData<fn(T) -> T>,
+    codec: Option<Codec<T>>,
 }
 
 /// What is known of a key without its type. Its address is the key's.
 pub(super) struct Meta {
     pub(super) name: &'static str,
     pub(super) is_local: bool,
+    /// How its values leave the process, if they do.
+    pub(super) wire: Option<Wire>,
     // Nothing is ever written to it. It keeps `&KEY` of a `const` from being promoted to a `'static` one.
     _one_place: AtomicBool,
+}
+
+/// How the values of a key leave the process.
+pub(super) struct Wire {
+    pub(super) place: Place,
+    /// Of the type that the key has.
+    pub(super) encode: Encode,
+}
+
+/// Where a value is on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A member of the baggage.
+    Baggage,
+    /// A header of its own.
+    Header,
 }
 
 impl<T> Key<T> {
     /// A key for values that cross spawns and stay in the process.
     pub const fn new(name: &'static str) -> Self {
-        Key { meta: Meta { name, is_local: false, _one_place: AtomicBool::new(false) }, value: PhantomData }
+        Key { meta: Meta { name, is_local: false, wire: None, _one_place: AtomicBool::new(false) }, codec: None }
+    }
+
+    /// A key for values that leave the process as text.
+    pub(crate) const fn on_the_wire(name: &'static str, place: Place, codec: Codec<T>) -> Self {
+        let mut key = Key::new(name);
+        key.meta.wire = Some(Wire { place, encode: Encode::of(codec.encode) });
+        key.codec = Some(codec);
+        key
     }
 
     /// The same, for values that do not cross a [`spawn`](super::Context::spawn): what belongs to the task, not to the request.
@@ -77,10 +106,66 @@ impl<T> Key<T> {
     pub(super) fn meta(&'static self) -> &'static Meta {
         &self.meta
     }
+
+    pub(crate) fn codec(&self) -> Option<&Codec<T>> {
+        self.codec.as_ref()
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.meta.wire.as_ref().map(|wire| wire.place)
+    }
 }
 
 impl<T> fmt::Debug for Key<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({})", self.meta.name)
+    }
+}
+
+/// How values of one type are written as text and read from it, for keys that cross the wire.
+///
+/// What `encode` writes `decode` reads as the same value. Whatever else a peer may have sent, `decode` answers `None` or a value, and
+/// does not panic: to the receiver `None` is a value that was not sent.
+///
+/// # Examples
+/// ```
+/// use throughline_core::{Codec, Key};
+///
+/// #[derive(Debug, PartialEq)]
+/// enum Channel { App, Web }
+///
+/// static CHANNEL: Key<Channel> = Key::header("x-channel", Codec::new(
+///     |channel| match channel { Channel::App => "app", Channel::Web => "web" }.to_owned(),
+///     |text| match text { "app" => Some(Channel::App), "web" => Some(Channel::Web), _ => None },
+/// ));
+/// assert_eq!(CHANNEL.name(), "x-channel");
+/// ```
+pub struct Codec<T> {
+    encode: fn(&T) -> String,
+    decode: fn(&str) -> Option<T>,
+}
+
+impl<T> Codec<T> {
+    /// Of two functions.
+    pub const fn new(encode: fn(&T) -> String, decode: fn(&str) -> Option<T>) -> Self {
+        Codec { encode, decode }
+    }
+
+    /// What [`Display`](fmt::Display) writes and [`FromStr`] reads.
+    pub const fn text() -> Self
+    where
+        T: fmt::Display + FromStr,
+    {
+        Codec { encode: |value| value.to_string(), decode: |text| text.parse().ok() }
+    }
+
+    pub(crate) fn decode(&self, text: &str) -> Option<T> {
+        (self.decode)(text)
+    }
+}
+
+impl<T> fmt::Debug for Codec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Codec")
     }
 }

@@ -30,7 +30,8 @@ pub use error::ContextError;
 pub use group::{Group, GroupError, GroupHandle, try_join};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
-pub use key::Key;
+pub(crate) use key::Place;
+pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
 use tree::Ref;
@@ -270,6 +271,11 @@ impl Context {
             (Some(_), _) => a.clone(),
             (None, _) => b.clone(),
         }
+    }
+
+    /// What leaves the process of all the values in scope: name, place, and the value as text; `None` where a key has "nothing".
+    pub(crate) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
+        self.0.iter().flat_map(Ref::wire_values)
     }
 
     fn across_spawn(&self) -> Context {

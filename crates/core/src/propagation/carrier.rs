@@ -21,10 +21,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 pub trait Injector {
     /// Writes `value` in place of all that `name` had, in whatever case. Carriers of text leave out a value that is not printable ASCII;
     /// propagators have none such.
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue);
+    fn set(&mut self, name: &HeaderName, value: HeaderValue);
 
     /// Removes all that `name` has.
-    fn remove(&mut self, name: &'static HeaderName);
+    fn remove(&mut self, name: &HeaderName);
 }
 
 /// What names and values are read from. Names are compared without regard to case, values may be any bytes.
@@ -39,88 +39,88 @@ pub trait Injector {
 /// ```
 pub trait Extractor {
     /// The values of `name`, in order; a map whose names have a case, and no order, gives them as it has them.
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]>;
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 
     /// The first value of `name` as a header value, if that is what the carrier holds: it is then shared instead of copied.
-    fn header_value(&self, name: &'static HeaderName) -> Option<&HeaderValue> {
+    fn header_value(&self, name: &HeaderName) -> Option<&HeaderValue> {
         let _ = name;
         None
     }
 }
 
 impl Injector for HeaderMap {
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         self.insert(name, value);
     }
 
-    fn remove(&mut self, name: &'static HeaderName) {
+    fn remove(&mut self, name: &HeaderName) {
         HeaderMap::remove(self, name);
     }
 }
 
 impl Extractor for HeaderMap {
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         HeaderMap::get_all(self, name).iter().map(HeaderValue::as_bytes)
     }
 
-    fn header_value(&self, name: &'static HeaderName) -> Option<&HeaderValue> {
+    fn header_value(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.get(name)
     }
 }
 
 /// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>, S: BuildHasher> Injector for HashMap<String, V, S> {
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
         self.extend(text(value).map(|value| (name.as_str().to_owned(), value.into())));
     }
 
-    fn remove(&mut self, name: &'static HeaderName) {
+    fn remove(&mut self, name: &HeaderName) {
         self.retain(|key, _| !is(key, name));
     }
 }
 
 /// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>, S> Extractor for HashMap<String, V, S> {
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
     }
 }
 
 /// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>> Injector for BTreeMap<String, V> {
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
         self.extend(text(value).map(|value| (name.as_str().to_owned(), value.into())));
     }
 
-    fn remove(&mut self, name: &'static HeaderName) {
+    fn remove(&mut self, name: &HeaderName) {
         self.retain(|key, _| !is(key, name));
     }
 }
 
 /// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>> Extractor for BTreeMap<String, V> {
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
     }
 }
 
 /// As message brokers have them: in order, and a name may come twice. Of text or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>> Injector for Vec<(String, V)> {
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
         self.extend(text(value).map(|value| (name.as_str().to_owned(), value.into())));
     }
 
-    fn remove(&mut self, name: &'static HeaderName) {
+    fn remove(&mut self, name: &HeaderName) {
         self.retain(|(key, _)| !is(key, name));
     }
 }
 
 /// As message brokers have them: in order, and a name may come twice. Of text or of bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>> Extractor for Vec<(String, V)> {
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
     }
 }

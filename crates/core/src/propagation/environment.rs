@@ -43,7 +43,7 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment 
 }
 
 impl Extractor for Environment {
-    fn get_all(&self, name: &'static HeaderName) -> impl Iterator<Item = &[u8]> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         let is_it = move |variable: &OsString| variable.as_encoded_bytes().iter().copied().eq(variable_name(name));
         self.0.iter().filter(move |(variable, _)| is_it(variable)).map(|(_, value)| value.as_encoded_bytes())
     }
@@ -51,14 +51,14 @@ impl Extractor for Environment {
 
 /// Into the environment of a child that is not yet started.
 impl Injector for Command {
-    fn set(&mut self, name: &'static HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         match text(value) {
             Some(value) => drop(self.env(variable(name), value)),
             None => Injector::remove(self, name),
         }
     }
 
-    fn remove(&mut self, name: &'static HeaderName) {
+    fn remove(&mut self, name: &HeaderName) {
         self.env_remove(variable(name));
     }
 }

@@ -5,7 +5,7 @@ use http::header::HeaderName;
 use crate::{Extractor, TraceId};
 
 /// The value of a header that came once, without blanks around it.
-pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &'static HeaderName) -> Option<&'a [u8]> {
+pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = carrier.get_all(name);
     match (lines.next(), lines.next()) {
         (Some(line), None) => Some(line.trim_ascii()),

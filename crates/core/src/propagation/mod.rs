@@ -10,9 +10,12 @@ mod environment;
 mod field;
 pub mod jaeger;
 pub mod message;
+pub(crate) mod principal;
 pub(crate) mod propagator;
+pub mod values;
 pub mod w3c;
 pub mod xray;
 
 pub use environment::Environment;
 pub use propagator::Format;
+pub use values::WireKey;

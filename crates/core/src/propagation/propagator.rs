@@ -2,7 +2,7 @@
 
 use http::header::HeaderName;
 
-use super::{b3, baggage, jaeger, w3c, xray};
+use super::{b3, baggage, jaeger, values, w3c, xray};
 use crate::{Context, Extractor, Injector, Key, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// Set where the caller asked for debug (B3, Jaeger), so that the callees are asked, too.
@@ -171,7 +171,7 @@ impl Propagator {
         self.formats.into_iter().flatten()
     }
 
-    /// The names that [`inject`](Self::inject) may write.
+    /// The names that [`inject`](Self::inject) may write, but for those of [values](values::header_names).
     pub fn fields(&self) -> impl Iterator<Item = &'static HeaderName> {
         self.formats().flat_map(Format::fields).copied()
     }
@@ -206,13 +206,18 @@ impl Propagator {
         self.caller(carrier).span
     }
 
-    /// Writes what `ctx` has: its span and its baggage, in place of what was there. Of what it has not, the carrier is left as it was.
+    /// Writes what `ctx` has: its span, its baggage, and the values of keys that are declared for the wire, in place of what was there. Of
+    /// what it has not, the carrier is left as it was.
     pub fn inject<I: Injector + ?Sized>(&self, ctx: &Context, carrier: &mut I) {
         let debug = |span: &SpanContext| span.is_sampled() && ctx.value(&DEBUG).is_some();
         for format in self.formats() {
             match (format, ctx.span_context()) {
-                (Format::Baggage, _) if ctx.baggage().is_empty() => {}
-                (Format::Baggage, _) => baggage::inject(ctx.baggage(), carrier),
+                (Format::Baggage, _) => {
+                    let sent = values::baggage(ctx);
+                    if !sent.is_empty() || !ctx.baggage().is_empty() {
+                        baggage::inject(&sent, carrier);
+                    }
+                }
                 (_, None) => {}
                 (Format::TraceContext, Some(span)) => w3c::inject(span, carrier),
                 (Format::B3, Some(span)) => b3::inject(span, debug(span), carrier),
@@ -220,6 +225,9 @@ impl Propagator {
                 (Format::Jaeger, Some(span)) => jaeger::inject(span, debug(span), carrier),
                 (Format::XRay, Some(span)) => xray::inject(span, carrier),
             }
+        }
+        if *self != Propagator::NONE {
+            values::inject_headers(ctx, carrier);
         }
     }
 

@@ -33,4 +33,5 @@ mod value;
 mod wait;
 
 pub(super) use node::{Kind, Ref};
+pub(super) use value::Encode;
 pub(super) use wait::Wait;

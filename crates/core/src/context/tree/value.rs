@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::node::{Kind, Node, Ref};
 use crate::context::Key;
-use crate::context::key::Meta;
+use crate::context::key::{Meta, Place, Wire};
 
 /// The values in scope at a node: an open-addressed table of at least twice as many slots, so there is always an empty one.
 #[derive(Clone, Copy)]
@@ -15,6 +15,7 @@ pub(super) struct Values {
     mask: u32,
     len: u32,
     has_local: bool,
+    has_wire: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +43,8 @@ struct ValueNode {
 }
 
 impl Values {
-    pub(super) const NONE: Values = Values { slots: EMPTY.0.as_ptr(), mask: 0, len: 0, has_local: false };
+    pub(super) const NONE: Values =
+        Values { slots: EMPTY.0.as_ptr(), mask: 0, len: 0, has_local: false, has_wire: false };
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
@@ -62,6 +64,13 @@ impl Values {
             index = (index + 1) & mask;
         }
         index
+    }
+
+    /// Notes what sort of key has come in.
+    #[inline]
+    fn note(&mut self, key: &Meta) {
+        self.has_local |= key.is_local;
+        self.has_wire |= key.wire.is_some();
     }
 
     fn entries(&self) -> impl Iterator<Item = (&'static Meta, *const u8)> {
@@ -133,6 +142,32 @@ impl Ref {
     }
 }
 
+impl Ref {
+    /// What leaves the process of all that is in scope: name, place, and the value as text; `None` where a key has "nothing".
+    pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
+        let values = Some(&self.node().values).filter(|values| values.has_wire);
+        values.into_iter().flat_map(Values::entries).filter_map(|(key, value)| {
+            let Wire { place, encode } = key.wire.as_ref()?;
+            // SAFETY: as in `value`; `encode` is of the key's type.
+            let text = (!value.is_null()).then(|| unsafe { (encode.0)(value) });
+            Some((key.name, *place, text))
+        })
+    }
+}
+
+/// Writes the values of one key as text, whose type is known to the key alone.
+#[derive(Clone, Copy)]
+pub(in crate::context) struct Encode(unsafe fn(*const u8) -> String);
+
+impl Encode {
+    /// For the `Meta` of a `Key<T>`, and of no other.
+    pub(in crate::context) const fn of<T>(encode: fn(&T) -> String) -> Self {
+        // SAFETY: functions are called alike with a reference and with a pointer, whatever sized thing it points to. Who calls it
+        // sees to the rest.
+        Encode(unsafe { std::mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) })
+    }
+}
+
 /// `this`, with those of `more` that it lacks.
 pub(super) fn union(this: Ref, more: &Values) -> Ref {
     let mut all = this;
@@ -175,20 +210,19 @@ fn make(mut node: Node, key: Option<&'static Meta>, layout: Layout, keep: impl F
             }
         }
         let table = std::slice::from_raw_parts_mut(slots, cap);
-        node.values = Values { slots, mask: (cap - 1) as u32, len: before.len, has_local: before.has_local };
+        node.values = Values { slots, mask: (cap - 1) as u32, ..before };
         if !is_same {
-            node.values.len = 0;
-            node.values.has_local = false;
+            node.values = Values { len: 0, has_local: false, has_wire: false, ..node.values };
             for (key, value) in before.entries().filter(|(key, _)| keep(key)) {
                 table[Values::find(table, key)] = Slot { key: Some(key), value };
                 node.values.len += 1;
-                node.values.has_local |= key.is_local;
+                node.values.note(key);
             }
         }
         if let Some(key) = key {
             let slot = &mut table[Values::find(table, key)];
             node.values.len += u32::from(slot.key.is_none());
-            node.values.has_local |= key.is_local;
+            node.values.note(key);
             *slot = Slot { key: Some(key), value };
         }
         pointer.cast::<ValueNode>().write(ValueNode { node, layout: block, value, drop: None });
