@@ -22,8 +22,8 @@ pub use error::{Code, Error, ParseCodeError};
 pub use middleware::client::ClientLayer;
 pub use middleware::server::ContextLayer;
 pub use throughline_core::{
-    Baggage, CancelHandle, Cause, Context, ContextError, Extractor, FutureExt, Group, Injector, Key, Propagator, Span,
-    SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
+    Baggage, CancelHandle, Cause, Codec, Context, ContextError, Extractor, FutureExt, Group, Injector, Key, Principal,
+    Propagator, Span, SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
 };
 
 #[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use throughline_core::trace::{Sampler, SpanLimits, Tracer, TracerConfig};
+use throughline_core::Context;
+use throughline_core::propagation::values;
+use throughline_core::trace::{Attributes, FromContext, Sampler, SpanLimits, Tracer, TracerConfig};
 
 use super::env::Env;
 use super::exporter::{ExportError, Exporter};
@@ -23,6 +25,7 @@ pub struct Builder {
     exporters: Vec<Box<dyn Exporter>>,
     sampler: Option<Arc<dyn Sampler>>,
     limits: SpanLimits,
+    copied: Vec<String>,
     bounds: Bounds,
     schedule_delay: Duration,
     export_timeout: Duration,
@@ -43,6 +46,7 @@ impl Builder {
             exporters: Vec::new(),
             sampler: None,
             limits: SpanLimits::default(),
+            copied: Vec::new(),
             bounds: Bounds { spans: 16_384, bytes: 32 << 20, batch: 512 },
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(30),
@@ -67,6 +71,32 @@ impl Builder {
     /// Adds an attribute to what is known about the process. `service.name` is the builder's own.
     pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.push((key.into(), value.into()));
+        self
+    }
+
+    /// Copies what goes with a context under these names onto its spans as they start, as attributes of the same names: members of the
+    /// baggage, and values of keys that are declared for the wire. What a span is given itself under a name stands. Log lines have them,
+    /// too (`Telemetry::log_format`). Default: nothing is copied.
+    ///
+    /// ```
+    /// use throughline::telemetry::{self, MemoryExporter};
+    /// use throughline::{Context, Key};
+    ///
+    /// static TENANT: Key<u64> = Key::baggage("tenant");
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let memory = MemoryExporter::default();
+    /// let telemetry = telemetry::builder("cards").exporter(memory.clone()).copy_to_spans(["tenant"]).build()?;
+    /// let ctx = Context::background().with_tracer(telemetry.tracer()).with_value(&TENANT, 7);
+    /// ctx.span("reserve").start().end();
+    /// telemetry.shutdown(std::time::Duration::from_secs(5)).await?;
+    /// let span = &memory.batches()[0].spans[0];
+    /// assert_eq!(span.attributes.get("tenant").and_then(|value| value.as_str()), Some("7"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy_to_spans<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.copied.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -178,6 +208,10 @@ impl Builder {
             config.sampler = sampler;
         }
         config.innermost = Some(super::layer::innermost());
+        let copied: Arc<[String]> = self.copied.into();
+        if !copied.is_empty() {
+            config.from_context = Some(from_context(Arc::clone(&copied)));
+        }
         let tracer = if self.is_disabled { Tracer::noop() } else { Tracer::new(config) };
         let worker = Worker {
             queue: queue.clone(),
@@ -189,8 +223,20 @@ impl Builder {
             is_failing: AtomicBool::new(false),
         };
         let commands = worker.spawn().map_err(|e| BuildError(format!("the export thread can't start: {e}")))?;
-        Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, commands)))
+        Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, commands, copied)))
     }
+}
+
+fn from_context(names: Arc<[String]>) -> FromContext {
+    Arc::new(move |ctx: &Context, attributes: &mut Attributes| {
+        for name in names.iter() {
+            if attributes.get(name).is_none()
+                && let Some(value) = values::get(ctx, name)
+            {
+                attributes.set(name.clone(), value.into_owned());
+            }
+        }
+    })
 }
 
 impl fmt::Debug for Builder {

@@ -97,13 +97,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     }
 
     fn on_event(&self, event: &Event<'_>, scope: Scope<'_, S>) {
-        let ambient = Context::current();
-        let outer = scope.event_span(event);
-        let is_further_in = event.parent().is_some()
-            || ambient
-                .span_context()
-                .is_none_or(|base| outer.as_ref().is_some_and(|outer| descends(outer, base.span_id())));
-        let ctx = outer.filter(|_| is_further_in).as_ref().and_then(context_of).unwrap_or(ambient);
+        let ctx = context_of_event(event, scope.event_span(event));
         let span = ctx.current_span();
         if !span.is_recording() {
             return;
@@ -148,6 +142,16 @@ pub(super) fn innermost() -> Innermost {
             context_of(&span)?.span_context().cloned()
         })
     })
+}
+
+/// The context that an event happens in: that of the `tracing` span around it if it is further in than the ambient one.
+pub(super) fn context_of_event<'a, S: LookupSpan<'a>>(event: &Event<'_>, outer: Option<SpanRef<'a, S>>) -> Context {
+    let ambient = Context::current();
+    let is_further_in = event.parent().is_some()
+        || ambient
+            .span_context()
+            .is_none_or(|base| outer.as_ref().is_some_and(|outer| descends(outer, base.span_id())));
+    outer.filter(|_| is_further_in).as_ref().and_then(context_of).unwrap_or(ambient)
 }
 
 /// Whether `span` is the span `base`, or one below it by way of `tracing` spans.

@@ -27,6 +27,8 @@ mod builder;
 mod env;
 mod exporter;
 mod layer;
+#[cfg(feature = "fmt")]
+mod log;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 mod queue;
@@ -47,6 +49,9 @@ use tokio::time::Instant;
 pub use builder::{BuildError, Builder};
 pub use exporter::{ExportError, ExportFuture, Exporter, MemoryExporter};
 pub use layer::Layer;
+#[cfg(feature = "fmt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
+pub use log::LogFormat;
 pub use stats::{DropReason, Stats};
 
 use queue::Queue;
@@ -99,11 +104,14 @@ struct Inner {
     tracer: Tracer,
     queue: Arc<Queue>,
     commands: UnboundedSender<Command>,
+    /// The names of what is copied from contexts onto spans and log lines.
+    #[cfg_attr(not(feature = "fmt"), expect(dead_code))]
+    copied: Arc<[String]>,
 }
 
 impl Telemetry {
-    fn new(tracer: Tracer, queue: Arc<Queue>, commands: UnboundedSender<Command>) -> Self {
-        Telemetry(Arc::new(Inner { tracer, queue, commands }))
+    fn new(tracer: Tracer, queue: Arc<Queue>, commands: UnboundedSender<Command>, copied: Arc<[String]>) -> Self {
+        Telemetry(Arc::new(Inner { tracer, queue, commands, copied }))
     }
 
     /// What makes the spans: for [`Context::with_tracer`](crate::Context::with_tracer) and the layers' `tracer`.

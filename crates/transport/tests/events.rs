@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, Code, Context, Error, SpanRecord};
+use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, SpanRecord};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,32 @@ fn traced() -> (MemoryExporter, TelemetryGuard, Context) {
 async fn spans(memory: &MemoryExporter, telemetry: &TelemetryGuard, kind: SpanKind) -> Vec<SpanRecord> {
     telemetry.force_flush(Duration::from_secs(10)).await.unwrap();
     memory.spans().into_iter().filter(|span| span.kind == kind).collect()
+}
+
+#[tokio::test]
+async fn a_message_carries_typed_values_the_baggage_and_the_principal() {
+    static TENANT: Key<u64> = Key::baggage("tenant");
+    static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
+    let (_memory, _telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let consumer = Consumer::new(&ctx).keys(&[&TENANT]);
+    tokio::spawn(events.subscribe("card.ordered", "printer").serve(consumer, move |ctx, _| {
+        let sender = sender.clone();
+        async move {
+            sender.send(ctx).unwrap();
+            Ok(())
+        }
+    }));
+    let publisher = ctx.with_value(&TENANT, 7).with_value(&SHARD, 3);
+    let publisher = publisher.with_principal(Principal::new("user:7").unwrap());
+    let publisher = publisher.with_baggage(publisher.baggage().insert("note", "mine").unwrap());
+    events.publish(&publisher, Message::new("card.ordered", "7")).await.unwrap();
+    let received = seen.recv().await.unwrap();
+    assert_eq!(received.principal().map(Principal::subject), Some("user:7"));
+    assert_eq!(received.baggage().as_str(), "note=mine,tenant=7");
+    assert_eq!((received.value(&TENANT), received.value(&SHARD)), (Some(&7), None), "the keys that it lists");
+    events.drain().await;
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! One call from its beginning to its end: its span, below the caller's context.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Uri};
-use throughline_core::propagation::{Format, baggage, deadline, w3c};
+use throughline_core::propagation::deadline::{self, TimeoutHeader};
+use throughline_core::propagation::{Format, baggage, values, w3c};
 use throughline_core::trace::{SpanKind, Status};
 use throughline_core::{Cause, Context, Propagator, Span};
 
@@ -20,7 +22,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Starts the span and writes the headers; an error for a call that is not to be sent.
+    /// Starts the span and writes the headers; an error for a call that is not to be sent. `resend` counts the redirects before it.
     pub(super) fn begin(
         config: &Config,
         ctx: &Context,
@@ -28,6 +30,7 @@ impl Call {
         uri: &Uri,
         full_url: &str,
         headers: &mut HeaderMap,
+        resend: u32,
     ) -> Result<Call, Error> {
         let name = semconv::method(method);
         let name = if name == "_OTHER" { "HTTP" } else { name };
@@ -36,28 +39,26 @@ impl Call {
             span = span.tracer(tracer);
         }
         span = semconv::with_server(span, uri, headers).attribute_with("url.full", || semconv::redacted(full_url));
+        if resend > 0 {
+            span = span.attribute("http.request.resend_count", resend);
+        }
         let remaining = ctx.remaining();
         if let Some(remaining) = remaining {
             span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
         }
         let span = span.start();
-        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external: config.is_external };
+        let is_external = !config.internal.has(uri, headers);
+        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external };
         if call.ctx.is_done() {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
-        if config.is_external {
+        if is_external {
             inject_for_strangers(&config.propagator, &call.ctx, headers);
         } else {
             config.propagator.inject(&call.ctx, headers);
         }
-        let takes_deadline = !config.is_external || is_grpc(headers);
-        if !takes_deadline {
-            headers.remove(&deadline::GRPC_TIMEOUT);
-        }
-        if let Some(remaining) = remaining.filter(|_| takes_deadline) {
-            deadline::inject(remaining, &config.reserve, headers)
-                .map_err(|e| call.not_sent(Error::wrap(Code::DeadlineExceeded, e)))?;
-        }
+        let sent = inject_timeout(config, remaining, is_external, headers);
+        sent.map_err(|e| call.not_sent(Error::wrap(Code::DeadlineExceeded, e)))?;
         Ok(call)
     }
 
@@ -161,8 +162,12 @@ fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut He
     for name in propagator.fields().chain([&w3c::TRACEPARENT, &w3c::TRACESTATE, &baggage::BAGGAGE]) {
         headers.remove(name);
     }
-    if propagator.formats().any(|format| format == Format::TraceContext) {
-        Propagator::new([Format::TraceContext]).inject(ctx, headers);
+    for name in values::header_names(ctx) {
+        headers.remove(name);
+    }
+    let speaks_w3c = propagator.formats().any(|format| format == Format::TraceContext);
+    if let Some(span) = ctx.span_context().filter(|_| speaks_w3c) {
+        w3c::inject(span, headers);
         headers.remove(&w3c::TRACESTATE);
     }
 }
@@ -175,6 +180,51 @@ fn note_error(span: &Span, error: &Error) {
     span.set_status(Status::Error(error.message().to_owned().into()));
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/grpc"))
+/// Writes the time left as the callee's protocol has it, in place of one that is longer.
+fn inject_timeout(
+    config: &Config,
+    remaining: Option<Duration>,
+    is_external: bool,
+    headers: &mut HeaderMap,
+) -> Result<(), deadline::Expired> {
+    let protocol = Protocol::of(headers);
+    let is_private = is_external && matches!(protocol, Protocol::Http);
+    if is_private {
+        for name in [&deadline::GRPC_TIMEOUT, &deadline::CONNECT_TIMEOUT_MS].into_iter().chain(&config.timeout_name) {
+            headers.remove(name);
+        }
+    }
+    let Some(remaining) = remaining.filter(|_| !is_private) else { return Ok(()) };
+    let said = deadline::extract_least(&[TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs], headers);
+    if said.is_some_and(|said| said <= remaining.saturating_sub(config.reserve.of(remaining))) {
+        // Who made the request grants less than there is.
+        return Ok(());
+    }
+    match (protocol, &config.timeout_name) {
+        (Protocol::Connect, _) => deadline::inject_connect(remaining, &config.reserve, headers),
+        (Protocol::Http, Some(name)) => deadline::inject_as(name, remaining, &config.reserve, headers),
+        (Protocol::Grpc, _) | (Protocol::Http, None) => deadline::inject(remaining, &config.reserve, headers),
+    }
+}
+
+/// What is spoken over HTTP.
+enum Protocol {
+    Grpc,
+    Connect,
+    Http,
+}
+
+impl Protocol {
+    fn of(headers: &HeaderMap) -> Self {
+        // Connect protocol, "Unary-Request": unary calls have a version, streams a media type.
+        static CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+        let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |media_type| media_type.as_bytes());
+        if media_type.starts_with(b"application/grpc") {
+            Protocol::Grpc
+        } else if media_type.starts_with(b"application/connect+") || headers.contains_key(&CONNECT_PROTOCOL_VERSION) {
+            Protocol::Connect
+        } else {
+            Protocol::Http
+        }
+    }
 }

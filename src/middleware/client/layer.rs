@@ -1,17 +1,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use throughline_core::Propagator;
 use throughline_core::propagation::deadline::ReplyReserve;
 use throughline_core::trace::Tracer;
 use tower_layer::Layer;
 
 use super::ClientService;
+use super::trust::Hosts;
 
 /// Sends the context with every call: see [the module](super) for when each thing happens.
 ///
-/// Whom the calls go to is said by name: [`internal`](Self::internal) or [`external`](Self::external). Cloning it costs one reference
-/// count.
+/// Whom the calls go to is said by name: [`internal`](Self::internal) or [`external`](Self::external), or for each host by
+/// [`internal_hosts`](Self::internal_hosts). Cloning it costs one reference count.
 ///
 /// # Examples
 /// ```
@@ -45,27 +47,70 @@ pub struct ClientLayer {
 
 #[derive(Clone)]
 pub(super) struct Config {
-    pub(super) is_external: bool,
+    pub(super) internal: Hosts,
     pub(super) propagator: Propagator,
     pub(super) tracer: Option<Tracer>,
     pub(super) reserve: ReplyReserve,
+    pub(super) timeout_name: Option<HeaderName>,
+    #[cfg(feature = "reqwest")]
+    pub(super) redirects: u32,
 }
 
 impl ClientLayer {
-    /// For services of ours: they get the trace, its baggage and the time left, and what their errors tell is believed.
+    /// For services of ours: they get the trace, its baggage, the values of keys that are declared for the wire, the principal and the
+    /// time left, and what their errors tell is believed.
     pub fn internal() -> Self {
-        Self::new(false)
+        Self::new(Hosts::All)
     }
 
-    /// For strangers: they get `traceparent` alone (a gRPC service its timeout too), and of their errors the status counts.
+    /// For strangers: they get `traceparent` alone (a gRPC or Connect service its timeout too), and of their errors the status counts.
     /// What a request that is passed on has of the other headers is taken out.
     pub fn external() -> Self {
-        Self::new(true)
+        Self::new(Hosts::None)
     }
 
-    fn new(is_external: bool) -> Self {
-        let (propagator, reserve) = (Propagator::default(), ReplyReserve::DEFAULT);
-        ClientLayer { config: Arc::new(Config { is_external, propagator, tracer: None, reserve }) }
+    /// As [`internal`](Self::internal) for these hosts, and as [`external`](Self::external) for all others.
+    ///
+    /// A host is a name or an address without a port; `*.bank.internal` is every name below `bank.internal`. It is the one of the
+    /// request's URI, or else of its `host` header; a request that names none goes to a stranger.
+    ///
+    /// ```
+    /// use throughline::ClientLayer;
+    ///
+    /// let layer = ClientLayer::internal_hosts(["balance", "*.bank.internal"]);
+    /// # let _ = layer;
+    /// ```
+    pub fn internal_hosts<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
+        Self::new(Hosts::these(hosts))
+    }
+
+    fn new(internal: Hosts) -> Self {
+        let config = Config {
+            internal,
+            propagator: Propagator::default(),
+            tracer: None,
+            reserve: ReplyReserve::DEFAULT,
+            timeout_name: None,
+            #[cfg(feature = "reqwest")]
+            redirects: 0,
+        };
+        ClientLayer { config: Arc::new(config) }
+    }
+
+    /// The header that tells the time left on plain HTTP, in the grammar of `grpc-timeout`, which is its default. gRPC and Connect have
+    /// names of their own.
+    pub fn timeout_header(mut self, name: HeaderName) -> Self {
+        Arc::make_mut(&mut self.config).timeout_name = Some(name);
+        self
+    }
+
+    /// Follows so many redirects with reqwest, each as a call of its own: see [the module](super#redirects). Default: none, a 3xx comes
+    /// back as it is.
+    #[cfg(feature = "reqwest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+    pub fn follow_redirects(mut self, most: u32) -> Self {
+        Arc::make_mut(&mut self.config).redirects = most;
+        self
     }
 
     /// Where the spans go; default: where the context's go.
@@ -101,6 +146,10 @@ impl<S> Layer<S> for ClientLayer {
 
 impl fmt::Debug for ClientLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.config.is_external { "ClientLayer::external" } else { "ClientLayer::internal" })
+        f.write_str(match self.config.internal {
+            Hosts::All => "ClientLayer::internal",
+            Hosts::None => "ClientLayer::external",
+            Hosts::These(_) => "ClientLayer::internal_hosts",
+        })
     }
 }

@@ -4,7 +4,8 @@
 //! - **Before the send.** A call under a context that is done, or has no time left, is not sent. The context is the one among the request's
 //!   extensions, else the ambient one ([`Context::current`]); [`send_with`](SendWith::send_with) takes it as an argument.
 //! - **At the send.** A CLIENT span begins, below the context's span. Its identity goes out as `traceparent`, and the time left, less the
-//!   reply reserve, as `grpc-timeout`; each in place of what the request had. So does the context's baggage.
+//!   reply reserve, as `grpc-timeout` (to a Connect service as `connect-timeout-ms`); each in place of what the request had. So do the
+//!   context's baggage, the values of keys that are declared for the wire, and the principal.
 //! - **While it is under way.** When the context is done the call is dropped, which resets its stream (HTTP/2) or closes its connection
 //!   (HTTP/1): that is how the other side learns. An answer that is ready at the very deadline wins.
 //! - **The end.** The span ends with the last frame of the answer's body, or when the body is dropped; a call whose future or body is dropped half-way says
@@ -13,9 +14,15 @@
 //!
 //! A call that its own caller has cancelled is no error on the span; it says why (`throughline.cancel.cause`).
 //!
-//! # Redirects
+//! # Redirects and retries
+//! Each is a request of its own: a span, a `traceparent`, the time that is left by then, and what its own host may know. Nothing that was
+//! written for one host goes on to another.
+//!
 //! A client that follows redirects by itself sends the first request's headers again: a timeout that is stale, and the baggage, also to
-//! another host. Give reqwest a `redirect::Policy::none()` where that matters: an answer with 3xx then comes back as it is.
+//! another host. So give reqwest a `redirect::Policy::none()`, and the layer [`follow_redirects`](ClientLayer::follow_redirects): it
+//! goes by RFC 9110 §15.4, leaves credentials behind where the origin changes, and returns the last answer when it has followed as many
+//! as it may, or the body cannot be sent again. With hyper, and for retries, put the layer that sends again (`tower::retry`) outside of
+//! this one.
 //!
 //! # How it differs
 //! `tower-http`'s trace layer names no parent and sends no headers, and its span does not know of the deadline. A client's own timeout drops the call, and the other side works on: it was not told how long it has.
@@ -26,9 +33,12 @@ mod body;
 mod call;
 mod layer;
 #[cfg(feature = "reqwest")]
+mod redirect;
+#[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
 mod status;
+mod trust;
 
 pub use body::CallBody;
 pub use layer::ClientLayer;

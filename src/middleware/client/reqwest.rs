@@ -9,7 +9,7 @@ use throughline_core::Context;
 use tower_service::Service;
 
 use super::call::Call;
-use super::{CallBody, CallFuture, ClientLayer, ClientService, error_for_status};
+use super::{CallBody, ClientLayer, ClientService, error_for_status, redirect};
 use crate::error::{Code, Error};
 
 /// Sends a request with a context.
@@ -41,16 +41,15 @@ pub trait SendWith {
 impl SendWith for RequestBuilder {
     async fn send_with(self, ctx: &Context, layer: &ClientLayer) -> Result<Response, Error> {
         let (client, request) = self.build_split();
-        let mut request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
-        let call = begin(layer, ctx, &mut request)?;
-        let response = CallFuture::sent(call, answer(client.execute(request))).await?;
+        let request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
+        let response = redirect::send(layer, ctx, request, client).await?;
         Ok(wrap(error_for_status(response).await?))
     }
 }
 
 impl<S> Service<Request> for ClientService<S>
 where
-    S: Service<Request, Response = Response, Error = reqwest::Error>,
+    S: Service<Request, Response = Response, Error = reqwest::Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -62,24 +61,25 @@ where
     }
 
     /// With the ambient context: reqwest's requests have no extensions. Every answer is passed on, also a 4xx or 5xx.
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let call = begin(&self.layer, &Context::current(), &mut request);
-        let sent = call.map(|call| CallFuture::sent(call, answer(self.inner.call(request))));
-        Box::pin(async move { Ok(wrap(sent?.await?)) })
+    fn call(&mut self, request: Request) -> Self::Future {
+        let other = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, other);
+        let (layer, ctx) = (self.layer.clone(), Context::current());
+        Box::pin(async move { Ok(wrap(redirect::send(&layer, &ctx, request, ready).await?)) })
     }
 }
 
-fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request) -> Result<Call, Error> {
+pub(super) fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, resend: u32) -> Result<Call, Error> {
     let (method, url) = (request.method().clone(), request.url().as_str().to_owned());
     let uri = url.parse().unwrap_or_default();
-    Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut())
+    Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut(), resend)
 }
 
 /// The URL that has answered: after redirects another one than was asked.
 #[derive(Clone)]
 struct Answered(Url);
 
-async fn answer(
+pub(super) async fn answer(
     sent: impl Future<Output = Result<Response, reqwest::Error>>,
 ) -> Result<http::Response<Body>, reqwest::Error> {
     let response = sent.await.map_err(reqwest::Error::without_url)?;

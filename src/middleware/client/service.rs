@@ -44,7 +44,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let ctx = request.extensions().get::<Context>().cloned().unwrap_or_else(Context::current);
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let call = Call::begin(self.layer.config(), &ctx, &method, &uri, &uri.to_string(), request.headers_mut());
+        let call = Call::begin(self.layer.config(), &ctx, &method, &uri, &uri.to_string(), request.headers_mut(), 0);
         match call {
             Ok(call) => CallFuture::sent(call, self.inner.call(request)),
             Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },

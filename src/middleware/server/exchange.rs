@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
-use throughline_core::propagation::deadline;
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use throughline_core::propagation::{Format, deadline, values};
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{CancelHandle, Cause, Context, ContextError, Span, SpanContext};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Propagator, Span, SpanContext};
 use tokio::time::Instant;
 
-use super::layer::Config;
+use super::layer::{Config, Trust};
 use crate::error::{Code, Error};
 use crate::middleware::semconv;
 
@@ -16,7 +17,12 @@ pub(super) struct Exchange {
     /// `None` once it has ended.
     live: Option<Live>,
     config: Arc<Config>,
+    trust: Trust,
     method: Method,
+    /// What the handler is called with.
+    ctx: Context,
+    /// The answer in place of a handler's, to one who is not who he says.
+    refusal: Option<Error>,
     /// From here on the caller may have given up: its own deadline, less what it keeps back for the answer's way. Never that of our
     /// maximum, which the caller doesn't know.
     late_from: Option<Instant>,
@@ -30,9 +36,10 @@ struct Live {
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(config: &Arc<Config>, request: &Request<B>) -> Exchange {
-        let sent = deadline::extract(request.headers());
-        let timeout = match (sent.or(config.default_timeout), config.max_timeout) {
+    pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
+        let trust = config.trust.of(head);
+        let sent = granted(config, &head.headers);
+        let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
             (Some(timeout), Some(max)) => Some(timeout.min(max)),
             (timeout, max) => timeout.or(max),
         };
@@ -41,17 +48,45 @@ impl Exchange {
             Some(timeout) => config.base.with_timeout(timeout).with_cancel(),
             None => config.base.with_cancel(),
         };
-        let span = if config.is_edge {
-            start_span(config, request, handle.context())
-        } else {
-            start_span(config, request, &config.propagator.extract(handle.context(), request.headers()))
+        let span = match trust {
+            Trust::Internal => start_span(config, trust, head, &extract(config, handle.context(), &head.headers)),
+            Trust::Edge => start_span(config, trust, head, handle.context()),
         };
-        let (config, method) = (Arc::clone(config), request.method().clone());
-        Exchange { live: Some(Live { span, handle }), config, method, late_from, is_interrupted: false }
+        if trust == Trust::Edge {
+            remove_claims(config, &mut head.headers);
+        }
+        Exchange {
+            ctx: span.context().clone(),
+            live: Some(Live { span, handle }),
+            config: Arc::clone(config),
+            trust,
+            method: head.method.clone(),
+            refusal: None,
+            late_from,
+            is_interrupted: false,
+        }
     }
 
+    /// What the handler is called with.
     pub(super) fn context(&self) -> &Context {
-        self.live.as_ref().map_or(&self.config.base, |live| live.span.context())
+        &self.ctx
+    }
+
+    /// Finds out who a stranger's request is made for. `false`: it is refused.
+    pub(super) fn authenticate(&mut self, head: &Parts) -> bool {
+        let authenticator = self.config.authenticator.as_ref().filter(|_| self.trust == Trust::Edge);
+        match authenticator.map_or(Ok(None), |authenticate| authenticate(head)) {
+            Ok(principal) => {
+                if let Some(principal) = principal {
+                    self.ctx = self.ctx.with_principal(principal);
+                }
+                true
+            }
+            Err(error) => {
+                self.refusal = Some(error);
+                false
+            }
+        }
     }
 
     /// Notes that the handler is not called.
@@ -62,8 +97,12 @@ impl Exchange {
         live.span.add_event("dead on arrival", [(semconv::CANCEL_CAUSE, cause)]);
     }
 
-    /// The answer in place of a handler's, to a request whose context is done.
-    pub(super) fn done_error(&self) -> Error {
+    /// The answer in place of a handler's: to a request that is refused, or whose context is done.
+    pub(super) fn error_in_place(&mut self) -> Error {
+        if let Some(refusal) = self.refusal.take() {
+            return refusal;
+        }
+        self.note_done();
         let error = Error::from_context(self.context());
         match self.context().cause() {
             // Another instance may do it.
@@ -77,7 +116,7 @@ impl Exchange {
         let tracer = self.context().tracer();
         let error = error.leaving(tracer.resource().and_then(|resource| resource.service_name()));
         self.note_error(&error);
-        if self.config.is_edge { error.public() } else { error }
+        if self.trust == Trust::Edge { error.public() } else { error }
     }
 
     fn note_error(&self, error: &Error) {
@@ -191,35 +230,66 @@ impl Drop for Exchange {
     }
 }
 
-fn start_span<B>(config: &Config, request: &Request<B>, ctx: &Context) -> Span {
-    let (method, route) = (semconv::method(request.method()), route(request));
+/// The time that the caller grants: the least of what it says.
+fn granted(config: &Config, headers: &HeaderMap) -> Option<std::time::Duration> {
+    let named = config.timeout_name.as_ref().and_then(|name| {
+        let lines = headers.get_all(name).iter();
+        lines.filter_map(|line| deadline::parse_grpc_timeout(line.as_bytes())).min()
+    });
+    let known = deadline::extract_least(&config.timeout_headers, headers);
+    named.into_iter().chain(known).min()
+}
+
+/// What a service of ours has sent.
+fn extract(config: &Config, ctx: &Context, headers: &HeaderMap) -> Context {
+    let ctx = config.propagator.extract(ctx, headers);
+    let ctx = match config.max_baggage {
+        Some((bytes, members)) => ctx.with_baggage(ctx.baggage().within(bytes, members)),
+        None => ctx,
+    };
+    values::extract(&ctx, &config.keys, headers)
+}
+
+/// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
+fn remove_claims(config: &Config, headers: &mut HeaderMap) {
+    for name in Propagator::new(Format::ALL).fields() {
+        headers.remove(name);
+    }
+    let names = config.keys.iter().filter_map(|key| key.header_name());
+    for name in names.chain(values::header_names(&config.base)) {
+        headers.remove(name);
+    }
+}
+
+fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context) -> Span {
+    let (method, route) = (semconv::method(&head.method), route(head));
     let name = match (method, route) {
         ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
         ("_OTHER", None) => "HTTP".into(),
         (method, Some(route)) => format!("{method} {route}").into(),
         (method, None) => std::borrow::Cow::Borrowed(method),
     };
-    let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Server), request.method());
+    let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Server), &head.method);
     if let Some(tracer) = &config.tracer {
         span = span.tracer(tracer);
     }
-    if config.is_edge {
+    if trust == Trust::Edge {
         span = span.new_root();
-        if let Some(caller) = config.propagator.extract_span_context(request.headers()) {
+        if let Some(caller) = config.propagator.extract_span_context(&head.headers) {
             span = span.link(caller);
         }
     } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {
         // The base's own span is not what asked for this.
         span = span.new_root();
     }
-    span = semconv::with_server(span, request.uri(), request.headers())
-        .attribute("url.path", semconv::cut(request.uri().path()))
-        .attribute("url.scheme", if request.uri().scheme_str() == Some("https") { "https" } else { "http" })
-        .attribute("network.protocol.version", semconv::protocol_version(request.version()));
+    span = semconv::with_server(span, &head.uri, &head.headers)
+        .attribute("url.path", semconv::cut(head.uri.path()))
+        .attribute("url.scheme", if head.uri.scheme_str() == Some("https") { "https" } else { "http" })
+        .attribute("network.protocol.version", semconv::protocol_version(head.version));
     if let Some(route) = route {
         span = span.attribute("http.route", route.to_owned());
     }
-    if let Some(agent) = semconv::user_agent(request.headers()) {
+    if let Some(agent) = semconv::user_agent(&head.headers) {
         span = span.attribute("user_agent.original", agent);
     }
     if let Some(remaining) = ctx.remaining() {
@@ -229,12 +299,12 @@ fn start_span<B>(config: &Config, request: &Request<B>, ctx: &Context) -> Span {
 }
 
 #[cfg(feature = "axum")]
-fn route<B>(request: &Request<B>) -> Option<&str> {
-    request.extensions().get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+fn route(head: &Parts) -> Option<&str> {
+    head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
 }
 
 #[cfg(not(feature = "axum"))]
-fn route<B>(_: &Request<B>) -> Option<&str> {
+fn route(_: &Parts) -> Option<&str> {
     None
 }
 

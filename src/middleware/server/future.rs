@@ -65,7 +65,7 @@ pin_project! {
             handler: WithContext<F>,
         },
         // There is no handler to call, or none any more.
-        Shed,
+        None,
     }
 }
 
@@ -129,10 +129,9 @@ impl<F> Running<F> {
                 Poll::Pending => ready!(this.done.poll(cx)),
             }
         }
-        this.work.set(Work::Shed);
-        let exchange = this.exchange.take().expect("a future is not polled after it was ready");
-        exchange.note_done();
-        let error = exchange.done_error();
+        this.work.set(Work::None);
+        let mut exchange = this.exchange.take().expect("a future is not polled after it was ready");
+        let error = exchange.error_in_place();
         Poll::Ready(Ok(answer_with(exchange, error, HeaderMap::new())))
     }
 }

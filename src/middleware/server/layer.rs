@@ -3,16 +3,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use throughline_core::propagation::deadline::ReplyReserve;
+use http::header::HeaderName;
+use http::request::Parts;
+use throughline_core::propagation::WireKey;
+use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 use throughline_core::trace::Tracer;
-use throughline_core::{Context, Propagator};
+use throughline_core::{Context, Principal, Propagator};
 use tower_layer::Layer;
 
 use super::ContextService;
+use crate::error::Error;
 
 /// Gives every request its context: see [the module](super) for when each thing happens.
 ///
-/// Who the callers are is said by name: [`internal`](Self::internal) or [`edge`](Self::edge). Cloning it costs one reference count.
+/// Who the callers are is said by name: [`internal`](Self::internal) or [`edge`](Self::edge), or for each request by
+/// [`trust_fn`](Self::trust_fn). Cloning it costs one reference count.
 ///
 /// # Examples
 /// ```
@@ -43,16 +48,60 @@ pub struct ContextLayer {
 
 #[derive(Clone)]
 pub(super) struct Config {
-    pub(super) is_edge: bool,
+    pub(super) trust: TrustRule,
     pub(super) propagator: Propagator,
+    pub(super) keys: Arc<[&'static dyn WireKey]>,
+    pub(super) authenticator: Option<Arc<Authenticator>>,
+    /// The most bytes and members of baggage, if fewer than there may be anyway.
+    pub(super) max_baggage: Option<(usize, usize)>,
     pub(super) tracer: Option<Tracer>,
     pub(super) base: Context,
     pub(super) max_timeout: Option<Duration>,
     pub(super) default_timeout: Option<Duration>,
+    pub(super) timeout_headers: Vec<TimeoutHeader>,
+    pub(super) timeout_name: Option<HeaderName>,
     pub(super) reserve: ReplyReserve,
     pub(super) is_inner: bool,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) shed: Arc<AtomicU64>,
+}
+
+pub(super) type Authenticator = dyn Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync;
+
+/// What a caller is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// A service of ours, as under [`ContextLayer::internal`].
+    Internal,
+    /// A stranger, as under [`ContextLayer::edge`].
+    Edge,
+}
+
+#[derive(Clone)]
+pub(super) enum TrustRule {
+    Always(Trust),
+    PerRequest(Arc<dyn Fn(&Parts) -> Trust + Send + Sync>),
+}
+
+impl TrustRule {
+    pub(super) fn of(&self, head: &Parts) -> Trust {
+        match self {
+            TrustRule::Always(trust) => *trust,
+            TrustRule::PerRequest(decide) => decide(head),
+        }
+    }
+}
+
+impl Config {
+    /// The longest that a request may take.
+    pub(super) fn max_timeout(&self, trust: Trust) -> Option<Duration> {
+        match trust {
+            Trust::Internal => self.max_timeout,
+            Trust::Edge => {
+                Some(self.max_timeout.unwrap_or(ContextLayer::EDGE_TIMEOUT).min(ContextLayer::MAX_EDGE_TIMEOUT))
+            }
+        }
+    }
 }
 
 /// What becomes of a handler whose client has gone.
@@ -66,32 +115,133 @@ pub enum OnDisconnect {
 }
 
 impl ContextLayer {
-    /// For callers that are services of ours: their trace goes on, their sampling decision stands, their deadline holds, and their baggage
-    /// goes with the context.
+    /// What a stranger's request may take where [`max_timeout`](Self::max_timeout) does not say: 60 s.
+    pub const EDGE_TIMEOUT: Duration = Duration::from_secs(60);
+    /// What a stranger's request may take whatever `max_timeout` says: a day.
+    pub const MAX_EDGE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// For callers that are services of ours: their trace goes on, their sampling decision stands, their deadline holds, and their
+    /// baggage, the [`keys`](Self::keys) and the principal go with the context.
     pub fn internal() -> Self {
-        Self::new(false, None)
+        Self::new(TrustRule::Always(Trust::Internal))
     }
 
-    /// For strangers, on a public port: a new trace begins and links the caller's; sampling is ours to decide; baggage is not read; a
-    /// deadline can only be shorter than [`max_timeout`](Self::max_timeout), which is 60 s if not given; errors go out without origin, path and details.
+    /// For strangers, on a public port: a new trace begins and links the caller's; sampling is ours to decide; a deadline can only be
+    /// shorter than [`max_timeout`](Self::max_timeout), which is 60 s if not given; errors go out without origin, path and details.
+    ///
+    /// Baggage, principal, keys, and headers of other trace formats are not read, and are removed from the request: whoever passes it
+    /// on does not pass them on.
     pub fn edge() -> Self {
-        Self::new(true, Some(Duration::from_secs(60)))
+        Self::new(TrustRule::Always(Trust::Edge))
     }
 
-    fn new(is_edge: bool, max_timeout: Option<Duration>) -> Self {
+    /// Decides for each request, by its head: by the address of the peer that the server has put among its extensions, or what the
+    /// TLS certificate said. What the head says of itself, strangers can say as well.
+    ///
+    /// `decide` is called once per request, before anything else is read.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use throughline::ContextLayer;
+    /// use throughline::middleware::server::Trust;
+    ///
+    /// let layer = ContextLayer::trust_fn(|head| match head.extensions.get() {
+    ///     Some(ConnectInfo(SocketAddr::V4(peer))) if peer.ip().is_private() => Trust::Internal,
+    ///     _ => Trust::Edge,
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn trust_fn(decide: impl Fn(&Parts) -> Trust + Send + Sync + 'static) -> Self {
+        Self::new(TrustRule::PerRequest(Arc::new(decide)))
+    }
+
+    fn new(trust: TrustRule) -> Self {
         let config = Config {
-            is_edge,
+            trust,
             propagator: Propagator::default(),
+            keys: Arc::default(),
+            authenticator: None,
+            max_baggage: None,
             tracer: None,
             base: Context::background(),
-            max_timeout,
+            max_timeout: None,
             default_timeout: None,
+            timeout_headers: vec![TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs],
+            timeout_name: None,
             reserve: ReplyReserve::DEFAULT,
             is_inner: false,
             on_disconnect: OnDisconnect::Cancel,
             shed: Arc::default(),
         };
-        ContextLayer { config: Arc::new(config) }
+        ContextLayer::of(Arc::new(config))
+    }
+
+    /// The values that requests from services of ours may bring, by their keys; what travels in the baggage under other names is passed
+    /// on undecoded. Default: none but the principal.
+    ///
+    /// ```
+    /// use throughline::{Codec, ContextLayer, Key};
+    ///
+    /// static TENANT: Key<u64> = Key::baggage("tenant");
+    /// static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
+    ///
+    /// let layer = ContextLayer::internal().keys(&[&TENANT, &SHARD]);
+    /// # let _ = layer;
+    /// ```
+    pub fn keys(self, keys: &[&'static dyn WireKey]) -> Self {
+        self.change(|config| config.keys = keys.into())
+    }
+
+    /// Finds out who a stranger's request is made for; services of ours say so themselves. `None`: nobody in particular. An error
+    /// is the answer, in place of a handler's; the code for it is [`Code::Unauthenticated`](crate::Code::Unauthenticated).
+    ///
+    /// It is called once, after the deadline has been looked at and before the handler is called, and must not block. What has to
+    /// wait (for a session store, say) is done by a layer outside of this one, which leaves what it found among the request's
+    /// extensions.
+    ///
+    /// ```
+    /// use throughline::{Code, ContextLayer, Error, Principal};
+    ///
+    /// # fn verify(_token: &[u8]) -> Option<String> { None }
+    /// let layer = ContextLayer::edge().authenticator(|head| {
+    ///     let Some(token) = head.headers.get("authorization") else { return Ok(None) };
+    ///     let user = verify(token.as_bytes()).and_then(Principal::new);
+    ///     user.map(Some).ok_or_else(|| Error::new(Code::Unauthenticated, "the token is not valid"))
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn authenticator(
+        self,
+        authenticate: impl Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|config| config.authenticator = Some(Arc::new(authenticate)))
+    }
+
+    /// How much baggage a request from a service of ours may bring, in bytes and in members; of what is more, whole members are left
+    /// out. Default, and the most there is: [`Baggage::MAX_BYTES`](crate::Baggage::MAX_BYTES) and
+    /// [`Baggage::MAX_MEMBERS`](crate::Baggage::MAX_MEMBERS).
+    pub fn max_baggage(self, bytes: usize, members: usize) -> Self {
+        self.change(|config| config.max_baggage = Some((bytes, members)))
+    }
+
+    /// Reads these headers, too, for the time that callers grant; the least counts. Default: `grpc-timeout` and `connect-timeout-ms`.
+    ///
+    /// ```
+    /// use throughline::ContextLayer;
+    /// use throughline::propagation::deadline::TimeoutHeader;
+    ///
+    /// let behind_envoy = ContextLayer::internal().timeout_headers([TimeoutHeader::XEnvoyExpectedRqTimeoutMs]);
+    /// # let _ = behind_envoy;
+    /// ```
+    pub fn timeout_headers(self, headers: impl IntoIterator<Item = TimeoutHeader>) -> Self {
+        self.change(|config| config.timeout_headers.extend(headers))
+    }
+
+    /// The header that callers write the time left into on plain HTTP, in the grammar of `grpc-timeout`; that one is read as well.
+    pub fn timeout_header(self, name: HeaderName) -> Self {
+        self.change(|config| config.timeout_name = Some(name))
     }
 
     /// Where the spans go, as well as those below; default: where the base's spans go, or the process's default. Its resource's
@@ -110,7 +260,8 @@ impl ContextLayer {
         self.change(|config| config.propagator = propagator)
     }
 
-    /// The longest that any request may take; a caller can only ask for less.
+    /// The longest that any request may take; a caller can only ask for less. At an edge it is a day at most
+    /// ([`MAX_EDGE_TIMEOUT`](Self::MAX_EDGE_TIMEOUT)).
     pub fn max_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.max_timeout = Some(timeout))
     }
@@ -142,6 +293,10 @@ impl ContextLayer {
         self.config.shed.load(Ordering::Relaxed)
     }
 
+    pub(super) fn of(config: Arc<Config>) -> Self {
+        ContextLayer { config }
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
@@ -158,6 +313,10 @@ impl<S> Layer<S> for ContextLayer {
 
 impl fmt::Debug for ContextLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.config.is_edge { "ContextLayer::edge" } else { "ContextLayer::internal" })
+        f.write_str(match self.config.trust {
+            TrustRule::Always(Trust::Internal) => "ContextLayer::internal",
+            TrustRule::Always(Trust::Edge) => "ContextLayer::edge",
+            TrustRule::PerRequest(_) => "ContextLayer::trust_fn",
+        })
     }
 }

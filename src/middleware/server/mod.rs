@@ -50,5 +50,5 @@ mod service;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
-pub use layer::{ContextLayer, OnDisconnect};
+pub use layer::{ContextLayer, OnDisconnect, Trust};
 pub use service::ContextService;

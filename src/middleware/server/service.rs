@@ -42,16 +42,20 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let exchange = Exchange::begin(&self.config, &request);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let mut exchange = Exchange::begin(&self.config, &mut head);
         if exchange.context().is_done() {
             self.config.shed.fetch_add(1, Ordering::Relaxed);
             exchange.shed();
-            return ResponseFuture::new(exchange, Work::Shed);
+            return ResponseFuture::new(exchange, Work::None);
+        }
+        if !exchange.authenticate(&head) {
+            return ResponseFuture::new(exchange, Work::None);
         }
         let ctx = exchange.context().clone();
-        request.extensions_mut().insert(ctx.clone());
-        let handler = ctx.scope(ctx.enter(|| self.inner.call(request)));
+        head.extensions.insert(ctx.clone());
+        let handler = ctx.scope(ctx.enter(|| self.inner.call(Request::from_parts(head, body))));
         let work = match self.config.on_disconnect {
             OnDisconnect::Cancel => Work::Inline { handler },
             OnDisconnect::Detach => {
@@ -65,7 +69,7 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for ContextService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layer = if self.config.is_edge { ContextLayer::edge() } else { ContextLayer::internal() };
+        let layer = ContextLayer::of(Arc::clone(&self.config));
         f.debug_struct("ContextService").field("inner", &self.inner).field("layer", &layer).finish()
     }
 }

@@ -100,14 +100,27 @@ pub fn inject<I: Injector + ?Sized>(
     reserve: &ReplyReserve,
     carrier: &mut I,
 ) -> Result<(), Expired> {
+    inject_as(&GRPC_TIMEOUT, remaining, reserve, carrier)
+}
+
+/// [`inject`] under another name, in the same grammar: for plain HTTP where `grpc-timeout` can't be had.
+///
+/// # Errors
+/// As of `inject`.
+pub fn inject_as<I: Injector + ?Sized>(
+    name: &HeaderName,
+    remaining: Duration,
+    reserve: &ReplyReserve,
+    carrier: &mut I,
+) -> Result<(), Expired> {
     match GrpcTimeout::new(remaining.saturating_sub(reserve.of(remaining))) {
         Some(timeout) => {
             let value = HeaderValue::from_str(timeout.as_str()).expect("digits and a letter");
-            carrier.set(&GRPC_TIMEOUT, value);
+            carrier.set(name, value);
             Ok(())
         }
         None => {
-            carrier.remove(&GRPC_TIMEOUT);
+            carrier.remove(name);
             Err(Expired::NOW)
         }
     }

@@ -27,7 +27,8 @@ pub enum Format {
 }
 
 impl Format {
-    const ALL: [Format; 6] =
+    /// All of them.
+    pub const ALL: [Format; 6] =
         [Format::TraceContext, Format::Baggage, Format::B3, Format::B3Multi, Format::Jaeger, Format::XRay];
 
     /// Its name in `OTEL_PROPAGATORS`.

@@ -181,6 +181,9 @@ impl<'a> SpanBuilder<'a> {
                 ctx.with_value(&SPAN, Cell::identity(decision.span_context, decision.is_local_root)),
             );
         };
+        if let Some(from_context) = &config.from_context {
+            from_context(ctx, &mut self.attributes);
+        }
         let limits = config.limits;
         bound_name(&mut self.name, &limits);
         let mut more = None;

@@ -29,6 +29,6 @@ pub use ratio::TraceIdRatio;
 pub use record::{Batch, Event, Link, Resource, SpanKind, Status, UnixNanos};
 pub use sampler::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SamplingParameters, SamplingResult};
 pub use span_ref::SpanRef;
-pub use tracer::{Innermost, Recorder, SetDefaultError, Tracer, TracerConfig};
+pub use tracer::{FromContext, Innermost, Recorder, SetDefaultError, Tracer, TracerConfig};
 pub use tracestate::TraceStateError;
 pub use value::Value;

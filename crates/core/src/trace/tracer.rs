@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::attributes::Attributes;
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
@@ -64,6 +65,8 @@ pub struct TracerConfig {
     pub limits: SpanLimits,
     /// Spans of another kind that the same task is in; default: none.
     pub innermost: Option<Innermost>,
+    /// Attributes that recorded spans have from their context; default: none.
+    pub from_context: Option<FromContext>,
 }
 
 /// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
@@ -72,6 +75,11 @@ pub struct TracerConfig {
 /// Asked on the task that starts a span, once for each recorded one. It must answer for a descendant only, never for the
 /// span of another request that happens to sit in a thread-local; an answer from another trace is ignored.
 pub type Innermost = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + Sync>;
+
+/// Adds the attributes that a span has from the context it starts in to those it was given.
+///
+/// Called as each recorded span starts, on its task; samplers do not see what it adds.
+pub type FromContext = Arc<dyn Fn(&Context, &mut Attributes) + Send + Sync>;
 
 impl TracerConfig {
     /// Spans go to `recorder`; all else has its default.
@@ -82,6 +90,7 @@ impl TracerConfig {
             resource: Arc::default(),
             limits: SpanLimits::default(),
             innermost: None,
+            from_context: None,
         }
     }
 }

@@ -1,21 +1,23 @@
 //! Dealing with messages: each in a context and a span of its own.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::propagation::w3c;
+use throughline::propagation::{WireKey, values};
 use throughline::trace::{SpanKind, Status, Tracer};
-use throughline::{Cause, Context, Error, FutureExt};
+use throughline::{Cause, Context, Error, FutureExt, Propagator, SpanContext};
 use tokio::sync::Semaphore;
 
 use super::{Delivery, Message, Subscription, span};
 
 /// How a [`Subscription`] is served.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Consumer {
     base: Context,
+    keys: Arc<[&'static dyn WireKey]>,
     tracer: Option<Tracer>,
     timeout: Duration,
     concurrency: usize,
@@ -27,11 +29,19 @@ impl Consumer {
     pub fn new(base: &Context) -> Self {
         Consumer {
             base: base.clone(),
+            keys: Arc::default(),
             tracer: None,
             timeout: Duration::from_secs(30),
             concurrency: 16,
             max_attempts: 5,
         }
+    }
+
+    /// The values that messages may bring, by their keys, as for
+    /// [`ContextLayer::keys`](throughline::ContextLayer::keys). Default: none but the principal.
+    pub fn keys(mut self, keys: &[&'static dyn WireKey]) -> Self {
+        self.keys = keys.into();
+        self
     }
 
     /// Where the spans go; default: where the base's go.
@@ -70,14 +80,16 @@ impl Consumer {
         }
         let message = delivery.message().clone();
         let attempt = self.base.with_timeout(self.timeout).with_cancel();
-        let mut builder = span(&attempt, "process", &message).kind(SpanKind::Consumer);
+        let ctx = Propagator::default().extract(&attempt, &message.headers);
+        let ctx = values::extract(&ctx, &self.keys, &message.headers);
+        let mut builder = span(&ctx, "process", &message).kind(SpanKind::Consumer);
         if let Some(tracer) = &self.tracer {
             builder = builder.tracer(tracer);
         }
-        builder = match w3c::extract(&message.headers) {
-            Some(publisher) => builder.remote_parent(publisher),
-            None => builder.new_root(),
-        };
+        if !ctx.span_context().is_some_and(SpanContext::is_remote) {
+            // The base's own span is not what asked for this.
+            builder = builder.new_root();
+        }
         if let Some(remaining) = attempt.remaining() {
             builder = builder.attribute("throughline.deadline.remaining_ms", remaining.as_secs_f64() * 1e3);
         }
@@ -103,6 +115,17 @@ impl Consumer {
         attempt.cancel_with(Cause::RequestFinished);
         // Last: whoever waits for the events to drain finds the span ended.
         if again { delivery.redeliver() } else { delivery.acknowledge() }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("base", &self.base)
+            .field("timeout", &self.timeout)
+            .field("concurrency", &self.concurrency)
+            .field("max_attempts", &self.max_attempts)
+            .finish_non_exhaustive()
     }
 }
 

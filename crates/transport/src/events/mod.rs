@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use throughline::propagation::w3c;
 use throughline::trace::{SpanKind, Status};
-use throughline::{Code, Context, Error};
+use throughline::{Code, Context, Error, Propagator};
 
 pub use consumer::Consumer;
 pub use subscription::{Delivery, Subscription};
@@ -22,8 +21,8 @@ use queue::{Pending, Queue};
 /// Where events are published and subscribed to. Cloning it costs one reference count.
 ///
 /// A message goes to every *group* that is subscribed to its subject, and there to one subscriber. It is delivered at least once: what
-/// is not acknowledged is delivered again. It carries the trace, and neither deadline nor cancellation: what a consumer does outlives the
-/// request that published, and has a deadline of its own.
+/// is not acknowledged is delivered again. It carries the trace, the baggage, the values of keys that are declared for the wire and the
+/// principal, and neither deadline nor cancellation: what a consumer does outlives the request that published, and has a deadline of its own.
 ///
 /// # Examples
 /// ```
@@ -89,7 +88,8 @@ impl Events {
 
     /// Publishes `message`: it has been taken by every group that is subscribed to its subject now, and by none if there is none.
     ///
-    /// A PRODUCER span covers it, and its identity goes with the message in place of whatever trace that had. Where a group's room is used
+    /// A PRODUCER span covers it. Its identity, and what else the context has for the wire, goes with the message in place of whatever that
+    /// had of it. Where a group's room is used
     /// up it waits.
     ///
     /// # Errors
@@ -100,9 +100,7 @@ impl Events {
     /// Dropped half-way, some groups may have taken the message.
     pub async fn publish(&self, ctx: &Context, mut message: Message) -> Result<(), Error> {
         let span = span(ctx, "send", &message).kind(SpanKind::Producer).start();
-        if let Some(identity) = span.span_context() {
-            w3c::inject(identity, &mut message.headers);
-        }
+        Propagator::default().inject(&span, &mut message.headers);
         let result = match span.run(self.offer(message)).await {
             Ok(result) => result,
             Err(_) => Err(Error::from_context(&span)),

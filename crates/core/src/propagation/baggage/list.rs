@@ -59,6 +59,12 @@ pub(super) fn combine<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> (Str
         }
         return (String::from_utf8(text).expect("scanned"), 0);
     }
+    keep(lines, Baggage::MAX_BYTES, Baggage::MAX_MEMBERS)
+}
+
+/// The members that keep these limits and ours, joined by commas; and how many do not.
+pub(super) fn keep<'a>(lines: impl Iterator<Item = &'a [u8]>, bytes: usize, members: usize) -> (String, usize) {
+    let fits = |len, count| fits(len, count) && len <= bytes && count <= members;
     let (mut text, mut kept, mut dropped) = (Vec::new(), 0, 0);
     let all = lines.flat_map(|line| line.split(|byte| *byte == b','));
     for member in all.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()) {

@@ -151,6 +151,24 @@ impl Baggage {
         Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped: self.dropped }
     }
 
+    /// The same, of at most `bytes` bytes and `members` members: byte for byte if it is within that, or else the members that are, in
+    /// order, and the others counted. Limits beyond [`MAX_BYTES`](Self::MAX_BYTES) and [`MAX_MEMBERS`](Self::MAX_MEMBERS) are those.
+    ///
+    /// ```
+    /// use throughline_core::Baggage;
+    ///
+    /// let baggage = Baggage::from_lines([b"a=1,much=9999999,b=2".as_slice()]).within(8, 64);
+    /// assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,b=2", 1));
+    /// ```
+    #[must_use]
+    pub fn within(&self, bytes: usize, members: usize) -> Self {
+        if list::scan(self.text.as_bytes()).is_some_and(|count| count <= members) && self.text.len() <= bytes {
+            return self.clone();
+        }
+        let (text, dropped) = list::keep([self.text.as_bytes()].into_iter(), bytes, members);
+        Baggage { text: HeaderValue::try_from(text).expect("checked"), dropped: self.dropped + dropped }
+    }
+
     /// The members that keep to the grammar and have another key, as they came, and their number.
     fn without(&self, key: &str, room: usize) -> (String, usize) {
         let mut text = String::with_capacity(self.text.len() + room);

@@ -1,0 +1,166 @@
+//! Following redirects (RFC 9110 §15.4) with reqwest: each is a request of its own, made anew from what the first one was before
+//! anything was written for its host.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+};
+use http::{Method, StatusCode};
+use reqwest::{Body, Request, Response, Url};
+use throughline_core::Context;
+use tower_service::Service;
+
+use super::reqwest::{answer, begin};
+use super::{CallBody, CallFuture, ClientLayer};
+use crate::error::{Code, Error};
+
+/// Sends `request`, and what its answers redirect to. `client` is ready for the first one.
+pub(super) async fn send<S>(
+    layer: &ClientLayer,
+    ctx: &Context,
+    mut request: Request,
+    mut client: S,
+) -> Result<http::Response<CallBody<Body>>, Error>
+where
+    S: Service<Request, Response = Response, Error = reqwest::Error>,
+{
+    let mut resend = 0;
+    loop {
+        let template = (resend < layer.config().redirects).then(|| Template::of(&request));
+        let call = begin(layer, ctx, &mut request, resend)?;
+        let response = CallFuture::sent(call, answer(client.call(request))).await?;
+        let next =
+            template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
+        let Some(next) = next else { return Ok(response) };
+        // Its head was all of it.
+        pin!(response.into_body()).parts().1.finish();
+        ctx.run(poll_fn(|cx| client.poll_ready(cx)))
+            .await
+            .map_err(|_| Error::from_context(ctx))?
+            .map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))?;
+        request = next;
+        resend += 1;
+    }
+}
+
+/// A request to be sent again, elsewhere.
+struct Template {
+    request: Request,
+    /// It had a body that can't be had twice.
+    is_body_lost: bool,
+}
+
+impl Template {
+    fn of(request: &Request) -> Self {
+        if let Some(request) = request.try_clone() {
+            return Template { request, is_body_lost: false };
+        }
+        let mut again = Request::new(request.method().clone(), request.url().clone());
+        *again.headers_mut() = request.headers().clone();
+        *again.timeout_mut() = request.timeout().copied();
+        *again.version_mut() = request.version();
+        Template { request: again, is_body_lost: true }
+    }
+
+    /// What an answer with this status and `location` asks for; `None`: nothing that we can do.
+    fn redirected(self, status: StatusCode, location: &http::HeaderValue) -> Option<Request> {
+        let Template { mut request, is_body_lost } = self;
+        let becomes_get = match status {
+            // §15.4.2 and §15.4.3: as all clients do.
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *request.method() == Method::POST,
+            StatusCode::SEE_OTHER => *request.method() != Method::HEAD,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
+            _ => return None,
+        };
+        if becomes_get {
+            *request.method_mut() = Method::GET;
+            *request.body_mut() = None;
+            for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
+                request.headers_mut().remove(name);
+            }
+        } else if is_body_lost {
+            return None;
+        }
+        let url = request.url().join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        request.headers_mut().remove(HOST);
+        if origin(&url) != origin(request.url()) {
+            for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+                request.headers_mut().remove(name);
+            }
+        }
+        *request.url_mut() = url;
+        Some(request)
+    }
+}
+
+fn origin(url: &Url) -> (&str, Option<&str>, Option<u16>) {
+    (url.scheme(), url.host_str(), url.port_or_known_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redirected(method: Method, status: u16, location: &str) -> Option<Request> {
+        let mut request = Request::new(method, Url::parse("https://bank/cards/7?q=1").expect("a URL"));
+        for (name, value) in [(AUTHORIZATION, "secret"), (CONTENT_TYPE, "text/plain"), (HOST, "bank")] {
+            request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+        *request.body_mut() = Some(Body::from("7"));
+        let status = StatusCode::from_u16(status).expect("a status");
+        Template::of(&request).redirected(status, &http::HeaderValue::from_str(location).expect("a value"))
+    }
+
+    #[test]
+    fn methods_and_bodies_go_by_the_status() {
+        for (method, status, then, has_body) in [
+            (Method::POST, 301, Method::GET, false),
+            (Method::POST, 302, Method::GET, false),
+            (Method::PUT, 302, Method::PUT, true),
+            (Method::PUT, 303, Method::GET, false),
+            (Method::HEAD, 303, Method::HEAD, true),
+            (Method::POST, 307, Method::POST, true),
+            (Method::POST, 308, Method::POST, true),
+        ] {
+            let next = redirected(method, status, "/there").expect("it is one");
+            assert_eq!((next.url().as_str(), next.method()), ("https://bank/there", &then), "{status}");
+            assert_eq!(
+                (next.body().is_some(), next.headers().contains_key(CONTENT_TYPE)),
+                (has_body, has_body),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_stay_with_their_origin() {
+        for (location, stay) in [
+            ("/a", true),
+            ("https://bank:443/", true),
+            ("http://bank/", false),
+            ("https://bank:8443/", false),
+            ("//evil/", false),
+        ] {
+            let next = redirected(Method::GET, 302, location).expect("it is one");
+            assert_eq!(next.headers().contains_key(AUTHORIZATION), stay, "{location}");
+            assert!(!next.headers().contains_key(HOST));
+        }
+    }
+
+    #[test]
+    fn what_is_no_redirect_is_not_followed() {
+        for (status, location) in [(200, "/"), (304, "/"), (302, "file:///etc"), (302, "https://"), (302, "\t")] {
+            assert!(
+                redirected(Method::GET, status, location)
+                    .is_none_or(|next| next.url().as_str() == "https://bank/cards/7?q=1"),
+                "{status} {location}"
+            );
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Whom a call goes to.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{HeaderMap, Uri};
+
+/// Which hosts are services of ours.
+#[derive(Clone)]
+pub(super) enum Hosts {
+    All,
+    None,
+    /// Names in lower case, without a dot at the end; one that begins with a dot stands for all below it.
+    These(Arc<[String]>),
+}
+
+impl Hosts {
+    pub(super) fn these<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
+        let normal = |host: H| {
+            let host = host.into().to_ascii_lowercase();
+            let host = host.strip_prefix('*').unwrap_or(&host);
+            host.strip_suffix('.').unwrap_or(host).to_owned()
+        };
+        Hosts::These(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
+    }
+
+    /// Whether a call to that address stays among services of ours. One that names no host does not.
+    pub(super) fn has(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let these = match self {
+            Hosts::All => return true,
+            Hosts::None => return false,
+            Hosts::These(these) => these,
+        };
+        let named = || headers.get(HOST)?.to_str().ok()?.parse().ok();
+        let Some(authority) = uri.authority().cloned().or_else(named) else { return false };
+        let host = authority.host().to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        these.iter().any(|ours| match ours.starts_with('.') {
+            // A name below, not one that merely ends alike.
+            true => host.len() > ours.len() && host.ends_with(ours.as_str()),
+            false => host == ours,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_ours_by_its_whole_name_or_by_a_domain_above_it() {
+        let hosts = Hosts::these(["Balance", "*.bank.internal.", ".cards", "127.0.0.1", "[::1]", "", "*", "*."]);
+        for (uri, is_ours) in [
+            ("http://balance/", true),
+            ("http://BALANCE.:8080/", true),
+            ("http://ledger.bank.internal/", true),
+            ("http://a.b.bank.internal./", true),
+            ("http://x.cards/", true),
+            ("http://127.0.0.1:80/", true),
+            ("http://[::1]:80/", true),
+            ("http://bank.internal/", false),
+            ("http://evilbank.internal/", false),
+            ("http://.bank.internal/", false),
+            ("http://balance.evil.com/", false),
+            ("http://balance@evil.com/", false),
+            ("http://evil.com/balance", false),
+            ("/balance", false),
+        ] {
+            let Ok(uri) = uri.parse() else { continue };
+            assert_eq!(hosts.has(&uri, &HeaderMap::new()), is_ours, "{uri}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_host_is_that_of_the_host_header() {
+        let hosts = Hosts::these(["balance"]);
+        for (host, is_ours) in [("balance:80", true), ("evil", false), ("\u{fe}", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, http::HeaderValue::from_bytes(host.as_bytes()).expect("a value"));
+            assert_eq!(hosts.has(&Uri::from_static("/reserve"), &headers), is_ours, "{host}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Redirects and retries are requests of their own.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::{any, get};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use throughline::middleware::client::SendWith;
+use throughline::propagation::deadline::parse_grpc_timeout;
+use throughline::trace::SpanKind;
+use throughline::{ClientLayer, Context, Principal};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::support::{PATIENCE, Traced, client, number, serve, text};
+
+/// Keeps the heads of the requests that came, and answers with what `then` says.
+type Heads = Arc<Mutex<Vec<(Method, HeaderMap)>>>;
+
+async fn keep(State(heads): State<Heads>, method: Method, headers: HeaderMap, body: String) -> String {
+    heads.lock().unwrap().push((method, headers));
+    body
+}
+
+fn redirecting(to: String, status: StatusCode, heads: Heads) -> Router {
+    let moved = move |State(heads): State<Heads>, method: Method, headers: HeaderMap| async move {
+        heads.lock().unwrap().push((method, headers));
+        (status, [("location", to)], "moved")
+    };
+    Router::new().route("/", any(moved)).with_state(heads)
+}
+
+fn asking() -> reqwest::Client {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+fn ctx(traced: &Traced) -> Context {
+    let ctx = Context::background().with_tracer(traced.telemetry.tracer()).with_timeout(PATIENCE);
+    let ctx = ctx.with_baggage(ctx.baggage().insert("tenant", "acme").unwrap());
+    ctx.with_principal(Principal::new("user:7").unwrap())
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_request_of_its_own_with_what_its_host_may_know() {
+    let traced = Traced::new("api");
+    let heads = Heads::default();
+    let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
+    let to = format!("http://localhost:{}/", there.port());
+    let here = serve(redirecting(to, StatusCode::TEMPORARY_REDIRECT, heads.clone())).await;
+
+    let layer = ClientLayer::internal_hosts(["127.0.0.1"]).follow_redirects(3);
+    let asked = asking().post(format!("http://{here}/")).header("authorization", "secret").body("7");
+    let answer = asked.send_with(&ctx(&traced), &layer).await.unwrap();
+    assert_eq!(answer.url().host_str(), Some("localhost"));
+    assert_eq!(answer.text().await.unwrap(), "7");
+
+    let heads = heads.lock().unwrap();
+    let [(Method::POST, ours), (Method::POST, theirs)] = &heads[..] else { panic!("{heads:?}") };
+    for name in ["baggage", "grpc-timeout", "throughline-principal", "authorization"] {
+        assert!(ours.contains_key(name) && !theirs.contains_key(name), "{name}");
+    }
+    let spans = traced.spans(2).await;
+    for (index, (span, headers)) in spans.iter().zip([ours, theirs]).enumerate() {
+        assert_eq!(span.kind, SpanKind::Client);
+        let traceparent = headers["traceparent"].to_str().unwrap();
+        assert!(traceparent.contains(&span.span_context.span_id().to_string()));
+        assert_eq!(number(span, "http.request.resend_count"), (index > 0).then_some(index as f64));
+        assert_eq!(text(span, "throughline.cancel.cause"), None);
+    }
+    assert_eq!(number(&spans[0], "http.response.status_code"), Some(307.0));
+}
+
+#[tokio::test]
+async fn a_redirect_has_the_time_that_is_left_by_then() {
+    let traced = Traced::new("api");
+    let heads = Heads::default();
+    let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
+    let here = serve(redirecting(format!("http://{there}/"), StatusCode::SEE_OTHER, heads.clone())).await;
+    let layer = client().follow_redirects(3);
+    asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
+    let heads = heads.lock().unwrap();
+    assert_eq!((&heads[0].0, &heads[1].0), (&Method::POST, &Method::GET));
+    assert!(!heads[1].1.contains_key("content-length"));
+    let left = |index: usize| parse_grpc_timeout(heads[index].1["grpc-timeout"].as_bytes()).unwrap();
+    assert!(left(1) < left(0), "{heads:?}");
+}
+
+#[tokio::test]
+async fn as_many_redirects_are_followed_as_allowed() {
+    let app = Router::new().route("/", get(|| async { axum::response::Redirect::to("/") }));
+    let address = serve(app).await;
+    for most in [0, 3] {
+        let traced = Traced::new("api");
+        let layer = client().follow_redirects(most);
+        let answer = asking().get(format!("http://{address}/")).send_with(&ctx(&traced), &layer).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        drop(answer);
+        assert_eq!(traced.spans(u64::from(most) + 1).await.len(), most as usize + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_with_no_time_left_is_not_sent() {
+    let traced = Traced::new("api");
+    let request = ctx(&traced).with_cancel();
+    let stopping = request.context().clone();
+    let heads = Heads::default();
+    let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
+    let request = Arc::new(request);
+    let moved = service_fn(move |_: reqwest::Request| {
+        request.cancel();
+        let moved = http::Response::builder().status(307).header("location", format!("http://{there}/"));
+        ready(Ok::<_, reqwest::Error>(reqwest::Response::from(moved.body("").unwrap())))
+    });
+    let sent = reqwest::Client::new().get("http://127.0.0.1:1/").build().unwrap();
+    let mut client = client().follow_redirects(1).layer(moved);
+    let call = stopping.enter(|| tower::Service::call(&mut client, sent));
+    assert_eq!(call.await.unwrap_err().code(), throughline::Code::Cancelled);
+    assert!(heads.lock().unwrap().is_empty());
+}
+
+/// Once more after a 503.
+#[derive(Clone)]
+struct Once(bool);
+
+impl<B: Clone, R> tower::retry::Policy<Request<B>, Response<R>, throughline::Error> for Once {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Request<B>, answer: &mut Result<Response<R>, throughline::Error>) -> Option<Ready<()>> {
+        let again = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE);
+        (again && std::mem::replace(&mut self.0, false)).then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
+        Some(request.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_a_request_of_its_own_with_the_time_that_is_left_by_then() {
+    let traced = Traced::new("api");
+    let heads = Heads::default();
+    let seen = heads.clone();
+    let flaky = service_fn(move |request: Request<()>| {
+        let heads = seen.clone();
+        async move {
+            let is_first = {
+                let mut heads = heads.lock().unwrap();
+                heads.push((request.method().clone(), request.headers().clone()));
+                heads.len() == 1
+            };
+            tokio::time::advance(Duration::from_secs(5)).await;
+            let status = if is_first { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap())
+        }
+    });
+    let mut request = Request::get("http://cards/").body(()).unwrap();
+    request.extensions_mut().insert(ctx(&traced));
+    let retrying = ServiceBuilder::new().retry(Once(true)).layer(client()).service(flaky);
+    assert_eq!(retrying.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    tokio::time::resume();
+
+    let heads = heads.lock().unwrap();
+    let left: Vec<_> = heads.iter().map(|(_, headers)| headers["grpc-timeout"].to_str().unwrap()).collect();
+    assert_eq!(left, ["19000000u", "14250000u"]);
+    let spans = traced.spans(2).await;
+    for (span, (_, headers)) in spans.iter().zip(heads.iter()) {
+        assert!(headers["traceparent"].to_str().unwrap().contains(&span.span_context.span_id().to_string()));
+    }
+    assert_eq!(number(&spans[0], "http.response.status_code"), Some(503.0));
+}
