@@ -58,7 +58,7 @@ async fn a_redirect_is_a_request_of_its_own_with_what_its_host_may_know() {
     assert_eq!(answer.url().host_str(), Some("localhost"));
     assert_eq!(answer.text().await.unwrap(), "7");
 
-    let heads = heads.lock().unwrap();
+    let heads = std::mem::take(&mut *heads.lock().unwrap());
     let [(Method::POST, ours), (Method::POST, theirs)] = &heads[..] else { panic!("{heads:?}") };
     for name in ["baggage", "grpc-timeout", "throughline-principal", "authorization"] {
         assert!(ours.contains_key(name) && !theirs.contains_key(name), "{name}");
@@ -82,7 +82,7 @@ async fn a_redirect_has_the_time_that_is_left_by_then() {
     let here = serve(redirecting(format!("http://{there}/"), StatusCode::SEE_OTHER, heads.clone())).await;
     let layer = client().follow_redirects(3);
     asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
-    let heads = heads.lock().unwrap();
+    let heads = std::mem::take(&mut *heads.lock().unwrap());
     assert_eq!((&heads[0].0, &heads[1].0), (&Method::POST, &Method::GET));
     assert!(!heads[1].1.contains_key("content-length"));
     let left = |index: usize| parse_grpc_timeout(heads[index].1["grpc-timeout"].as_bytes()).unwrap();
@@ -164,7 +164,7 @@ async fn a_retry_is_a_request_of_its_own_with_the_time_that_is_left_by_then() {
     assert_eq!(retrying.oneshot(request).await.unwrap().status(), StatusCode::OK);
     tokio::time::resume();
 
-    let heads = heads.lock().unwrap();
+    let heads = std::mem::take(&mut *heads.lock().unwrap());
     let left: Vec<_> = heads.iter().map(|(_, headers)| headers["grpc-timeout"].to_str().unwrap()).collect();
     assert_eq!(left, ["19000000u", "14250000u"]);
     let spans = traced.spans(2).await;
