@@ -1,0 +1,8 @@
+//! What the Context allocates and what it leaves behind, counted per thread.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod counting;
+mod leaks;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
