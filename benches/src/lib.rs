@@ -6,7 +6,10 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs, io};
+
+use criterion::Criterion;
 
 /// What a row is held against.
 #[derive(Clone, Copy)]
@@ -32,6 +35,54 @@ pub struct Row {
     pub target: Target,
     /// How many operations one measured iteration holds.
     pub per: f64,
+}
+
+/// Criterion as every bench file sets it up: short, and with its figures where [`summarize`] looks for them.
+#[must_use]
+pub fn criterion() -> Criterion {
+    Criterion::default()
+        .output_directory(&criterion_home())
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
+        .configure_from_args()
+}
+
+/// A measurement of Go's beside one of ours.
+#[derive(Clone, Copy)]
+pub struct GoRow {
+    /// As [`Row::name`].
+    pub name: &'static str,
+    /// Our measurement, a criterion id.
+    pub ours: &'static str,
+    /// Go's, as `go test -bench` prints it, without `Benchmark` and the number of processors.
+    pub go: &'static str,
+    /// How many operations one iteration holds, ours and Go's.
+    pub per: (f64, f64),
+}
+
+/// As [`summarize`], for the table of Go's figures: `output` is what `go test -bench` printed.
+///
+/// # Errors
+/// When the document cannot be read or written.
+pub fn summarize_go(version: &str, output: &str, rows: &[GoRow]) -> io::Result<()> {
+    let theirs = |name: &str| {
+        output.lines().find_map(|line| {
+            let mut words = line.strip_prefix("Benchmark")?.split_whitespace();
+            let (found, _processors) = words.next()?.rsplit_once('-')?;
+            let nanos = words.nth(1).filter(|_| found == name)?;
+            nanos.parse::<f64>().ok()
+        })
+    };
+    let mut text = format!("| row | ours, ns | {version}, ns | ratio |\n|---|---|---|---|\n");
+    for row in rows {
+        let (Some(ours), Some(go)) = (median(row.ours), theirs(row.go)) else { continue };
+        let (ours, go) = (ours / row.per.0, go / row.per.1);
+        writeln!(text, "| {} | {} | {} | {:.2} |", row.name, nanos(ours), nanos(go), ours / go)
+            .map_err(io::Error::other)?;
+    }
+    println!("\n{text}");
+    write_section("go", &text)
 }
 
 /// The median of one measurement, in nanoseconds per iteration; `None` where it was not measured.

@@ -10,15 +10,10 @@ mod values;
 
 use std::io;
 
-use criterion::Criterion;
-use throughline_benches::{Row, summarize};
+use throughline_benches::{Row, criterion, summarize};
 
 fn main() -> io::Result<()> {
-    let mut criterion = Criterion::default()
-        .configure_from_args()
-        .sample_size(30)
-        .warm_up_time(std::time::Duration::from_millis(200))
-        .measurement_time(std::time::Duration::from_millis(800));
+    let mut criterion = criterion();
     derive::measure(&mut criterion);
     observe::measure(&mut criterion);
     cancel::measure(&mut criterion);
