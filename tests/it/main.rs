@@ -7,3 +7,4 @@ mod layering;
 mod middleware;
 mod support;
 mod telemetry;
+mod trace_context;

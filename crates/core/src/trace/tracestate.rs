@@ -25,7 +25,7 @@ const MAX_PART: usize = 256;
 ///
 /// let state = state.insert("congo", "t62")?;
 /// assert_eq!(state.as_str(), "congo=t62,rojo=00f067aa0ba902b7", "what was changed goes first");
-/// assert!("a=1,a=2".parse::<TraceState>().is_err(), "a key twice drops the list");
+/// assert!("a=1,b".parse::<TraceState>().is_err(), "a bad member drops the list");
 /// # Ok::<(), throughline_core::trace::TraceStateError>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -38,8 +38,9 @@ impl TraceState {
     /// Parses header lines, combined in their order as if joined by commas (RFC 9110 §5.3).
     ///
     /// # Errors
-    /// One member that breaks the grammar, a key twice, more than 32 members or more than 8,192 bytes: the whole list is
-    /// refused, and nothing is allocated. Empty members are allowed.
+    /// One member that breaks the grammar, more than 32 members or more than 8,192 bytes: the whole list is refused, and nothing is
+    /// allocated. Empty members are allowed. So is a key that comes twice: that it does not is the sender's to see to (§3.5), and
+    /// what another system has sent is passed on as it is.
     ///
     /// # Examples
     /// ```
@@ -87,7 +88,7 @@ impl TraceState {
         self.0.is_none()
     }
 
-    /// The value of `key`.
+    /// The value of `key`; of several, the first: the most recent.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
@@ -97,7 +98,8 @@ impl TraceState {
         self.members().filter_map(|member| member.split_once('='))
     }
 
-    /// The list with `key` set to `value`: first, and once. When that makes 33 members, the last one goes.
+    /// The list with `key` set to `value`: first, and once (§3.5: "Adding a key/value pair MUST NOT result in the same key being
+    /// present multiple times"). When that makes 33 members, the last one goes.
     ///
     /// # Errors
     /// `key` or `value` breaks the grammar, or the list would be longer than 8,192 bytes.
@@ -162,7 +164,7 @@ pub struct TraceStateError(());
 
 impl fmt::Display for TraceStateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a W3C tracestate: a bad key or value, a key twice, more than 32 members or than 8192 bytes")
+        f.write_str("not a W3C tracestate: a bad key or value, more than 32 members or than 8192 bytes")
     }
 }
 
@@ -170,14 +172,13 @@ impl std::error::Error for TraceStateError {}
 
 /// What has been seen of a list while it is checked.
 #[derive(Default)]
-struct List<'a> {
-    keys: [&'a [u8]; MAX_MEMBERS],
+struct List {
     members: usize,
     bytes: usize,
 }
 
-impl<'a> List<'a> {
-    fn line(&mut self, line: &'a [u8], comma: bool) -> Result<(), TraceStateError> {
+impl List {
+    fn line(&mut self, line: &[u8], comma: bool) -> Result<(), TraceStateError> {
         self.bytes = self.bytes.saturating_add(line.len()).saturating_add(usize::from(comma));
         if self.bytes > MAX_BYTES {
             return Err(TraceStateError(()));
@@ -185,20 +186,14 @@ impl<'a> List<'a> {
         line.split(|&byte| byte == b',').try_for_each(|member| self.member(trim(member)))
     }
 
-    fn member(&mut self, member: &'a [u8]) -> Result<(), TraceStateError> {
+    fn member(&mut self, member: &[u8]) -> Result<(), TraceStateError> {
         if member.is_empty() {
             return Ok(());
         }
         let equals = member.iter().position(|&byte| byte == b'=').ok_or(TraceStateError(()))?;
         let (key, value) = (&member[..equals], &member[equals + 1..]);
-        let (seen, free) = self.keys.split_at_mut(self.members);
-        let slot = free.first_mut().ok_or(TraceStateError(()))?;
-        if !is_key(key) || !is_value(value) || seen.contains(&key) {
-            return Err(TraceStateError(()));
-        }
-        *slot = key;
         self.members += 1;
-        Ok(())
+        if self.members <= MAX_MEMBERS && is_key(key) && is_value(value) { Ok(()) } else { Err(TraceStateError(())) }
     }
 }
 

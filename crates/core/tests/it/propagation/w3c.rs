@@ -74,7 +74,7 @@ fn a_tracestate_is_passed_on_byte_for_byte_or_not_at_all() {
     };
     assert_eq!(with(&["rojo=00f, congo=t61 "]).as_deref(), Some("rojo=00f, congo=t61 "));
     assert_eq!(with(&["a=1", "", "b=2"]).as_deref(), Some("a=1,,b=2"), "lines combine in order");
-    assert_eq!(with(&["a=1,a=2"]), None, "a key twice");
+    assert_eq!(with(&["a=1,a=2"]).as_deref(), Some("a=1,a=2"), "a key twice is its sender's fault");
     assert_eq!(with(&["a=1", "b"]), None, "a bad member");
     let members = |count| (0..count).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
     assert!(with(&[&members(32)]).is_some() && with(&[&members(33)]).is_none());
