@@ -11,14 +11,17 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
     let mut pending: Vec<_> = first.map(|root| (root, spans[root].record.end_time)).into_iter().collect();
     while let Some((index, mut until)) = pending.pop() {
         is_critical[index] = true;
+        let end = until;
         let mut children: Vec<_> =
             spans[index].children.iter().copied().filter(|child| !spans[*child].is_asynchronous()).collect();
-        children.sort_by_key(|child| std::cmp::Reverse(spans[*child].record.end_time));
+        // One that ended after its parent (a cancellation runs downwards) was waited for until that gave up.
+        children.sort_by_key(|child| std::cmp::Reverse(spans[*child].record.end_time.min(end)));
         for child in children {
             let record = &spans[child].record;
             // One that outlived what came after it was not what was waited for.
-            if record.end_time <= until {
-                pending.push((child, record.end_time));
+            let ended = record.end_time.min(end);
+            if ended <= until && record.start_time <= until {
+                pending.push((child, ended));
                 until = record.start_time;
             }
         }

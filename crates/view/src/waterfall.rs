@@ -10,6 +10,9 @@ use crate::path;
 use crate::text::{columns, cut, duration, fit};
 use crate::trace::{SpanView, Trace};
 
+/// How many levels the guides show.
+const DEEPEST: usize = 30;
+
 /// What is drawn with.
 struct Pen {
     color: bool,
@@ -51,7 +54,7 @@ impl Trace {
         let columns = Columns::within(options.width.max(60), self);
         let is_critical = path::critical(self);
         let mut out = String::new();
-        pen.header(&mut out, self, &axis);
+        pen.header(&mut out, self, &axis, &columns);
         pen.scale(&mut out, &axis, &columns);
         let guides = guides(self, options.unicode);
         for ((index, _), guide) in self.order().iter().zip(guides) {
@@ -93,9 +96,17 @@ impl Columns {
     fn within(width: usize, trace: &Trace) -> Columns {
         let needed = |(index, depth): &(usize, usize)| columns(&label(trace, *index, true)).min(80) + 2 * depth;
         let wanted = trace.order().iter().map(needed).max().unwrap_or(0) + 2;
-        let end = if width >= 120 { 52 } else { 38 };
+        let end = match width {
+            120.. => 52,
+            80.. => 38,
+            _ => 26,
+        };
         let label = wanted.clamp(20, (width - end) * 2 / 3);
         Columns { label, bar: width - end - label, end }
+    }
+
+    fn all(&self) -> usize {
+        self.label + self.bar + self.end
     }
 }
 
@@ -114,7 +125,7 @@ impl Pen {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    fn header(&self, out: &mut String, trace: &Trace, axis: &Axis) {
+    fn header(&self, out: &mut String, trace: &Trace, axis: &Axis, columns: &Columns) {
         let dot = if self.unicode { "·" } else { "-" };
         let (services, spans, roots) = (trace.services().len(), trace.spans().len(), trace.roots().count());
         let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
@@ -126,7 +137,10 @@ impl Pen {
             parts.push(self.ascii(format!("deadline {}", duration(Duration::from_nanos(deadline)))));
         }
         let id = self.paint(&trace.trace_id().to_string(), Style::Bold);
-        let _ = writeln!(out, "trace {id}  {}", parts.join(&format!(" {dot} ")));
+        let parts = parts.join(&format!(" {dot} "));
+        // The id is whole, so that it can be copied; the rest has a line of its own where it has to.
+        let gap = if 40 + self::columns(&parts) <= columns.all() { "  " } else { "\n" };
+        let _ = writeln!(out, "trace {id}{gap}{}", cut(&parts, columns.all(), self.unicode));
     }
 
     fn scale(&self, out: &mut String, axis: &Axis, columns: &Columns) {
@@ -236,7 +250,7 @@ fn part(eighths: usize, begins_inside: bool) -> char {
 /// The service, where it is another one than above, and what it does.
 fn label(trace: &Trace, index: usize, unicode: bool) -> String {
     let span = &trace.spans()[index];
-    let (to, asynchronous) = if unicode { ("→ ", "⇢ ") } else { ("-> ", "~> ") };
+    let (to, asynchronous) = if unicode { ("→ ", "⇢ ") } else { ("> ", "~ ") };
     let mark = match span.record.kind {
         SpanKind::Client => to,
         SpanKind::Producer | SpanKind::Consumer => asynchronous,
@@ -287,16 +301,17 @@ fn guides(trace: &Trace, unicode: bool) -> Vec<String> {
     let mut guides = Vec::with_capacity(spans.len());
     for (index, depth) in trace.order() {
         open.truncate(*depth);
-        let mut guide: String = open.iter().skip(1).map(|open| if *open { bar } else { none }).collect();
+        // Deeper than `DEEPEST` nothing of the label would be left.
+        let above = open.iter().skip(1).take(DEEPEST);
+        let mut guide: String = above.map(|open| if *open { bar } else { none }).collect();
         let siblings = spans[*index].parent.map(|parent| &spans[parent].children);
         let has_more = siblings.is_some_and(|siblings| siblings.last() != Some(index));
         if *depth > 0 {
             guide.push_str(if has_more { fork } else { last });
         }
         open.push(has_more);
-        // Deeper than that nothing of the label would be left.
-        if columns(&guide) > 60 {
-            guide = format!("{} ", cut(&guide, 59, unicode));
+        if *depth > DEEPEST {
+            guide = format!("{} ", cut(&guide, 2 * DEEPEST - 1, unicode));
         }
         guides.push(guide);
     }

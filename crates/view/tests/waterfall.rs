@@ -1,0 +1,204 @@
+//! What the terminal shows, line by line, on a fixed clock.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use throughline_core::trace::{Batch, Resource, SpanKind, Status, UnixNanos};
+use throughline_core::{SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState};
+use throughline_view::{Options, Trace};
+
+/// One trace: spans are numbered from 1, which is the root's number.
+#[derive(Default)]
+struct Spans(Vec<Batch>);
+
+impl Spans {
+    /// Adds a span of `service` under the one with the number `parent` (0: none), that lasts `from..to` ms.
+    fn add(
+        &mut self,
+        parent: usize,
+        service: &str,
+        name: &'static str,
+        kind: SpanKind,
+        [from, to]: [u64; 2],
+    ) -> &mut SpanRecord {
+        let id = |number: usize| SpanId::from_hex(format!("{number:016x}").as_bytes());
+        let trace_id = TraceId::from_hex(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+        let context =
+            SpanContext::new(trace_id, id(self.0.len() + 1).unwrap(), TraceFlags::SAMPLED, TraceState::EMPTY, false);
+        let at = |ms: u64| UnixNanos(1_700_000_000_000_000_000 + ms * 1_000_000);
+        let mut record = SpanRecord::new(context, name, at(from), at(to));
+        (record.parent_span_id, record.kind) = (id(parent), kind);
+        self.0.push(Batch::new(Arc::new(Resource::new([("service.name", service.to_owned())])), vec![record]));
+        &mut self.0.last_mut().unwrap().spans[0]
+    }
+
+    fn trace(&self) -> Trace {
+        let mut traces = Trace::from_batches(&self.0);
+        assert_eq!(traces.len(), 1);
+        traces.remove(0)
+    }
+
+    fn drawn(&self, options: &Options) -> String {
+        self.trace().waterfall(options)
+    }
+}
+
+const NARROW: Options = Options { width: 90, ..Options::PLAIN };
+
+fn left(record: &mut SpanRecord, ms: f64) -> &mut SpanRecord {
+    record.attributes.set("throughline.deadline.remaining_ms", ms);
+    record
+}
+
+fn failed(record: &mut SpanRecord, origin: &str) {
+    record.attributes.set("error.type", "DEADLINE_EXCEEDED");
+    record.attributes.set("throughline.error.origin", origin.to_owned());
+    record.status = Status::Error("deadline exceeded".into());
+}
+
+fn cancelled(record: &mut SpanRecord) {
+    record.attributes.set("throughline.cancel.cause", "ClientDisconnected");
+}
+
+/// A request that runs into its deadline two services away.
+fn late() -> Spans {
+    let mut spans = Spans::default();
+    failed(left(spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 90]), 100.0), "balance");
+    let call = left(spans.add(1, "api", "POST", SpanKind::Client, [5, 88]), 95.0);
+    call.attributes.set("url.full", "http://balance/reserve?x=1");
+    failed(call, "balance");
+    failed(left(spans.add(2, "balance", "POST /reserve", SpanKind::Server, [10, 85]), 85.0), "balance");
+    let shed = left(spans.add(1, "api", "GET", SpanKind::Client, [89, 89]), 0.0);
+    shed.attributes.set("throughline.shed", "not sent");
+    spans
+}
+
+#[test]
+fn a_deadline_is_drawn_where_it_would_have_passed() {
+    assert_eq!(
+        late().drawn(&NARROW),
+        "\
+trace 4bf92f3577b34da6a3ce929d0e0e4736  2 services · 4 spans · 90.0 ms · deadline 100 ms
+                           0                  102 ms    took    left  ended
+api POST /pay              ██████████████████████  │ 90.0 ms  100 ms  deadline ← balance
+├ → POST /reserve           ████████████████████▌  │ 83.0 ms 95.0 ms  deadline ← balance
+│ └ balance POST /reserve    ██████████████████▊   │ 75.0 ms 85.0 ms  DEADLINE_EXCEEDED
+└ → GET                                         ▐  │    0 µs    0 µs  not sent
+"
+    );
+}
+
+#[test]
+fn ascii_and_no_colours_where_there_is_nothing_else() {
+    let plain = late().drawn(&Options { unicode: false, ..NARROW });
+    assert!(plain.is_ascii() && !plain.contains('\u{1b}'));
+    assert_eq!(
+        plain,
+        "\
+trace 4bf92f3577b34da6a3ce929d0e0e4736  2 services - 4 spans - 90.0 ms - deadline 100 ms
+                           0                  102 ms    took    left  ended
+api POST /pay              ######################  | 90.0 ms  100 ms  deadline <- balance
+|-> POST /reserve           #####################  | 83.0 ms 95.0 ms  deadline <- balance
+| `-balance POST /reserve    ###################   | 75.0 ms 85.0 ms  DEADLINE_EXCEEDED
+`-> GET                                         #  |    0 us    0 us  not sent
+"
+    );
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let coloured = late().drawn(&Options { color: true, ..NARROW });
+    let mut text = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        text.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    text.push_str(rest);
+    assert_ne!(coloured, text);
+    assert_eq!(text, late().drawn(&NARROW));
+}
+
+#[test]
+fn what_was_waited_for_is_solid_and_events_are_not() {
+    let mut spans = Spans::default();
+    spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 60]);
+    spans.add(1, "limits", "GET /limits", SpanKind::Server, [0, 20]);
+    spans.add(1, "fraud", "GET /score", SpanKind::Server, [0, 50]);
+    spans.add(1, "api", "send paid", SpanKind::Producer, [50, 55]);
+    spans.add(4, "feed", "process paid", SpanKind::Consumer, [55, 100]);
+    assert_eq!(
+        spans.drawn(&NARROW),
+        "\
+trace 4bf92f3577b34da6a3ce929d0e0e4736  4 services · 5 spans · 100 ms
+                         0                    100 ms    took    left  ended
+api POST /pay            ████████████████▏           60.0 ms
+├ limits GET /limits     ▒▒▒▒▒▒                      20.0 ms
+├ fraud GET /score       █████████████▌              50.0 ms
+└ ⇢ send paid                         ▐▊             5.00 ms
+  └ feed ⇢ process paid                ▒▒▒▒▒▒▒▒▒▒▒▒▒ 45.0 ms
+"
+    );
+}
+
+#[test]
+fn what_a_cancellation_reaches_last_was_waited_for_until_its_caller_gave_up() {
+    let mut spans = Spans::default();
+    cancelled(spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 50]));
+    cancelled(spans.add(1, "api", "POST", SpanKind::Client, [1, 52]));
+    cancelled(spans.add(2, "cards", "POST /status", SpanKind::Server, [2, 54]));
+    assert_eq!(
+        spans.drawn(&NARROW),
+        "\
+trace 4bf92f3577b34da6a3ce929d0e0e4736  2 services · 3 spans · 54.0 ms
+                        0                    54.0 ms    took    left  ended
+api POST /pay           █████████████████████████▉   50.0 ms          ClientDisconnected
+└ → POST                ▐█████████████████████████▉  51.0 ms          ClientDisconnected
+  └ cards POST /status   ███████████████████████████ 52.0 ms          ClientDisconnected
+"
+    );
+}
+
+#[test]
+fn names_are_harmless_and_lines_no_wider_than_asked_for() {
+    let mut spans = Spans::default();
+    let long: &'static str = Box::leak("x".repeat(100_000).into_boxed_str());
+    spans.add(
+        0,
+        "api\u{1b}[2J\r\n",
+        "wide 漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字\u{202e}",
+        SpanKind::Server,
+        [0, 10],
+    );
+    spans.add(1, long, long, SpanKind::Internal, [u64::MAX / 4_000_000, 0]);
+    for width in [0, 60, 90, 120, 300] {
+        let drawn = spans.drawn(&Options { width, ..NARROW });
+        assert!(!drawn.contains(['\u{1b}', '\r', '\u{202e}']), "{drawn}");
+        assert_eq!(drawn.lines().count(), if width < 90 { 5 } else { 4 });
+        for line in drawn.lines() {
+            let columns: usize = line.chars().map(|c| if ('\u{4e00}'..'\u{a000}').contains(&c) { 2 } else { 1 }).sum();
+            assert!(columns <= width.max(60), "{columns} of {width}: {line}");
+        }
+    }
+}
+
+#[test]
+fn no_shape_is_too_deep_too_wide_or_a_circle_without_end() {
+    let mut deep = Spans::default();
+    for number in 0..100_000 {
+        deep.add(number, "deep", "down", SpanKind::Internal, [0, 1]);
+    }
+    assert_eq!(deep.drawn(&NARROW).lines().count(), 100_002);
+    let mut wide = Spans::default();
+    for number in 0..10_000 {
+        wide.add(usize::from(number > 0), "wide", "across", SpanKind::Internal, [0, 1]);
+    }
+    assert_eq!(wide.trace().roots().count(), 1);
+    assert_eq!(wide.drawn(&NARROW).lines().count(), 10_002);
+    let mut circle = Spans::default();
+    circle.add(2, "a", "first", SpanKind::Internal, [0, 1]);
+    circle.add(1, "b", "second", SpanKind::Internal, [0, 1]);
+    circle.add(3, "c", "its own parent", SpanKind::Internal, [0, 1]);
+    assert_eq!(circle.drawn(&NARROW).lines().count(), 5);
+}
