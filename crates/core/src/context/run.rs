@@ -14,8 +14,8 @@ impl Context {
     /// Runs `work` until it is ready or the context is done: `Ok` with its output, or the error.
     ///
     /// The work is polled first, so a result that is ready at the very deadline wins. A context that is known to be done (cancelled, or
-    /// somebody has seen its deadline pass) never polls the work. No clock is read before the first poll, so a deadline that passed
-    /// unseen may let the work be polled once.
+    /// asked after its deadline) never polls the work. No clock is read before the first poll, so a deadline that passed unseen may let
+    /// the work be polled once.
     ///
     /// The work is dropped with this future, and not before: on an error it has been polled for the last time. It does not become
     /// part of the context: [`scope`](Self::scope) makes this context its ambient one.
@@ -61,7 +61,7 @@ impl<F: Future> Future for Run<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let was_waiting = this.wait.is_waiting(cx);
-        let is_known_done = if was_waiting { this.wait.is_notified() } else { this.wait.context().is_flagged() };
+        let is_known_done = if was_waiting { this.wait.is_known_over() } else { this.wait.context().is_flagged() };
         if is_known_done {
             if let Some(error) = this.wait.context().err() {
                 return Poll::Ready(Err(error));

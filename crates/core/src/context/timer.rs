@@ -47,7 +47,8 @@ impl Alarm {
         let (id, shard) = place();
         let fired = FIRED.load(Ordering::Acquire);
         let alarm = Alarm(Kind::Thread { shard, key: (at, id), fired });
-        lock(shard).insert((at, id), cx.waker().clone());
+        let waker = cx.waker().clone();
+        lock(shard).insert((at, id), waker);
         wake_thread_by(at);
         alarm
     }
@@ -58,6 +59,15 @@ impl Alarm {
         match &self.0 {
             Kind::Thread { fired, .. } => FIRED.load(Ordering::Acquire) != *fired,
             Kind::Runtime { .. } => true,
+        }
+    }
+
+    /// The time on the clock that it goes by, if `now` is that of the current runtime: they differ where a runtime with a virtual clock
+    /// has ended, whose alarms have gone over to the real one.
+    pub(super) fn now(&self, now: Instant) -> Instant {
+        match &self.0 {
+            Kind::Thread { .. } => now.max(Instant::now()),
+            Kind::Runtime { .. } => now,
         }
     }
 

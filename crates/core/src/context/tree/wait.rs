@@ -69,22 +69,24 @@ impl<C: Holder> Wait<C> {
         self.waker.is_some_and(|(data, vtable)| same(cx.waker(), data, vtable))
     }
 
-    /// Whether a canceller has come by.
+    /// Whether it is known, to one who waits, that the context is done: a canceller has come by, or the context was asked after its
+    /// deadline. It costs the same at any depth.
     #[inline]
-    pub(in crate::context) fn is_notified(&self) -> bool {
-        self.entry.is_notified()
+    pub(in crate::context) fn is_known_over(&self) -> bool {
+        self.entry.is_notified() || self.target().is_some_and(Ref::is_latched)
     }
 
     /// Whether there is a reason to look: a canceller has come by, or some alarm of the process has gone off.
     #[inline]
     pub(in crate::context) fn is_woken(&self) -> bool {
-        self.is_notified() || self.alarm.as_ref().is_some_and(Alarm::may_have_fired)
+        self.entry.is_notified() || self.alarm.as_ref().is_some_and(Alarm::may_have_fired)
     }
 
     /// Ready once the context is done; else the task is woken when it is.
     pub(in crate::context) fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
         let Some(target) = self.target() else { return Poll::Pending };
         if let Some(error) = target.error() {
+            self.disarm();
             return Poll::Ready(error);
         }
         if self.is_waiting(cx) && !self.is_woken() {
@@ -115,8 +117,10 @@ impl<C: Holder> Wait<C> {
         };
         // The clock before the flags (invariant 7).
         let (now, is_virtual) = clock::now_and_kind();
+        let now = this.alarm.as_ref().filter(|_| is_virtual).map_or(now, |alarm| alarm.now(now));
         if now >= deadline || node.is_flagged() {
             if let Some(error) = target.error_at(now) {
+                this.alarm = None;
                 return Poll::Ready(error);
             }
         }
@@ -125,6 +129,12 @@ impl<C: Holder> Wait<C> {
             None => this.alarm = Some(Alarm::new(deadline, is_virtual, cx)),
         }
         Poll::Pending
+    }
+
+    /// What is over keeps no timer, which would move a paused clock.
+    fn disarm(self: Pin<&mut Self>) {
+        // SAFETY: nothing is moved out of it but the alarm, which is not pinned.
+        unsafe { self.get_unchecked_mut() }.alarm = None;
     }
 }
 
