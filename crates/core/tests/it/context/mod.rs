@@ -14,10 +14,20 @@ use throughline_core::{Cause, Context, ContextError};
 
 mod cancel;
 mod causes;
+mod clocks;
 mod construct;
+mod debug;
 mod depth;
 mod done_first;
+mod groups;
+mod hooks;
+#[cfg(feature = "tokio-util")]
+mod interop;
 mod random;
+mod run;
+mod scopes;
+mod spawns;
+mod user_code;
 mod values;
 mod wait;
 

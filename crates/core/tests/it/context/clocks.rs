@@ -1,0 +1,333 @@
+//! C0 and C28: clocks, runtimes that come and go, and deadlines outside of any.
+
+use std::future::pending;
+use std::pin::pin;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant as RealInstant};
+
+use throughline_core::{Context, ContextError, Group, Key};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, advance, sleep};
+
+use super::{Named, PanickingWaker, SECOND, Wakes, block_on, is_ready, poll_once, poll_with, verdict};
+
+/// Long enough to be pending at first, short enough to wait for.
+const SOON: Duration = Duration::from_millis(20);
+
+fn soon() -> Context {
+    Context::background().with_timeout(SOON)
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn paused() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+#[test]
+fn c00_deadline_is_waited_for_outside_a_runtime() {
+    let ctx = soon();
+    let below = ctx.with_cancel();
+    assert_eq!(block_on(below.run(pending::<()>())), Err(ContextError::DeadlineExceeded));
+    block_on(ctx.done());
+    block_on(ctx.done_owned());
+    assert_eq!([verdict(&ctx), verdict(&below)], ["D/D", "D/D"]);
+}
+
+#[test]
+fn c00_deadline_is_waited_for_in_a_runtime_without_timers() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(soon().run(pending::<()>())), Err(ContextError::DeadlineExceeded));
+}
+
+#[test]
+fn c00_never_early() {
+    for millis in [1, 3, 7] {
+        let ctx = Context::background().with_timeout(Duration::from_millis(millis));
+        let at = ctx.deadline().unwrap();
+        block_on(ctx.done());
+        assert!(RealInstant::now() >= at);
+    }
+}
+
+#[test]
+fn c00_several_runtimes_wait_for_one_context() {
+    let handle = Context::background().with_cancel();
+    let (timed, start) = (soon(), Barrier::new(6));
+    thread::scope(|scope| {
+        for n in 0..6 {
+            let (timed, ctx, start) = (&timed, handle.context(), &start);
+            scope.spawn(move || {
+                let runtime = match n % 3 {
+                    0 => current_thread(),
+                    1 => Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+                    _ => Builder::new_current_thread().build().unwrap(),
+                };
+                start.wait();
+                runtime.block_on(timed.done());
+                runtime.block_on(ctx.done());
+            });
+        }
+        block_on(timed.done());
+        handle.cancel();
+    });
+}
+
+/// A future that was polled in one runtime goes on in another, or in none.
+#[test]
+fn c00_runtime_that_ends_loses_no_deadline_of_others() {
+    for is_paused in [false, true] {
+        let ending = if is_paused { paused() } else { current_thread() };
+        let (ctx, mut in_task, mut outside) = ending.block_on(async {
+            let ctx = soon();
+            let task = ctx.spawn(pending::<()>());
+            let (mut first, mut second) = (Box::pin(ctx.done_owned()), Box::pin(ctx.done_owned()));
+            assert!(poll_once(first.as_mut()).is_pending() && poll_once(second.as_mut()).is_pending());
+            drop(task);
+            (ctx, first, second)
+        });
+        drop(ending);
+        let other = current_thread();
+        other.block_on(in_task.as_mut());
+        block_on(outside.as_mut());
+        assert_eq!(verdict(&ctx), "D/D", "paused: {is_paused}");
+    }
+}
+
+#[test]
+fn c00_runtime_that_ends_wakes_those_who_waited_by_its_virtual_clock() {
+    let ending = paused();
+    let ctx = ending.block_on(async { soon() });
+    let (wakes, waker) = Wakes::new();
+    let mut done = pin!(ctx.done());
+    assert!(ending.block_on(async { poll_with(done.as_mut(), &waker) }).is_pending());
+    drop(ending);
+    assert_eq!(wakes.count(), 1, "its timers are gone, so it has to look for another");
+    block_on(done);
+    assert_eq!(verdict(&ctx), "D/D");
+}
+
+#[test]
+fn c00_runtime_that_ends_loses_no_hook() {
+    for is_paused in [false, true] {
+        let ending = if is_paused { paused() } else { current_thread() };
+        let (sender, receiver) = channel();
+        ending.block_on(async {
+            let ctx = soon();
+            ctx.clone().after_func(move || sender.send(ctx.err()).unwrap());
+        });
+        drop(ending);
+        assert_eq!(receiver.recv(), Ok(Some(ContextError::DeadlineExceeded)), "paused: {is_paused}");
+    }
+}
+
+#[test]
+fn c00_runtime_that_nobody_drives_stops_nobody_else() {
+    let idle = current_thread();
+    let (ctx, mut done) = idle.block_on(async {
+        let ctx = soon();
+        let mut done = Box::pin(ctx.done_owned());
+        assert!(poll_once(done.as_mut()).is_pending());
+        (ctx, done)
+    });
+    block_on(done.as_mut());
+    assert_eq!(verdict(&ctx), "D/D");
+    drop(idle);
+}
+
+#[test]
+fn c00_blocked_runtime_stops_nobody_else() {
+    let ctx = soon();
+    let (blocked, may_end) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            current_thread().block_on(async {
+                let waiting = ctx.spawn(pending::<()>());
+                tokio::task::yield_now().await;
+                blocked.wait();
+                may_end.wait();
+                assert_eq!(waiting.await.unwrap(), Err(ContextError::DeadlineExceeded));
+            });
+        });
+        blocked.wait();
+        block_on(ctx.done());
+        may_end.wait();
+    });
+}
+
+#[test]
+fn c00_everything_but_a_virtual_deadline_works_outside_a_runtime() {
+    static KEY: Key<u8> = Key::new("key");
+    let handle = Context::background().with_value(&KEY, 1).with_cancel();
+    let ctx = handle.with_timeout(60 * SECOND);
+    assert_eq!(
+        (ctx.value(&KEY), ctx.err(), ctx.enter(|| Context::current().deadline())),
+        (Some(&1), None, ctx.deadline())
+    );
+    let merged = Context::merge(&ctx, &handle);
+    thread::scope(|scope| {
+        scope.spawn(|| block_on(merged.done()));
+        handle.cancel_with(Named("P"));
+    });
+    assert_eq!([verdict(&ctx), verdict(&merged)], ["C/P", "C/P"]);
+}
+
+#[test]
+fn r05_panicking_wakers_keep_nobody_from_a_deadline() {
+    let ctx = soon();
+    let ((wakes, waker), (panics, _)) = (Wakes::new(), Wakes::new());
+    let panicking = Waker::from(Arc::new(PanickingWaker(panics.clone())));
+    let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(ctx.done())).collect();
+    for (n, done) in waiting.iter_mut().enumerate() {
+        let _ = poll_with(done.as_mut(), if n % 3 == 0 { &panicking } else { &waker });
+    }
+    // Later ones are told by the same thread, which lives on.
+    let after = Context::background().with_deadline(ctx.deadline().unwrap() + Duration::from_millis(5));
+    block_on(after.done());
+    assert_eq!((panics.count(), wakes.count()), (3, 6));
+}
+
+#[test]
+fn c08_deadline_far_beyond_every_timer_is_waited_for_and_panics_nobody() {
+    let mut farthest = RealInstant::now();
+    let mut step = Duration::from_secs(u64::MAX / 4);
+    while step > Duration::ZERO {
+        match farthest.checked_add(step) {
+            Some(later) => farthest = later,
+            None => step /= 2,
+        }
+    }
+    assert_eq!(farthest.checked_add(Duration::from_nanos(1)), None);
+    let handle = Context::background().with_cancel();
+    let wait = || {
+        let ctx = handle.with_deadline(farthest);
+        assert_eq!((ctx.deadline(), verdict(&ctx).as_str()), (Some(farthest), "-/-"));
+        assert!(ctx.remaining().is_some_and(|left| left > Duration::from_secs(1 << 40)));
+        assert!(!is_ready(&ctx));
+        ctx.after_func(|| {}).stop()
+    };
+    assert!(wait());
+    assert!(current_thread().block_on(async { wait() }));
+    assert!(paused().block_on(async { wait() }));
+    // What is due earlier is not lost behind it.
+    let (far, soon) = (handle.with_deadline(farthest), soon());
+    let mut waiting = pin!(far.done());
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    block_on(soon.done());
+    let ctx = far.clone();
+    handle.cancel();
+    assert_eq!(verdict(&ctx), "C/C");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c28_deadlines_are_on_virtual_time_to_the_nanosecond() {
+    let start = Instant::now();
+    for after in [Duration::from_nanos(1), Duration::from_micros(1500), SECOND, 3600 * SECOND, 400 * 86_400 * SECOND] {
+        let ctx = Context::background().with_timeout(after);
+        let at = ctx.deadline().unwrap();
+        assert_eq!(ctx.remaining(), Some(after));
+        ctx.done().await;
+        // tokio's virtual clock moves by whole milliseconds when it moves by itself.
+        let late = Instant::now().into_std().duration_since(at);
+        assert!(late < Duration::from_millis(1), "{after:?} was {late:?} late");
+    }
+    assert!(start.elapsed() >= 400 * 86_400 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c28_runtime_with_a_virtual_clock_drives_all_kinds_of_waiting() {
+    let born = Instant::now();
+    let at = |seconds: u32| Context::background().with_timeout(seconds * SECOND);
+    let mut group: Group<ContextError> = Group::new(&at(4));
+    let in_group = group.spawn(async |_| pending::<Result<(), _>>().await);
+    let (after_func, hook) = tokio::sync::oneshot::channel();
+    at(5).after_func(move || after_func.send(()).unwrap());
+    at(1).done().await;
+    assert_eq!(born.elapsed(), SECOND);
+    assert!(at(1).run(pending::<()>()).await.is_err());
+    assert_eq!(born.elapsed(), 2 * SECOND);
+    assert!(at(1).spawn(pending::<()>()).await.unwrap().is_err());
+    assert_eq!(born.elapsed(), 3 * SECOND);
+    assert_eq!((in_group.await, born.elapsed()), (Err(ContextError::DeadlineExceeded), 4 * SECOND));
+    hook.await.unwrap();
+    assert_eq!(born.elapsed(), 5 * SECOND);
+}
+
+/// Waits for another thread, with the runtime idle: its clock runs on to the next timer, if there is one.
+async fn idle() {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let elsewhere = thread::spawn(move || sender.send(()).unwrap());
+    receiver.await.unwrap();
+    elsewhere.join().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn c28_nothing_of_ours_moves_a_paused_clock() {
+    static KEY: Key<u8> = Key::new("key");
+    let before = Instant::now();
+    let handle = Context::background().with_cancel();
+    let timed = handle.with_timeout(SECOND).with_value(&KEY, 1).with_cancel();
+    let merged = Context::merge(&timed, &Context::background().with_timeout(2 * SECOND));
+    let asked = (timed.err(), timed.cause(), timed.remaining(), timed.check(), merged.is_done(), timed.value(&KEY));
+    assert!(asked.0.is_none() && asked.2 == Some(SECOND));
+    idle().await;
+    // Waiting that is over or was given up leaves no timer behind.
+    assert!(!is_ready(&timed) && !is_ready(&merged));
+    assert_eq!(timed.run(async { 7 }).await, Ok(7));
+    assert!(poll_once(pin!(timed.run(pending::<()>()))).is_pending());
+    assert!(timed.after_func(|| unreachable!("it was stopped")).stop());
+    assert_eq!(timed.spawn(async { 7 }).await.unwrap(), Ok(7));
+    assert_eq!(timed.spawn_blocking(|_| 7).await.unwrap(), Ok(7));
+    let mut group: Group<ContextError> = Group::new(&timed);
+    assert_eq!(group.spawn(async |_| Ok(7)).await, Ok(7));
+    group.join().await.unwrap();
+    idle().await;
+    let (sender, ran) = tokio::sync::oneshot::channel();
+    timed.after_func(move || sender.send(()).unwrap());
+    let mut done = pin!(merged.done());
+    assert!(poll_once(done.as_mut()).is_pending());
+    let waiting = timed.spawn(pending::<()>());
+    handle.cancel();
+    ran.await.unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    done.await;
+    idle().await;
+    assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c28_deadlines_nobody_waits_for_do_not_hold_up_the_clock() {
+    let contexts: Vec<_> = (1..100).map(|n| Context::background().with_timeout(n * SECOND / 10)).collect();
+    let before = Instant::now();
+    sleep(5 * SECOND).await;
+    assert_eq!(before.elapsed(), 5 * SECOND);
+    let expired = contexts.iter().filter(|ctx| ctx.is_done()).count();
+    assert_eq!(expired, 50);
+}
+
+#[test]
+fn c28_paused_clocks_are_each_runtimes_own() {
+    let (first, second) = (paused(), paused());
+    let (early, late) = (first.block_on(async { soon() }), second.block_on(async { soon() }));
+    first.block_on(async {
+        advance(SECOND).await;
+        assert_eq!(verdict(&early), "D/D");
+    });
+    second.block_on(async { assert_eq!(verdict(&late), "-/-") });
+    second.block_on(late.done());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c28_clock_that_is_resumed_is_still_the_runtimes() {
+    advance(3600 * SECOND).await;
+    let ctx = Context::background().with_timeout(SOON);
+    tokio::time::resume();
+    let born = Instant::now();
+    ctx.done().await;
+    assert!(ctx.deadline().unwrap() <= Instant::now().into_std() && born.elapsed() < 3600 * SECOND);
+}

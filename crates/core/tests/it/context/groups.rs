@@ -1,0 +1,386 @@
+//! C26: tasks that succeed or fail together.
+
+use std::future::{pending, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use futures_util::FutureExt;
+use throughline_core::{Cause, Context, ContextError, Group, Key, try_join};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+
+use super::{Named, SECOND, verdict};
+
+static NAME: Key<&str> = Key::new("name");
+static LOCAL: Key<&str> = Key::new("local").local();
+
+/// The error of a service: one of its own, or that it was stopped.
+#[derive(Clone, Debug, PartialEq)]
+enum Failure {
+    Own(&'static str),
+    Stopped(ContextError),
+}
+
+use Failure::{Own, Stopped};
+
+impl From<ContextError> for Failure {
+    fn from(error: ContextError) -> Self {
+        Stopped(error)
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Own(name) => Named(name).into(),
+            Stopped(error) => error.into(),
+        }
+    }
+}
+
+const CANCELED: Failure = Stopped(ContextError::Canceled);
+
+/// A value that is counted while it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Ordering::SeqCst);
+        Self(alive.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn endless<T>(_until_dropped: Counted) -> Result<T, Failure> {
+    pending().await
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+#[tokio::test]
+async fn c26_every_task_has_the_groups_context_a_child_of_its_parent() {
+    let parent = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l").with_timeout(SECOND);
+    let mut group: Group<Failure> = Group::new(&parent);
+    let look = |ctx: &Context| (ctx.value(&NAME).copied(), ctx.value(&LOCAL).copied(), ctx.deadline());
+    let handle = group.spawn(async move |ctx| Ok((look(&ctx), look(&Context::current()))));
+    let deadline = parent.deadline();
+    assert_eq!(look(group.context()), (Some("n"), Some("l"), deadline));
+    let ctx = group.context().clone();
+    group.join().await.unwrap();
+    let in_task = (Some("n"), None, deadline);
+    assert_eq!(handle.await, Ok((in_task, in_task)), "a task of a group is a spawn");
+    assert_eq!([verdict(&ctx), verdict(&parent)], ["C/C", "-/-"]);
+}
+
+#[tokio::test]
+async fn c26_spawn_is_synchronous_and_its_handle_yields_the_result() {
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    let handles: Vec<_> = (0..10).map(|n| group.spawn(async move |_| Ok(n))).collect();
+    group.join().await.unwrap();
+    for (n, handle) in handles.into_iter().enumerate() {
+        assert_eq!(handle.await, Ok(n));
+    }
+}
+
+#[tokio::test]
+async fn c26_handle_answers_before_the_group_is_joined() {
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    let first = group.spawn(async |_| Ok(1));
+    assert_eq!(first.await, Ok(1));
+    let second = group.spawn(async |_| Ok(2));
+    drop(group.spawn(async |_| Ok(3)));
+    group.join().await.unwrap();
+    assert_eq!(second.await, Ok(2));
+}
+
+#[tokio::test]
+async fn c26_first_error_cancels_the_rest_and_is_their_cause_and_what_join_returns() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    let ctx = group.context().clone();
+    let stopped: Vec<_> = (0..3)
+        .map(|_| {
+            let counted = Counted::new(&alive);
+            group.spawn(move |_| endless::<()>(counted))
+        })
+        .collect();
+    let failing = group.spawn(async |_| {
+        yield_now().await;
+        Err::<(), _>(Own("first"))
+    });
+    let late = group.spawn(async |ctx| {
+        let _ = ctx.done().await;
+        Err::<(), _>(Own("second"))
+    });
+    assert_eq!(group.join().await, Err(Own("first")));
+    assert_eq!(verdict(&ctx), "C/first");
+    assert_eq!(failing.await, Err(Own("first")));
+    for handle in stopped {
+        assert_eq!(handle.await, Err(CANCELED));
+    }
+    // It was at an await when the group was cancelled, so it went no further.
+    assert_eq!(late.await, Err(CANCELED));
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn c26_task_of_a_failed_group_never_starts() {
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    assert_eq!(group.spawn(async |_| Err::<(), _>(Own("first"))).await, Err(Own("first")));
+    let late = group.spawn(async |_| -> Result<(), _> { unreachable!("the group has failed") });
+    assert_eq!(late.await, Err(CANCELED));
+    assert_eq!(group.join().await, Err(Own("first")));
+}
+
+#[tokio::test]
+async fn c26_parents_end_stops_the_tasks_and_join_says_so() {
+    let parent = Context::background().with_cancel();
+    let mut group: Group<Failure> = Group::new(&parent);
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = Counted::new(&alive);
+    let handle = group.spawn(move |_| endless::<()>(counted));
+    yield_now().await;
+    parent.cancel_with(Named("P"));
+    assert_eq!(verdict(group.context()), "C/P");
+    assert_eq!(group.join().await, Err(CANCELED));
+    assert_eq!((handle.await, alive.load(Ordering::SeqCst)), (Err(CANCELED), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c26_deadline_stops_the_tasks_and_a_ready_result_wins() {
+    let mut group: Group<Failure> = Group::new(&Context::background().with_timeout(SECOND));
+    let born = Instant::now();
+    let (ready, late) = (group.spawn(|_| sleep(SECOND).map(Ok)), group.spawn(|_| sleep(2 * SECOND).map(Ok)));
+    assert_eq!(group.join().await, Err(Stopped(ContextError::DeadlineExceeded)));
+    assert_eq!(born.elapsed(), SECOND);
+    assert_eq!((ready.await, late.await), (Ok(()), Err(Stopped(ContextError::DeadlineExceeded))));
+}
+
+#[tokio::test]
+async fn c26_limit_is_kept_and_the_queue_is_in_order() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(3);
+    let (running, started) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    for n in 0..40 {
+        let (running, started) = (running.clone(), started.clone());
+        drop(group.spawn(async move |_| {
+            started.lock().unwrap().push(n);
+            assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
+            yield_now().await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }));
+    }
+    group.join().await.unwrap();
+    assert_eq!(*started.lock().unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+/// More than a task's budget of polls, spawned by one that does not await in between, on a worker that polls the newest task first.
+#[test]
+fn c26_queue_is_in_order_however_many_are_spawned_at_once() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let spawning = async {
+        let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
+        let started = Arc::new(Mutex::new(Vec::new()));
+        for n in 0..500 {
+            let started = started.clone();
+            drop(group.spawn(async move |_| {
+                started.lock().unwrap().push(n);
+                Ok(())
+            }));
+        }
+        group.join().await.unwrap();
+        Arc::into_inner(started).unwrap().into_inner().unwrap()
+    };
+    let started = runtime.block_on(runtime.spawn(spawning)).unwrap();
+    assert_eq!(started, (0..500).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn c26_queued_task_of_a_cancelled_group_never_starts() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
+    let (fail, must_fail) = oneshot::channel::<()>();
+    let running = group.spawn(async |_| {
+        let _ = must_fail.await;
+        Err::<(), _>(Own("first"))
+    });
+    let queued: Vec<_> =
+        (0..5).map(|_| group.spawn(async |_| -> Result<(), _> { unreachable!("its turn never comes") })).collect();
+    yield_now().await;
+    fail.send(()).unwrap();
+    assert_eq!(group.join().await, Err(Own("first")));
+    assert_eq!(running.await, Err(Own("first")));
+    for handle in queued {
+        assert_eq!(handle.await, Err(CANCELED));
+    }
+}
+
+#[tokio::test]
+async fn c26_a_limit_of_zero_is_one() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(0);
+    let handle = group.spawn(async |_| Ok(7));
+    group.join().await.unwrap();
+    assert_eq!(handle.await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c26_join_returns_only_when_all_have_ended() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    for seconds in 1..=3 {
+        let ended = ended.clone();
+        drop(group.spawn(async move |_| {
+            sleep(seconds * SECOND).await;
+            ended.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }));
+    }
+    let born = Instant::now();
+    group.join().await.unwrap();
+    assert_eq!((ended.load(Ordering::SeqCst), born.elapsed()), (3, 3 * SECOND));
+}
+
+#[test]
+fn c26_join_resumes_the_first_panic_after_all_have_ended() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let seen = Mutex::new(Vec::new());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        runtime().block_on(async {
+            let mut group: Group<Failure> = Group::new(&Context::background());
+            let counted = Counted::new(&alive);
+            let stopped = group.spawn(move |_| endless::<()>(counted));
+            let first = group.spawn(async |_| -> Result<(), _> { panic!("first") });
+            let second = group.spawn(async |_| -> Result<(), _> { panic!("second") });
+            yield_now().await;
+            let results = [stopped.await, first.await, second.await];
+            seen.lock().unwrap().extend(results);
+            assert_eq!(verdict(group.context()), "C/Panicked");
+            group.join().await
+        })
+    }));
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"first"));
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    assert_eq!(seen.into_inner().unwrap(), [const { Err(CANCELED) }; 3]);
+}
+
+#[test]
+fn c26_dropping_the_group_cancels_and_aborts_without_waiting() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    runtime().block_on(async {
+        let parent = Context::background().with_cancel();
+        let mut group: Group<Failure> = Group::new(&parent).with_limit(2);
+        let ctx = group.context().clone();
+        let handles: Vec<_> = (0..5)
+            .map(|_| {
+                let counted = Counted::new(&alive);
+                group.spawn(move |_| endless::<()>(counted))
+            })
+            .collect();
+        yield_now().await;
+        assert_eq!(alive.load(Ordering::SeqCst), 5);
+        drop(group);
+        assert_eq!([verdict(&ctx), verdict(&parent)], ["C/C", "-/-"]);
+        for handle in handles {
+            assert_eq!(handle.await, Err(CANCELED));
+        }
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "nothing of the tasks is left");
+    });
+}
+
+#[tokio::test]
+async fn c26_dropping_the_join_drops_the_group() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    let counted = Counted::new(&alive);
+    let handle = group.spawn(move |_| endless::<()>(counted));
+    let mut joining = Box::pin(group.join());
+    assert!(super::poll_once(joining.as_mut()).is_pending());
+    drop(joining);
+    assert_eq!((handle.await, alive.load(Ordering::SeqCst)), (Err(CANCELED), 0));
+}
+
+#[tokio::test]
+async fn c26_empty_group_joins_at_once() {
+    let group: Group<Failure> = Group::new(&Context::background());
+    assert_eq!(group.join().now_or_never(), Some(Ok(())));
+}
+
+#[test]
+fn c26_group_is_send_and_so_is_its_join() {
+    fn check<T: Send>(_: &T) {}
+    let group: Group<Failure> = Group::new(&Context::background());
+    check(&group);
+    check(&group.join());
+}
+
+#[tokio::test]
+async fn c26_try_join_is_for_futures_that_borrow() {
+    let name = String::from("name");
+    let ctx = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l");
+    let both = try_join(
+        &ctx,
+        async |ctx| {
+            yield_now().await;
+            Ok::<_, Failure>((name.as_str(), ctx.value(&NAME).copied(), Context::current().value(&LOCAL).copied()))
+        },
+        async |_| Ok(name.len()),
+    );
+    assert_eq!(both.await, Ok((("name", Some("n"), Some("l")), 4)), "no spawn, so local values are there");
+}
+
+#[tokio::test]
+async fn c26_try_join_cancels_the_other_with_the_first_error_and_waits_for_it() {
+    for a_fails in [true, false] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let given = Mutex::new(None);
+        let fail = async |ctx: Context| {
+            *given.lock().unwrap() = Some(ctx);
+            yield_now().await;
+            Err::<(), _>(Own("first"))
+        };
+        let wait = |_| endless::<()>(Counted::new(&alive));
+        let root = Context::background();
+        let joined = if a_fails { try_join(&root, fail, wait).await } else { try_join(&root, wait, fail).await };
+        assert_eq!((joined, alive.load(Ordering::SeqCst)), (Err(Own("first")), 0), "a fails: {a_fails}");
+        assert_eq!(verdict(given.lock().unwrap().as_ref().unwrap()), "C/first");
+    }
+}
+
+#[tokio::test]
+async fn c26_try_join_is_stopped_with_its_parent() {
+    let parent = Context::background().with_cancel();
+    let mut both = pin!(try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| pending::<Result<(), _>>()));
+    assert!(super::poll_once(both.as_mut()).is_pending());
+    parent.cancel_with(Named("P"));
+    assert_eq!(both.await, Err(CANCELED));
+    let done = try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| ready(Ok(2)));
+    assert_eq!(done.await, Err(CANCELED), "neither is polled");
+}
+
+#[tokio::test]
+async fn c26_try_join_cancels_its_context_when_it_ends_or_is_dropped() {
+    let given = Mutex::new(Vec::new());
+    let keep = |ctx: Context| given.lock().unwrap().push(ctx);
+    let parent = Context::background().with_cancel();
+    let all = |ctx| {
+        keep(ctx);
+        ready(Ok::<_, Failure>(()))
+    };
+    try_join(&parent, all, all).await.unwrap();
+    let mut dropped = Box::pin(try_join(&parent, all, |_| poll_fn(|_| Poll::<Result<(), _>>::Pending)));
+    assert!(super::poll_once(dropped.as_mut()).is_pending());
+    drop(dropped);
+    assert!(given.lock().unwrap().iter().all(Context::is_done));
+    assert!(!parent.is_done());
+}

@@ -1,0 +1,81 @@
+//! C25: `Context::on_signal`. Signals are the whole process's, so this binary has one test.
+#![cfg(all(feature = "signal", unix))]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use throughline_core::{Cause, Context, ContextError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A shell sends the signal to us, its parent; returns when the runtime has passed it on.
+async fn receive(name: &str, kind: SignalKind) {
+    let mut passed_on = signal(kind).unwrap();
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} $PPID")]).status().unwrap();
+    assert!(sent.success());
+    passed_on.recv().await.unwrap();
+}
+
+fn assert_shut_down(ctx: &Context) {
+    assert_eq!(ctx.err(), Some(ContextError::Canceled));
+    assert!(matches!(ctx.cause(), Some(Cause::Shutdown)), "{:?}", ctx.cause());
+}
+
+#[test]
+fn c25_on_signal_is_cancelled_by_sigint_and_sigterm_with_cause_shutdown() {
+    runtime().block_on(async {
+        for (name, kind) in [("TERM", SignalKind::terminate()), ("INT", SignalKind::interrupt())] {
+            is_cancelled_by(name, kind).await;
+            ends_as_any_other(name, kind).await;
+            waits_on_when_disarmed(name, kind).await;
+        }
+    });
+    ends_with_the_runtime_that_watches();
+}
+
+async fn is_cancelled_by(name: &str, kind: SignalKind) {
+    let root = Context::background().with_cancel();
+    let (base, beside) = (root.on_signal().unwrap(), root.on_signal().unwrap());
+    let request = base.with_cancel();
+    tokio::task::yield_now().await;
+    assert!(!request.is_done(), "a signal from before does not count");
+    receive(name, kind).await;
+    for ctx in [&request, &base, &beside] {
+        ctx.done().await;
+        assert_shut_down(ctx);
+    }
+    assert!(!root.is_done(), "{name} ends what stands on it, not what it stands on");
+}
+
+async fn ends_as_any_other(name: &str, kind: SignalKind) {
+    let parent = Context::background().with_cancel();
+    let base = parent.on_signal().unwrap();
+    let ctx = base.context().clone();
+    drop(base);
+    assert!(matches!(ctx.cause(), Some(Cause::Canceled)), "by its handle");
+    // Nobody asks for the signal any more, and this process lives on.
+    receive(name, kind).await;
+    let base = parent.on_signal().unwrap();
+    parent.cancel_with(std::io::Error::other("stop"));
+    assert!(matches!(base.cause(), Some(Cause::Error(_))), "by its parent");
+}
+
+async fn waits_on_when_disarmed(name: &str, kind: SignalKind) {
+    let ctx = Context::background().on_signal().unwrap().disarm();
+    tokio::task::yield_now().await;
+    assert!(!ctx.is_done());
+    receive(name, kind).await;
+    ctx.done().await;
+    assert_shut_down(&ctx);
+}
+
+fn ends_with_the_runtime_that_watches() {
+    let watching = runtime();
+    let base = watching.block_on(async { Context::background().on_signal() }).unwrap();
+    drop(watching);
+    assert!(matches!(base.cause(), Some(Cause::Canceled)), "{:?}", base.cause());
+}
