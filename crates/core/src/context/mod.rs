@@ -15,10 +15,14 @@ mod hook;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod key;
+#[cfg(all(test, any(throughline_loom, throughline_shuttle)))]
+mod models;
 mod observe;
 mod run;
 mod scope;
 mod spawn;
+// A model has no threads but its own: there an alarm goes off when the model's clock is moved.
+#[cfg_attr(any(throughline_loom, throughline_shuttle), path = "models/timer.rs")]
 mod timer;
 mod tree;
 

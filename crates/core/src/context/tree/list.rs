@@ -2,12 +2,11 @@
 //!
 //! All of it but `linked` and `notified` is reached under the lock of the node that owns the lists (invariant 4).
 
-use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::node::{CancelNode, Ref};
-use super::sync::{AtomicBool, MutexGuard, Ordering};
+use super::sync::{AtomicBool, Cell, MutexGuard, Ordering};
 
 /// How many waiters or children leave under one hold of the lock.
 pub(super) const BATCH: usize = 32;
@@ -26,7 +25,7 @@ struct Ends<T> {
 /// One who waits, inside the future that does.
 pub(super) struct Entry {
     neighbours: Neighbours<Entry>,
-    waker: UnsafeCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     is_queued: Cell<bool>,
     /// A canceller has taken it out, and is done with it.
     notified: AtomicBool,
@@ -108,8 +107,7 @@ impl Lists {
         if entry.is_notified() {
             return Some(waker);
         }
-        // SAFETY: the waker is reached under this lock alone (invariant 4).
-        let before = unsafe { &mut *entry.waker.get() }.replace(waker);
+        let before = entry.waker.replace(Some(waker));
         if !entry.is_queued.replace(true) {
             self.waiters.push_back(entry);
         }
@@ -124,8 +122,7 @@ impl Lists {
         if entry.is_queued.replace(false) {
             self.waiters.remove(entry);
         }
-        // SAFETY: as in `wait`.
-        unsafe { &mut *entry.waker.get() }.take()
+        entry.waker.take()
     }
 
     /// Takes out the one that has waited for longest.
@@ -134,8 +131,7 @@ impl Lists {
         let entry = unsafe { self.waiters.head?.as_ref() };
         self.waiters.remove(entry);
         entry.is_queued.set(false);
-        // SAFETY: as in `wait`.
-        let waker = unsafe { &mut *entry.waker.get() }.take();
+        let waker = entry.waker.take();
         entry.notified.store(true, Ordering::Release);
         waker
     }
@@ -200,7 +196,7 @@ impl Entry {
     pub(super) fn new() -> Self {
         Entry {
             neighbours: Neighbours::new(),
-            waker: UnsafeCell::new(None),
+            waker: Cell::new(None),
             is_queued: Cell::new(false),
             notified: AtomicBool::new(false),
         }

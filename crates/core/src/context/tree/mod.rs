@@ -28,7 +28,7 @@ mod list;
 mod merge;
 mod node;
 mod observe;
-mod sync;
+pub(super) mod sync;
 mod value;
 mod wait;
 

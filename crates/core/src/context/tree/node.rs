@@ -1,12 +1,11 @@
 //! Nodes: their layout, their birth and their death.
 
-use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
 use super::cause;
 use super::list::{Link, Lists};
-use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Cell, Mutex, Ordering, fence};
 use super::value::{self, Values};
 use crate::context::Cause;
 use crate::context::key::Meta;

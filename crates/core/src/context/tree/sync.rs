@@ -1,16 +1,21 @@
-//! The atomics and locks of the tree, exchangeable for those of a model checker (`--cfg throughline_loom`, `--cfg throughline_shuttle`).
+//! The atomics, locks and cells of the tree, exchangeable for those of a model checker (`--cfg throughline_loom`,
+//! `--cfg throughline_shuttle`). Loom's cells also find an access that is ordered with another by nothing.
 
 #[cfg(throughline_loom)]
-pub(super) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(in crate::context) use loom::cell::Cell;
 #[cfg(throughline_loom)]
-pub(super) use loom::sync::{Mutex, MutexGuard};
+pub(in crate::context) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(throughline_loom)]
+pub(in crate::context) use loom::sync::{Mutex, MutexGuard};
 
 #[cfg(throughline_shuttle)]
-pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(in crate::context) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(throughline_shuttle)]
-pub(super) use shuttle::sync::{Mutex, MutexGuard};
+pub(in crate::context) use shuttle::sync::{Mutex, MutexGuard};
 
+#[cfg(not(throughline_loom))]
+pub(in crate::context) use std::cell::Cell;
 #[cfg(not(any(throughline_loom, throughline_shuttle)))]
-pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(in crate::context) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(any(throughline_loom, throughline_shuttle)))]
-pub(super) use std::sync::{Mutex, MutexGuard};
+pub(in crate::context) use std::sync::{Mutex, MutexGuard};

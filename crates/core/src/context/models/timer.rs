@@ -1,0 +1,87 @@
+//! The alarms of the models: they go off when a model moves its clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::task::{Context as TaskContext, Waker};
+use std::time::Instant;
+
+#[cfg(throughline_loom)]
+use loom::lazy_static;
+#[cfg(throughline_shuttle)]
+use shuttle::lazy_static;
+
+use super::tree::sync::{Mutex, MutexGuard};
+
+lazy_static! {
+    static ref ALARMS: Mutex<Alarms> = Mutex::new(Alarms { reached: None, last_id: 0, waiting: BTreeMap::new() });
+}
+
+struct Alarms {
+    reached: Option<Instant>,
+    last_id: u64,
+    waiting: BTreeMap<(Instant, u64), Waker>,
+}
+
+/// Wakes a task at an instant, or a moment after; dropped, it does not.
+pub(super) struct Alarm {
+    key: (Instant, u64),
+}
+
+impl Alarm {
+    pub(super) fn new(at: Instant, _is_virtual: bool, cx: &mut TaskContext<'_>) -> Alarm {
+        let mut alarms = lock();
+        alarms.last_id += 1;
+        let mut alarm = Alarm { key: (at, alarms.last_id) };
+        drop(alarms);
+        alarm.rearm(cx);
+        alarm
+    }
+
+    pub(super) fn may_have_fired(&self) -> bool {
+        !lock().waiting.contains_key(&self.key)
+    }
+
+    pub(super) fn rearm(&mut self, cx: &mut TaskContext<'_>) {
+        let waker = cx.waker().clone();
+        let mut alarms = lock();
+        let unneeded = if alarms.reached >= Some(self.key.0) {
+            // The thread would find it due.
+            Some(waker)
+        } else {
+            alarms.waiting.insert(self.key, waker)
+        };
+        let is_due = alarms.reached >= Some(self.key.0);
+        drop(alarms);
+        match unneeded {
+            Some(waker) if is_due => waker.wake(),
+            unneeded => drop(unneeded),
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let waker = lock().waiting.remove(&self.key);
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alarm")
+    }
+}
+
+/// Wakes those whose time has come when it is `now`.
+pub(super) fn go_off(now: Instant) {
+    let mut alarms = lock();
+    alarms.reached = alarms.reached.max(Some(now));
+    let later = alarms.waiting.split_off(&(now, u64::MAX));
+    let due = std::mem::replace(&mut alarms.waiting, later);
+    drop(alarms);
+    due.into_values().for_each(Waker::wake);
+}
+
+fn lock() -> MutexGuard<'static, Alarms> {
+    ALARMS.lock().expect("nothing panics under it")
+}

@@ -1,0 +1,80 @@
+//! No wake-up is lost (invariants 4 and 6).
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::{Waiter, model, model_within};
+use crate::context::Context;
+
+/// Fails when `register` does not look again after it has linked, and when one of the two fences is missing.
+#[test]
+fn link_against_cancel() {
+    model(|| {
+        let parent = Context::background().with_cancel();
+        let child = parent.with_cancel();
+        let mut waiter = Waiter::new(&child);
+        let waiting = thread::spawn(move || (waiter.poll(), waiter));
+        parent.cancel();
+        let (was_done, mut waiter) = waiting.join().unwrap();
+        assert!(was_done || waiter.count() == 1);
+        assert!(waiter.poll());
+    });
+}
+
+/// Fails when `link_up` stops at a node that is linked already. Bounded: three threads that take the locks of three levels have more
+/// orders than can be gone through; the fault needs two preemptions.
+#[test]
+fn two_linkers() {
+    model_within(3, || {
+        let top = Context::background().with_cancel();
+        let middle = top.with_cancel();
+        let bottom = Arc::new(middle.with_cancel());
+        let mut first = Waiter::new(&bottom);
+        let mut second = Waiter::new(&bottom);
+        let waiting = thread::spawn(move || (first.poll(), first));
+        let also_waiting = thread::spawn(move || (second.poll(), second));
+        top.cancel();
+        for waiting in [waiting, also_waiting] {
+            let (was_done, waiter) = waiting.join().unwrap();
+            assert!(was_done || waiter.count() == 1);
+        }
+    });
+}
+
+/// Two who wait on one context: one is dropped while the canceller takes them out. Fails when `pop_waiter` says `notified` before it has
+/// taken the waker, and when it leaves the entry that it notifies in the list.
+#[test]
+fn waiter_drop_against_wake() {
+    model(|| {
+        let ctx = Arc::new(Context::background().with_cancel());
+        let mut dropped = Waiter::new(&ctx);
+        let mut stays = Waiter::new(&ctx);
+        assert!(!dropped.poll() && !stays.poll());
+        let canceller = Arc::clone(&ctx);
+        let cancelling = thread::spawn(move || canceller.cancel());
+        let wakes = dropped.forget();
+        cancelling.join().unwrap();
+        assert_eq!(stays.count(), 1);
+        assert!(wakes.count() <= 1 && Arc::strong_count(&wakes) == 1);
+    });
+}
+
+/// A task that polls again with another waker is woken through that one, or finds the context done. Fails when `register` keeps the first
+/// waker, and when `wait` queues an entry once more that a canceller has taken out.
+#[test]
+fn changed_waker_against_wake() {
+    model(|| {
+        let ctx = Arc::new(Context::background().with_cancel());
+        let mut waiter = Waiter::new(&ctx);
+        assert!(!waiter.poll());
+        let before = waiter.change_waker();
+        let canceller = Arc::clone(&ctx);
+        let cancelling = thread::spawn(move || canceller.cancel());
+        let was_done = waiter.poll();
+        cancelling.join().unwrap();
+        assert!(was_done || waiter.count() == 1);
+        assert!(before.count() + waiter.count() <= 1);
+        assert!(waiter.poll());
+    });
+}
