@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bank::app::{Bank, Closed, Config, StartError};
 use bank::domain::Authorization;
@@ -69,7 +70,12 @@ fn tell(text: &str) {
 }
 
 async fn play(scenario: Scenario) -> Result<(), StartError> {
-    let outcome = scenario.play(Config::default()).await?;
+    let mut config = Config::default();
+    if scenario == Scenario::SlowBalance {
+        // Nobody wants to wait longer to see it.
+        config.timeout = Duration::from_millis(600);
+    }
+    let outcome = scenario.play(config).await?;
     let mut text = answer(&outcome);
     for trace in outcome.traces() {
         text.extend(["\n", &trace.waterfall(&Options::stdout()), "\n"]);

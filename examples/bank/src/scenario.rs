@@ -54,8 +54,7 @@ impl Scenario {
     pub async fn play(self, config: Config) -> Result<Outcome, StartError> {
         let config = match self {
             Scenario::Ok => config,
-            Scenario::SlowBalance => Config { balance_stalls: true, timeout: Duration::from_millis(600), ..config },
-            Scenario::HangUp => Config { balance_stalls: true, ..config },
+            Scenario::SlowBalance | Scenario::HangUp => Config { balance_stalls: true, ..config },
         };
         let timeout = config.timeout;
         let bank = Bank::open(config).await?;
