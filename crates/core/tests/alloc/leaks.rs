@@ -1,8 +1,28 @@
-//! R1 and C18: whatever was derived from a root, nothing of it stays when it is gone.
+//! R1 and C18: whatever was derived from a root, nothing of it stays when it is gone. What other threads take part in (timers,
+//! callbacks, tasks) is in `memory.rs`.
 
-use throughline_core::Context;
+use std::io;
+use std::pin::pin;
+use std::task::{Context as TaskContext, Waker};
+use std::time::Duration;
+
+use throughline_core::{CancelHandle, Context, Key};
 
 use crate::counting::{Count, count};
+
+static TEXT: Key<String> = Key::new("text");
+static NUMBER: Key<u64> = Key::new("number");
+
+const FAR: Duration = Duration::from_secs(3600);
+
+fn bytes_left(f: impl FnOnce()) -> i64 {
+    count(f).1.bytes
+}
+
+fn poll_once(future: impl Future) {
+    let is_pending = pin!(future).poll(&mut TaskContext::from_waker(Waker::noop())).is_pending();
+    assert!(is_pending);
+}
 
 #[test]
 fn counting_sees_what_is_held_and_what_is_given_back() {
@@ -14,10 +34,92 @@ fn counting_sees_what_is_held_and_what_is_given_back() {
 #[test]
 fn r01_a_million_children_leave_nothing() {
     let root = Context::background().with_cancel();
-    let ((), left) = count(|| {
+    let left = bytes_left(|| {
         for _ in 0..1_000_000 {
             drop(root.with_cancel());
         }
     });
-    assert_eq!(left.bytes, 0);
+    assert_eq!(left, 0);
+    assert!(!root.is_done());
+}
+
+#[test]
+fn r01_a_million_cancelled_children_leave_nothing() {
+    let root = Context::background().with_cancel();
+    let left = bytes_left(|| {
+        for n in 0..1_000_000 {
+            let child = root.with_cancel();
+            if n % 2 == 0 {
+                child.cancel();
+            } else {
+                child.cancel_with(io::Error::other("no space left"));
+            }
+            assert!(child.is_done());
+        }
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn r01_a_million_children_that_were_waited_for_leave_nothing() {
+    let root = Context::background().with_cancel();
+    let left = bytes_left(|| {
+        for n in 0..1_000_000 {
+            let child = root.with_cancel();
+            poll_once(child.done());
+            if n % 2 == 0 {
+                child.cancel();
+            }
+        }
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn r01_children_that_their_root_cancels_leave_nothing() {
+    let left = bytes_left(|| {
+        let root = Context::background().with_cancel();
+        let children: Vec<CancelHandle> = (0..100_000).map(|_| root.with_cancel()).collect();
+        let mut waiting: Vec<_> = children.iter().map(|child| Box::pin(child.done())).collect();
+        waiting.iter_mut().for_each(|done| poll_once(done.as_mut()));
+        root.cancel_with(io::Error::other("no space left"));
+        assert!(children.iter().all(|child| child.is_done()));
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn r01_values_deadlines_and_merges_leave_nothing() {
+    let root = Context::background().with_cancel();
+    let other = Context::background().with_value(&NUMBER, 1).with_cancel();
+    let left = bytes_left(|| {
+        for n in 0..100_000 {
+            let ctx = root.with_value(&NUMBER, n).with_value(&TEXT, "some text".to_owned());
+            let ctx = ctx.with_timeout_cause(FAR, io::Error::other("slow")).without_value(&TEXT);
+            let merged = Context::merge(&ctx, &other).with_cancel();
+            let freed = merged.without_cancel().with_timeout(Duration::ZERO);
+            assert!(freed.is_done() && !merged.is_done());
+            poll_once(Context::merge(&root, &other).done());
+        }
+    });
+    assert_eq!(left, 0);
+}
+
+#[cfg(feature = "tokio-util")]
+#[test]
+fn r01_tokens_leave_nothing() {
+    let root = Context::background().with_cancel();
+    let token = tokio_util::sync::CancellationToken::new();
+    let left = bytes_left(|| {
+        for n in 0..100_000 {
+            let ctx = Context::from_token(&root, &token);
+            let request = ctx.with_cancel();
+            let theirs = request.cancellation_token();
+            assert!(!theirs.is_cancelled());
+            if n % 2 == 0 {
+                request.cancel();
+            }
+        }
+    });
+    assert_eq!(left, 0);
 }

@@ -27,6 +27,7 @@ mod random;
 mod run;
 mod scopes;
 mod spawns;
+mod stress;
 mod user_code;
 mod values;
 mod wait;

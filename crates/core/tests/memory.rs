@@ -1,0 +1,116 @@
+//! R1, where other threads take part: timers, callbacks and tasks leave nothing. It looks at the memory of the whole process, so this
+//! binary has one test.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::pin;
+use std::sync::mpsc::channel;
+use std::task::{Context as TaskContext, Waker};
+use std::time::Duration;
+
+use throughline_core::{Context, ContextError, Group};
+use tokio::runtime::{Builder, Runtime};
+
+#[path = "alloc/counting.rs"]
+mod counting;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+const FAR: Duration = Duration::from_secs(3600);
+const TIMES: usize = 20_000;
+
+/// Does `f` many times. It may end with a queue of some thread at another place of its block, and with less than a byte for each time.
+fn leaves_nothing(what: &str, mut f: impl FnMut()) {
+    // What is there once for the process: threads, and queues as long as they get.
+    (0..100).for_each(|_| f());
+    let before = counting::in_process();
+    (0..TIMES).for_each(|_| f());
+    let left = counting::in_process() - before;
+    assert!(left < TIMES as i64 / 4, "{what}: {left} bytes are left of {TIMES} times");
+}
+
+fn poll_once(future: impl Future) {
+    let _ = pin!(future).poll(&mut TaskContext::from_waker(Waker::noop()));
+}
+
+fn deadlines(root: &Context) {
+    leaves_nothing("deadlines, waited for and given up", || poll_once(root.with_timeout(FAR).with_cancel().done()));
+    leaves_nothing("deadlines, waited for and cancelled", || {
+        let handle = root.with_cancel();
+        let timed = handle.with_timeout(FAR);
+        let mut done = pin!(timed.done());
+        poll_once(done.as_mut());
+        handle.cancel();
+    });
+    leaves_nothing("deadlines that fire", || {
+        let all: Vec<_> = (0..50).map(|n| root.with_timeout(Duration::from_nanos(100 * n))).collect();
+        let mut waiting: Vec<_> = all.iter().map(|ctx| Box::pin(ctx.done())).collect();
+        waiting.iter_mut().for_each(|done| poll_once(done.as_mut()));
+        assert!(waiting.len() == 50);
+    });
+}
+
+fn hooks(root: &Context) {
+    leaves_nothing("hooks that run", || {
+        let handle = root.with_cancel();
+        let (sender, receiver) = channel::<()>();
+        handle.after_func(move || drop(sender));
+        handle.cancel();
+        assert!(receiver.recv().is_err());
+    });
+    leaves_nothing("hooks that are stopped", || {
+        let handle = root.with_timeout(FAR).with_cancel();
+        let text = "some text".to_owned();
+        assert!(handle.after_func(move || drop(text)).stop());
+    });
+    leaves_nothing("hooks whose registration is dropped, and whose context ends with its handle", || {
+        let handle = root.with_timeout(FAR).with_cancel();
+        let (sender, receiver) = channel::<()>();
+        drop(handle.after_func(move || drop(sender)));
+        drop(handle);
+        assert!(receiver.recv().is_err());
+    });
+}
+
+fn tasks(runtime: &Runtime, root: &Context) {
+    leaves_nothing("tasks that are stopped", || {
+        runtime.block_on(async {
+            let handle = root.with_cancel();
+            let task = handle.spawn(pending::<()>());
+            tokio::task::yield_now().await;
+            handle.cancel_with(io::Error::other("stop"));
+            assert_eq!(task.await.unwrap(), Err(ContextError::Canceled));
+        });
+    });
+    leaves_nothing("groups that are joined", || {
+        runtime.block_on(async {
+            let mut group: Group<ContextError> = Group::new(root).with_limit(2);
+            let failing = group.spawn(async |_| Err::<(), _>(ContextError::Canceled));
+            let rest = [(); 3].map(|()| group.spawn(async |_| pending::<Result<(), _>>().await));
+            assert_eq!(group.join().await, Err(ContextError::Canceled));
+            drop((failing, rest));
+        });
+    });
+    leaves_nothing("groups that are dropped", || {
+        runtime.block_on(async {
+            let mut group: Group<ContextError> = Group::new(root).with_limit(2);
+            let handles = [(); 4].map(|()| group.spawn(async |_| pending::<Result<(), _>>().await));
+            tokio::task::yield_now().await;
+            drop(group);
+            for handle in handles {
+                assert_eq!(handle.await, Err(ContextError::Canceled));
+            }
+        });
+    });
+}
+
+#[test]
+fn r01_timers_hooks_and_tasks_leave_nothing() {
+    let root = Context::background().with_cancel();
+    deadlines(&root);
+    hooks(&root);
+    tasks(&Builder::new_current_thread().build().unwrap(), &root);
+    assert!(!root.is_done());
+}
