@@ -82,7 +82,7 @@ pub fn summarize_go(version: &str, output: &str, rows: &[GoRow]) -> io::Result<(
             .map_err(io::Error::other)?;
     }
     println!("\n{text}");
-    write_section("go", &text)
+    write_section("docs/performance.md", "go", &text)
 }
 
 /// The median of one measurement, in nanoseconds per iteration; `None` where it was not measured.
@@ -149,19 +149,29 @@ pub fn summarize(table: &str, rows: &[Row]) -> io::Result<()> {
         writeln!(text, "{line}").map_err(io::Error::other)?;
     }
     println!("\n{text}");
-    if complete { write_section(table, &text) } else { Ok(()) }
+    if complete { write_section("docs/performance.md", table, &text) } else { Ok(()) }
 }
 
-fn write_section(table: &str, text: &str) -> io::Result<()> {
-    let file = workspace().join("docs/performance.md");
-    let document = fs::read_to_string(&file)?;
+/// Prints `text` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of `document`, below the
+/// machine and the commit.
+///
+/// # Errors
+/// When the document cannot be read or written.
+pub fn report(document: &str, table: &str, text: &str) -> io::Result<()> {
+    println!("\n{text}");
+    write_section(document, table, text)
+}
+
+fn write_section(document: &str, table: &str, text: &str) -> io::Result<()> {
+    let file = workspace().join(document);
+    let before = fs::read_to_string(&file)?;
     let (open, close) = (format!("<!-- bench:{table} -->"), format!("<!-- /bench:{table} -->"));
-    let (Some(start), Some(end)) = (document.find(&open), document.find(&close)) else {
-        return Err(io::Error::other(format!("docs/performance.md has no section {open}")));
+    let (Some(start), Some(end)) = (before.find(&open), before.find(&close)) else {
+        return Err(io::Error::other(format!("{document} has no section {open}")));
     };
     let machine = machine();
     let section = format!("{open}\n{machine}\n\n{text}{close}");
-    fs::write(file, format!("{}{section}{}", &document[..start], &document[end + close.len()..]))
+    fs::write(file, format!("{}{section}{}", &before[..start], &before[end + close.len()..]))
 }
 
 fn machine() -> String {

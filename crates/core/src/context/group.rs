@@ -85,7 +85,7 @@ impl<E: GroupError> Group<E> {
     }
 
     /// Spawns `task` and returns at once. The handle yields what the task returned; a task that was stopped, or whose turn never
-    /// came, yields the [`ContextError`]. Dropping the handle changes nothing.
+    /// came, yields the [`ContextError`], and so does one that panicked. Dropping the handle changes nothing.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -15,7 +15,7 @@ use super::{Context, DoneOwned};
 type Callback = Box<dyn FnOnce() + Send>;
 
 impl Context {
-    /// Calls `f` once, when the context is done; at once if it is.
+    /// Calls `f` once, when the context is done, by a cancellation or its deadline; at once if it is. Nobody else has to wait for it.
     ///
     /// It runs where it may block: on the blocking pool of the runtime that this was called in, or on one thread for all where there
     /// is no runtime or it has ended; never on the stack of who cancels, and [`cancel`](super::CancelHandle::cancel) does not wait for it.

@@ -49,8 +49,9 @@ use tree::Ref;
 ///
 /// It may be used by many threads and tasks at a time. *Done* means cancelled or past its deadline, and is for ever.
 ///
-/// Instants are on tokio's clock, so under a paused one deadlines are virtual. A context with a deadline belongs to the clock it was
-/// made under. Outside a runtime everything works but waiting for a deadline under a paused clock.
+/// Instants are on tokio's clock, so under a paused one deadlines are virtual, and nothing here moves it: only who waits sets a timer. A
+/// context with a deadline belongs to the clock it was made under. Outside a runtime everything works but waiting for a deadline under
+/// a paused clock. It may be waited for in several runtimes; one that ends takes no deadline of the others with it.
 ///
 /// # Examples
 /// ```
@@ -92,7 +93,9 @@ impl Context {
 
     /// A child that can be cancelled, and the right to do so: it is cancelled when the returned handle is dropped.
     ///
-    /// So the handle is kept as long as the work goes on, and derived from, as it stands for its context. A context that is derived
+    /// Neither its end nor its death touches this context, which keeps no trace of a child that is gone.
+    ///
+    /// The handle is kept as long as the work goes on, and derived from, as it stands for its context. A context that is derived
     /// from a handle nobody keeps, as in `ctx.with_cancel().with_timeout(d)`, is cancelled at birth. One that is borrowed from such a
     /// handle does not compile:
     ///

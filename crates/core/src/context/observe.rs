@@ -106,7 +106,8 @@ impl Context {
     /// Why the context is done, and `None` while it is live: the cause that the first cancellation gave, or that was attached to the
     /// deadline that fired. Without one it is the error itself.
     ///
-    /// The earliest event counts, also if nobody looked in between. A child that was cancelled first keeps its own cause.
+    /// The earliest event counts, also if nobody looked in between; of a deadline and a cancellation at one instant it is the deadline. A
+    /// child that was cancelled first keeps its own cause.
     ///
     /// ```
     /// use throughline_core::{Cause, Context};

@@ -32,6 +32,33 @@ fn counting_sees_what_is_held_and_what_is_given_back() {
 }
 
 #[test]
+fn c01_background_and_what_can_be_asked_of_it_allocate_nothing() {
+    let ((), during) = count(|| {
+        let ctx = Context::background();
+        assert!(!ctx.is_done() && ctx.cause().is_none() && ctx.value(&NUMBER).is_none() && ctx.remaining().is_none());
+        poll_once(ctx.done());
+        poll_once(ctx.without_cancel().done_owned());
+        assert!(ctx.clone().enter(Context::current).deadline().is_none());
+        drop(Context::merge(&ctx, &ctx.without_value(&NUMBER)));
+    });
+    assert_eq!(during, Count::default());
+}
+
+#[test]
+fn c14_waiting_allocates_nothing_where_no_timer_is_needed() {
+    let root = Context::background().with_cancel();
+    let (below, never) = (root.with_value(&NUMBER, 1).with_cancel(), root.without_cancel());
+    let ((), during) = count(|| {
+        drop((root.done(), root.done_owned(), below.done()));
+        poll_once(below.done());
+        poll_once(below.done_owned());
+        poll_once(below.run(std::future::pending::<()>()));
+        poll_once(never.done());
+    });
+    assert_eq!(during, Count::default());
+}
+
+#[test]
 fn r01_a_million_children_leave_nothing() {
     let root = Context::background().with_cancel();
     let left = bytes_left(|| {

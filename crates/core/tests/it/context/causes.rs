@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline_core::{CancelHandle, Context};
+use throughline_core::{CancelHandle, Cause, Context};
 use tokio::time::advance;
 
 use super::{Named, SECOND, verdict};
@@ -61,6 +61,25 @@ fn c12_table_of_causes_for_parent_and_child() {
                 assert_eq!(verdict(&child.clone()), *of_child, "child's second answer: {case}");
             }
         }
+    }
+}
+
+#[test]
+fn c12_causes_have_the_names_of_their_variants_and_errors_their_own_words() {
+    for (cause, name, words) in [
+        (Cause::Canceled, "Canceled", "canceled"),
+        (Cause::DeadlineExceeded, "DeadlineExceeded", "deadline exceeded"),
+        (Cause::ClientDisconnected, "ClientDisconnected", "client disconnected"),
+        (Cause::Abandoned, "Abandoned", "abandoned"),
+        (Cause::RequestFinished, "RequestFinished", "request finished"),
+        (Cause::Shutdown, "Shutdown", "shutting down"),
+        (Cause::Panicked, "Panicked", "panicked"),
+        (Named("slow disk").into(), "Error", "slow disk"),
+    ] {
+        let handle = Context::background().with_cancel();
+        handle.cancel_with(cause);
+        let seen = handle.with_cancel().cause().unwrap();
+        assert_eq!((seen.name(), seen.to_string().as_str()), (name, words));
     }
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use throughline_core::{Context, Key};
 
-use super::{Named, SECOND, Wakes, poll_with, verdict};
+use super::{Named, SECOND, Wakes, poll_once, poll_with, verdict};
 
 const DEPTH: usize = 1_000_000;
 
@@ -50,20 +50,42 @@ fn c20_deep_chain_wakes_who_waits_at_its_end() {
 }
 
 #[test]
-fn r02_deep_chain_dropped_in_any_order() {
+fn r02_deep_chain_cancelled_and_dropped_in_any_order() {
+    // From the top, from the end, and criss-cross: every so many, which has no divisor in common with the depth.
+    const ORDERS: [(usize, bool); 4] = [(1, true), (DEPTH - 1, true), (618_033, true), (618_033, false)];
     on_a_small_stack(|| {
-        let top = Context::background().with_cancel();
-        // From the end at once; from the top level by level; half of it each way; linked by a waiter.
-        drop(chain(&top).pop());
-        chain(&top).into_iter().for_each(drop);
-        let mut levels = chain(&top);
-        let lower = levels.split_off(DEPTH / 2);
-        drop(levels);
-        lower.into_iter().rev().for_each(drop);
-        let last = chain(&top).pop().unwrap();
-        assert!(poll_with(pin!(last.done()), std::task::Waker::noop()).is_pending());
-        drop(last);
-        assert!(!top.is_done());
+        for (step, is_cancelled) in ORDERS {
+            let top = Context::background().with_cancel();
+            let mut levels: Vec<_> = chain(&top).into_iter().map(Some).collect();
+            if is_cancelled {
+                // Waited for at its end, so linked all the way, and cancelled when half of it is gone.
+                let last = levels[DEPTH - 1].clone().unwrap();
+                assert!(poll_once(pin!(last.done())).is_pending());
+            }
+            for n in 0..DEPTH {
+                if is_cancelled && n == DEPTH / 2 {
+                    top.cancel();
+                }
+                drop(levels[n * step % DEPTH].take());
+            }
+            assert!(levels.iter().all(Option::is_none));
+            assert_eq!(top.is_done(), is_cancelled);
+        }
+    });
+}
+
+#[test]
+fn r02_deep_chain_that_its_end_alone_keeps() {
+    on_a_small_stack(|| {
+        for is_waited_for in [false, true] {
+            let top = Context::background().with_cancel();
+            let last = chain(&top).pop().unwrap();
+            if is_waited_for {
+                assert!(poll_once(pin!(last.done())).is_pending());
+            }
+            drop(last);
+            assert!(!top.is_done());
+        }
     });
 }
 

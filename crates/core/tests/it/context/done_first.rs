@@ -98,6 +98,25 @@ async fn c13_tie_goes_to_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c13_two_cancellations_at_one_instant_are_ordered_by_which_came_first() {
+    for parent_is_first in [true, false] {
+        let parent = Context::background().with_cancel();
+        let child = parent.with_timeout(SECOND).with_cancel();
+        // The clock stands still, so both have one instant.
+        if parent_is_first {
+            parent.cancel_with(Named("P"));
+            child.cancel_with(Named("K"));
+        } else {
+            child.cancel_with(Named("K"));
+            parent.cancel_with(Named("P"));
+        }
+        advance(5 * SECOND).await;
+        assert_same_below("both cancelled", &child, if parent_is_first { "C/P" } else { "C/K" });
+        assert_eq!(verdict(&parent), "C/P");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn c12_own_deadline_cause_that_lost_to_a_tighter_parent_is_not_used() {
     let parent = Context::background().with_timeout_cause(SECOND, Named("parent"));
     let child = parent.with_timeout_cause(2 * SECOND, Named("child"));
