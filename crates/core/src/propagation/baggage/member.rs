@@ -8,8 +8,9 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::BaggageError;
 use super::value::Baggage;
 
-/// `baggage-octet` (§3.3.1.3) without `%`: what is in this set, and what is not ASCII, is encoded.
-const NOT_OCTET: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
+/// What is in this set, and what is not ASCII, is encoded: all but `baggage-octet` (§3.3.1.3), `%`, and also `+`, which may be encoded and
+/// which peers that decode forms read as a blank.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'+');
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// A member of a [`Baggage`] that keeps to the grammar.
@@ -114,7 +115,7 @@ fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), Baggage
     text.push_str(key);
     if let Some(value) = value {
         text.push('=');
-        text.extend(utf8_percent_encode(value, NOT_OCTET));
+        text.extend(utf8_percent_encode(value, ENCODED));
     }
     Ok(())
 }

@@ -49,6 +49,14 @@ fn members_are_read_and_decoded() {
     }
 }
 
+/// §3.3.1.3: "Code points which are not required to be percent-encoded MAY be percent-encoded."
+#[test]
+fn a_plus_is_written_so_that_nobody_takes_it_for_a_blank() {
+    let baggage = Baggage::EMPTY.insert_with("k", "a+b c", [("p", Some("+"))]).unwrap();
+    assert_eq!(baggage.as_str(), "k=a%2Bb%20c;p=%2B");
+    assert_eq!(baggage.get("k").as_deref(), Some("a+b c"));
+}
+
 #[test]
 fn what_breaks_the_grammar_is_not_there_to_read_but_goes_on() {
     for text in
