@@ -1,5 +1,9 @@
 //! Tower layers that carry a context across a connection: one on the server, one on the client.
 
 pub mod client;
+mod grpc;
 mod semconv;
 pub mod server;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub mod tonic;

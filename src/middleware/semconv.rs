@@ -14,6 +14,8 @@ pub(super) const ERROR_ORIGIN: &str = "throughline.error.origin";
 pub(super) const SHED: &str = "throughline.shed";
 
 pub(super) const ERROR_TYPE: &str = "error.type";
+/// The name of gRPC's status, from headers or trailers.
+pub(super) const RPC_STATUS_CODE: &str = "rpc.status_code";
 
 /// Longer texts of a peer's are cut off.
 const MAX_TEXT: usize = 256;

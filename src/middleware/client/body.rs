@@ -71,6 +71,9 @@ where
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.call.note_grpc_status(trailers);
+                }
                 if frame.is_trailers() || *this.is_end_stream {
                     this.call.finish();
                 }

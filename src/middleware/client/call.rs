@@ -12,13 +12,14 @@ use throughline_core::{Cause, Context, Propagator, Span};
 
 use super::layer::Config;
 use crate::error::{Code, Error};
-use crate::middleware::semconv;
+use crate::middleware::{grpc, semconv};
 
 pub(super) struct Call {
     /// `None` once it has ended.
     span: Option<Span>,
     ctx: Context,
     is_external: bool,
+    is_grpc: bool,
 }
 
 impl Call {
@@ -46,9 +47,9 @@ impl Call {
         if let Some(remaining) = remaining {
             span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
         }
-        let span = span.start();
+        let (span, is_grpc) = (span.start(), grpc::is_grpc(headers));
         let is_external = !config.internal.has(uri, headers);
-        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external };
+        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external, is_grpc };
         if call.ctx.is_done() {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
@@ -98,7 +99,9 @@ impl Call {
 
     /// There is no answer, or half of one.
     pub(super) fn failed(&mut self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        let error = Error::wrap(Code::Unavailable, error);
+        let error = error.into();
+        let code = if grpc::is_timeout(&*error) { Code::DeadlineExceeded } else { Code::Unavailable };
+        let error = Error::wrap(code, error);
         if let Some(span) = &self.span {
             note_error(span, &error);
         }
@@ -107,11 +110,23 @@ impl Call {
     }
 
     /// Notes the head of the answer.
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
         let Some(span) = &self.span else { return };
         span.set_attribute("http.response.status_code", status.as_u16());
         if status.is_client_error() || status.is_server_error() {
             span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+            span.set_status(Status::Error("".into()));
+        }
+        self.note_grpc_status(headers);
+    }
+
+    /// Notes what gRPC says in headers (of an answer without a body) or trailers.
+    pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
+        let Some(span) = self.span.as_ref().filter(|_| self.is_grpc) else { return };
+        let Some(code) = grpc::status(headers) else { return };
+        span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        if let Some(code) = code {
+            span.set_attribute(semconv::ERROR_TYPE, code.as_str());
             span.set_status(Status::Error("".into()));
         }
     }

@@ -93,6 +93,11 @@ where
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            this.exchange.note_grpc_status(trailers);
+        }
         match &polled {
             Poll::Ready(None) => this.exchange.finish(),
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || *this.is_end_stream => this.exchange.finish(),

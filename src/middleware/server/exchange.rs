@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::layer::{Config, Trust};
 use crate::error::{Code, Error};
-use crate::middleware::semconv;
+use crate::middleware::{grpc, semconv};
 
 pub(super) struct Exchange {
     /// `None` once it has ended.
@@ -19,6 +19,7 @@ pub(super) struct Exchange {
     config: Arc<Config>,
     trust: Trust,
     method: Method,
+    pub(super) is_grpc: bool,
     /// What the handler is called with.
     ctx: Context,
     /// The answer in place of a handler's, to one who is not who he says.
@@ -61,6 +62,7 @@ impl Exchange {
             config: Arc::clone(config),
             trust,
             method: head.method.clone(),
+            is_grpc: grpc::is_grpc(&head.headers),
             refusal: None,
             late_from,
             is_interrupted: false,
@@ -130,11 +132,23 @@ impl Exchange {
         }
     }
 
+    /// Notes what gRPC says in headers (of an answer without a body) or trailers.
+    pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
+        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc) else { return };
+        let Some(code) = grpc::status(headers) else { return };
+        live.span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        if let Some(code) = code.filter(|code| grpc::is_servers_fault(*code)) {
+            live.span.set_attribute(semconv::ERROR_TYPE, code.as_str());
+            live.span.set_status(Status::Error("".into()));
+        }
+    }
+
     /// Notes the head of the answer. `false`: no body will follow on the wire.
     pub(super) fn answered<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
         if let Some(live) = &self.live {
             live.span.set_attribute("http.response.status_code", status.as_u16());
+            self.note_grpc_status(response.headers());
             if status.is_server_error() && response.extensions().get::<Error>().is_none() {
                 live.span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
                 live.span.set_status(Status::Error("".into()));

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::ResponseBody;
 use super::exchange::Exchange;
 use crate::error::Error;
+use crate::middleware::grpc;
 
 pin_project! {
     /// The answer to a request: made by [`ContextService`](super::ContextService). Dropped before it is ready, it cancels the request's context.
@@ -169,7 +170,8 @@ fn answer_with<R: Body<Data = Bytes>>(
     error: Error,
     headers: HeaderMap,
 ) -> Response<ResponseBody<R>> {
-    let mut response = exchange.outbound(error).to_response();
+    let error = exchange.outbound(error);
+    let mut response = if exchange.is_grpc { grpc::answer(error) } else { error.to_response() };
     let own = std::mem::replace(response.headers_mut(), headers);
     for (name, value) in &own {
         response.headers_mut().insert(name, value.clone());

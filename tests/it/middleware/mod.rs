@@ -1,6 +1,7 @@
 mod boundaries;
 mod client;
 mod errors;
+mod grpc;
 mod life;
 mod redirects;
 mod server;

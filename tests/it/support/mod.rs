@@ -1,6 +1,7 @@
 //! Services on loopback ports, and what they have traced.
 
 pub mod collector;
+pub mod grpc;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,0 +1,68 @@
+//! What gRPC's requests and answers have of their own (gRPC over HTTP/2).
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::error::{Code, Error};
+
+/// `Content-Type: application/grpc`, also with what follows it (`+proto`), but not gRPC-Web's.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
+}
+
+/// The answer that tells of `error`: a 200 with the status among its headers, and no body ("Trailers-Only").
+pub(super) fn answer(error: Error) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    write_status(error, response.headers_mut());
+    response
+}
+
+/// The code that headers or trailers tell of: `Some(None)` is success; a number that is none of gRPC's is `UNKNOWN`.
+pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
+    let number = headers.get("grpc-status")?.to_str().ok().and_then(|number| number.parse().ok());
+    Some(match number {
+        Some(0) => None,
+        number => Some(number.and_then(Code::from_grpc_number).unwrap_or(Code::Unknown)),
+    })
+}
+
+/// Whether a channel has given up by its own timer, which runs for as long as the callee was given, and so less than the caller has.
+pub(super) fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    #[cfg(feature = "tonic")]
+    return std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<tonic::TimeoutExpired>());
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+/// Whether a status is an error of the server's span, too (OpenTelemetry semantic conventions 1.45, "gRPC").
+pub(super) fn is_servers_fault(code: Code) -> bool {
+    use Code::*;
+    matches!(code, Unknown | DeadlineExceeded | Unimplemented | Internal | Unavailable | DataLoss)
+}
+
+#[cfg(feature = "tonic")]
+fn write_status(error: Error, headers: &mut HeaderMap) {
+    let code = error.code();
+    if tonic::Status::from(error).add_header(headers).is_err() {
+        headers.insert("grpc-status", HeaderValue::from(code.grpc_number()));
+    }
+}
+
+#[cfg(not(feature = "tonic"))]
+fn write_status(error: Error, headers: &mut HeaderMap) {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    /// Everything but `%x20-24 / %x26-7E` ("Percent-Encoded").
+    const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+    headers.insert("grpc-status", HeaderValue::from(error.code().grpc_number()));
+    let message: String = utf8_percent_encode(error.message(), ENCODED).collect();
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
+    }
+}

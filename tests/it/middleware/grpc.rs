@@ -1,0 +1,145 @@
+//! The layers around tonic's own server and client.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, SpanRecord};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
+use tonic::Status;
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::support::grpc::{call_grpc, serve_grpc};
+use crate::support::{PATIENCE, Traced, client, text};
+
+const METHOD: &str = "/cards.Cards/Get";
+
+fn status_code(span: &SpanRecord) -> Option<&str> {
+    text(span, "rpc.status_code")
+}
+
+#[tokio::test]
+async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
+    let service = Traced::new("cards");
+    let address = serve_grpc(service.internal(), async |request| {
+        let ctx = request.extensions().get::<Context>().unwrap();
+        assert_eq!(Context::current().span_context(), ctx.span_context());
+        let left = ctx.remaining().unwrap();
+        assert!(left > Duration::ZERO && left <= Duration::from_secs(57), "{left:?}");
+        Ok(Bytes::from(ctx.baggage().get("tenant").unwrap().into_owned()))
+    })
+    .await;
+    let caller = Traced::new("api");
+    let ctx = Context::background().with_timeout(Duration::from_secs(60));
+    let ctx = ctx.with_baggage(ctx.baggage().insert("tenant", "acme").unwrap());
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    assert_eq!(call_grpc(&layer, &ctx, address, METHOD, "").await.unwrap(), "acme");
+    let (asked, served) = (caller.span().await, service.span().await);
+    assert_eq!(served.parent_span_id, Some(asked.span_context.span_id()));
+    assert_eq!((status_code(&asked), status_code(&served)), (Some("OK"), Some("OK")), "from the trailers");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
+    let service = Traced::new("cards");
+    let (tell, mut told) = unbounded_channel();
+    let address = serve_grpc(service.internal(), move |request| {
+        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        std::future::pending()
+    })
+    .await;
+    let (caller, ctx) = (Traced::new("api"), Context::background().with_timeout(Duration::from_millis(200)));
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    let status = call_grpc(&layer, &ctx, address, METHOD, "").await.unwrap_err();
+    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+    let served = told.recv().await.unwrap();
+    timeout(PATIENCE, served.done()).await.unwrap();
+    assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
+    for span in [caller.span().await, service.span().await] {
+        assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_is_cancelled_resets_the_stream_and_that_cancels_the_method() {
+    let service = Traced::new("cards");
+    let (tell, mut told) = unbounded_channel();
+    let address = serve_grpc(service.internal(), move |request| {
+        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        std::future::pending()
+    })
+    .await;
+    let ctx = Context::background().with_cancel();
+    let call = tokio::spawn({
+        let ctx = ctx.context().clone();
+        async move { call_grpc(&client(), &ctx, address, METHOD, "").await }
+    });
+    let served = told.recv().await.unwrap();
+    ctx.cancel();
+    assert_eq!(Error::from_grpc_status(call.await.unwrap().unwrap_err()).code(), Code::Cancelled);
+    timeout(PATIENCE, served.done()).await.unwrap();
+    assert!(matches!(served.cause(), Some(Cause::ClientDisconnected)), "{:?}", served.cause());
+}
+
+#[tokio::test]
+async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
+    let (service, caller) = (Traced::new("cards"), Traced::new("api"));
+    let address = serve_grpc(service.internal(), async |_| {
+        Err(Error::new(Code::Unavailable, "too many cards: 100 % full")
+            .with_retryable(true)
+            .leaving(Some("cards"))
+            .into())
+    })
+    .await;
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    let status = call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap_err();
+    let error = Error::from_grpc_status(status);
+    assert_eq!((error.code(), error.message()), (Code::Unavailable, "too many cards: 100 % full"));
+    assert_eq!((error.origin(), error.retryable()), (Some("cards"), Some(true)));
+    for span in [caller.span().await, service.span().await] {
+        assert_eq!((status_code(&span), text(&span, "error.type")), (Some("UNAVAILABLE"), Some("UNAVAILABLE")));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_handled_is_answered_as_its_protocol_has_it() {
+    let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    let (layer, process) = (ContextLayer::internal(), Context::background().with_cancel());
+    process.cancel_with(Cause::Shutdown);
+    let ask = async |layer: &ContextLayer, content_type: &str, grpc_timeout: &str| {
+        let request = Request::post(METHOD).header("content-type", content_type).header("grpc-timeout", grpc_timeout);
+        let (head, body) = layer.layer(never).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().into_parts();
+        (head, body.collect().await.unwrap().to_bytes())
+    };
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+        let (head, body) = ask(&layer, content_type, "0n").await;
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["content-type"], body.len()),
+            (200, &"application/grpc".parse().unwrap(), 0)
+        );
+        assert_eq!(Status::from_header_map(&head.headers).unwrap().code(), tonic::Code::DeadlineExceeded);
+    }
+    let (head, _) = ask(&layer.clone().base(&process), "application/grpc", "1H").await;
+    let error = Error::from_grpc_status(Status::from_header_map(&head.headers).unwrap());
+    assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)));
+    for content_type in ["application/json", "application/grpc-web"] {
+        let (head, body) = ask(&layer, content_type, "0n").await;
+        assert_eq!((head.status.as_u16(), body.is_empty()), (504, false), "{content_type}");
+    }
+    assert_eq!(layer.shed(), 6);
+}
+
+#[tokio::test]
+async fn a_channel_whose_own_timer_is_first_has_exceeded_the_deadline() {
+    // What is sent is less than the caller has, and tonic's channel gives up when that is over.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ctx = Context::background().with_timeout(Duration::from_millis(100));
+    let reserve = throughline::propagation::deadline::ReplyReserve { min: Duration::ZERO, percent: 50 };
+    let layer = ClientLayer::internal().reserve(reserve);
+    let status = call_grpc(&layer, &ctx, silent.local_addr().unwrap(), METHOD, "").await.unwrap_err();
+    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+}

@@ -1,0 +1,94 @@
+//! gRPC without generated code: methods that take bytes and give bytes.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use throughline::middleware::client::ClientService;
+use throughline::{ClientLayer, Context, ContextLayer};
+use tokio::net::TcpListener;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+use tower::{Layer, service_fn};
+
+#[derive(Clone, Copy, Default)]
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+/// Serves every method with `handler`, by tonic's own server, until the test's runtime ends.
+pub async fn serve_grpc<F, A>(layer: ContextLayer, handler: F) -> SocketAddr
+where
+    F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<Bytes, Status>> + Send + 'static,
+{
+    let method = service_fn(move |request: http::Request<axum::body::Body>| {
+        let handler = handler.clone();
+        async move {
+            let unary = service_fn(move |request| {
+                let answer = handler(request);
+                async move { answer.await.map(Response::new) }
+            });
+            Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).unary(unary, request).await)
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Routes::from(axum::Router::new().fallback_service(method));
+    let server = Server::builder().layer(layer).add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+/// A call by tonic's own channel.
+pub async fn call_grpc(
+    layer: &ClientLayer,
+    ctx: &Context,
+    to: SocketAddr,
+    method: &'static str,
+    message: &'static str,
+) -> Result<Bytes, Status> {
+    let channel = Endpoint::from_shared(format!("http://{to}")).unwrap().connect_lazy();
+    let mut client: tonic::client::Grpc<ClientService<Channel>> = tonic::client::Grpc::new(layer.layer(channel));
+    client.ready().await.map_err(|e| Status::from_error(e.into()))?;
+    let mut request = Request::new(Bytes::from(message));
+    request.extensions_mut().insert(ctx.clone());
+    client.unary(request, PathAndQuery::from_static(method), Raw).await.map(Response::into_inner)
+}
