@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod error;
+mod interop;
 mod layering;
 mod middleware;
 mod support;

@@ -1,0 +1,152 @@
+//! grpcio's server and client: time, trace and errors, both ways.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use throughline::{Cause, Code, Context, ContextLayer, Error};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
+
+use super::Peer;
+use crate::support::grpc::{call_grpc, serve_grpc};
+use crate::support::{PATIENCE, client};
+
+/// The peer, and its port.
+fn peer() -> Option<(Peer, std::net::SocketAddr)> {
+    let mut peer = Peer::python("grpc_peer.py")?;
+    let port = peer.answer().as_u64().unwrap();
+    Some((peer, ([127, 0, 0, 1], u16::try_from(port).unwrap()).into()))
+}
+
+/// Asks on a thread of its own, since the answer comes from this runtime.
+async fn ask(peer: Peer, question: Value) -> (Peer, Value) {
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut peer = peer;
+        let answer = peer.ask(&question);
+        (peer, answer)
+    });
+    timeout(PATIENCE, asking).await.expect("the peer answers").unwrap()
+}
+
+#[tokio::test]
+async fn grpcio_calls_us_with_a_deadline_and_a_trace() {
+    let Some((mut peer, _)) = peer() else { return };
+    let address = serve_grpc(ContextLayer::internal(), async |request| {
+        let ctx = request.extensions().get::<Context>().unwrap();
+        let span = ctx.span_context().unwrap();
+        let left = ctx.remaining().map(|left| left.as_secs_f64());
+        Ok(Bytes::from(json!([left, span.trace_id().to_string(), ctx.baggage().get("tenant")]).to_string()))
+    })
+    .await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let metadata = [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("baggage", "tenant=acme")];
+    let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "metadata": metadata });
+    for given in [0.25, 0.987654, 3.0, 90.0, 1234.5, 4e4, 4e6] {
+        let mut call = call.clone();
+        call["timeout"] = given.into();
+        let answer;
+        (peer, answer) = ask(peer, call).await;
+        let (left, told, tenant): (f64, String, String) =
+            serde_json::from_str(answer["answer"].as_str().unwrap()).unwrap();
+        // It rounds up what it sends, by a hundredth at most.
+        assert!(left > 0.0 && left <= given * 1.01, "{left} of {given}");
+        assert_eq!((&*told, &*tenant), (trace, "acme"));
+    }
+    let (_, answer) = ask(peer, call).await;
+    let (left, ..): (Option<f64>, String, String) = serde_json::from_str(answer["answer"].as_str().unwrap()).unwrap();
+    assert_eq!(left, None, "no deadline is none");
+}
+
+#[tokio::test]
+async fn grpcio_learns_that_its_deadline_or_ours_has_passed() {
+    let Some((mut peer, _)) = peer() else { return };
+    let (tell, mut told) = unbounded_channel();
+    let layer = ContextLayer::internal().max_timeout(Duration::from_millis(200));
+    let address = serve_grpc(layer, move |request| {
+        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        std::future::pending()
+    })
+    .await;
+    // Without a deadline of its own it is told by us, in the trailers, and with its own by itself.
+    for given in [Value::Null, 0.1.into()] {
+        let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "timeout": given });
+        let answer;
+        (peer, answer) = ask(peer, call).await;
+        assert_eq!(answer["code"], "DEADLINE_EXCEEDED", "{answer}");
+        let served = told.recv().await.unwrap();
+        timeout(PATIENCE, served.done()).await.unwrap();
+        assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
+    }
+}
+
+#[tokio::test]
+async fn grpcio_reads_our_errors() {
+    let Some((peer, _)) = peer() else { return };
+    let address = serve_grpc(ContextLayer::internal(), async |_| {
+        let missing = [("field".to_owned(), "amount".into())].into_iter().collect();
+        let error = Error::new(Code::ResourceExhausted, "zu viel: 100 % für heute")
+            .with_retry_after(Duration::from_millis(1500));
+        Err(error.with_retryable(true).with_detail("example.com/Missing", missing).leaving(Some("cards")).into())
+    })
+    .await;
+    let (_, answer) = ask(peer, json!({ "to": address.to_string(), "method": "/a.B/C", "message": "" })).await;
+    assert_eq!(
+        (&answer["code"], &answer["message"]),
+        (&json!("RESOURCE_EXHAUSTED"), &json!("zu viel: 100 % für heute"))
+    );
+    assert_eq!(
+        (&answer["retry_nanos"], &answer["trailers"]["grpc-retry-pushback-ms"]),
+        (&json!(1_500_000_000), &json!("1500"))
+    );
+    let info = &answer["info"];
+    assert_eq!((&info["reason"], &info["domain"]), (&json!("RESOURCE_EXHAUSTED"), &json!("throughline")));
+    let details = r#"[{"@type":"example.com/Missing","field":"amount"}]"#;
+    let metadata = json!({ "origin": "cards", "path": r#"["cards"]"#, "retryable": "true", "details": details });
+    assert_eq!(info["metadata"], metadata);
+}
+
+#[tokio::test]
+async fn grpcio_is_called_with_less_than_our_time_and_with_our_trace() {
+    let Some((_peer, address)) = peer() else { return };
+    for given in [Duration::from_millis(800), Duration::from_secs(70), Duration::from_secs(300_000)] {
+        let ctx = Context::background().with_timeout(given);
+        let left = call_grpc(&client(), &ctx, address, "/a.B/left", "").await.unwrap();
+        let left: f64 = serde_json::from_slice(&left).unwrap();
+        assert!(left > 0.0 && left <= given.as_secs_f64() * 0.95, "{left} of {given:?}");
+    }
+    let ctx = Context::background();
+    let ctx = ctx.with_baggage(ctx.baggage().insert("tenant", "a,b").unwrap());
+    let span = ctx.span("ask").start();
+    let metadata = call_grpc(&client(), &span, address, "/a.B/metadata", "").await.unwrap();
+    let metadata: Vec<(String, String)> = serde_json::from_slice(&metadata).unwrap();
+    let get = |name: &str| metadata.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
+    assert_eq!(get("baggage"), "tenant=a%2Cb");
+    let parent = throughline::propagation::w3c::parse_traceparent(get("traceparent").as_bytes()).unwrap();
+    assert_eq!(Some(parent.0), span.span_context().map(|sent| sent.trace_id()));
+}
+
+#[tokio::test]
+async fn grpcio_that_is_too_slow_is_a_deadline_exceeded() {
+    let Some((_peer, address)) = peer() else { return };
+    let ctx = Context::background().with_timeout(Duration::from_millis(200));
+    let status = call_grpc(&client(), &ctx, address, "/a.B/hang", "").await.unwrap_err();
+    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn grpcios_errors_come_in() {
+    let Some((_peer, address)) = peer() else { return };
+    let ours = r#"{"code": 5, "message": "keine Karte: 100 % weg, ü", "reason": "NOT_FOUND", "domain": "throughline", "retry_nanos": 250000000,
+        "metadata": {"origin": "cards", "path": "[\"cards\",\"api\"]", "retryable": "false", "details": "[{\"@type\":\"example.com/Missing\"}]"}}"#;
+    let status = call_grpc(&client(), &Context::background(), address, "/a.B/fail", ours).await.unwrap_err();
+    let error = Error::from_grpc_status(status);
+    assert_eq!((error.code(), error.message()), (Code::NotFound, "keine Karte: 100 % weg, ü"));
+    assert_eq!((error.origin(), error.path().len(), error.retryable()), (Some("cards"), 2, Some(false)));
+    assert_eq!((error.retry_after(), error.details().len()), (Some(Duration::from_millis(250)), 1));
+
+    let others = r#"{"code": 14, "message": "later", "reason": "QUOTA", "domain": "example.com", "metadata": {"origin": "x"}, "retry_nanos": 0}"#;
+    let status = call_grpc(&client(), &Context::background(), address, "/a.B/fail", others).await.unwrap_err();
+    let error = Error::from_grpc_status(status);
+    assert_eq!((error.code(), error.message(), error.origin()), (Code::Unavailable, "later", None));
+}

@@ -1,0 +1,123 @@
+//! What one side injects, the other extracts: many cases, the same ones in every run.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::json;
+use throughline::propagation::Format;
+use throughline::{Baggage, Context, Propagator, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+use super::{Peer, told};
+
+const CASES: usize = 200;
+const SPANS: [Format; 5] = [Format::TraceContext, Format::B3, Format::B3Multi, Format::Jaeger, Format::XRay];
+
+/// What we extract, in the words of the peers.
+pub fn extract(format: Format, headers: &[(String, String)]) -> String {
+    let ctx = Propagator::new([format]).extract(&Context::background(), &headers.to_vec());
+    // A bare decision makes a span of its own, which nobody has sent.
+    let span =
+        ctx.span_context().filter(|_| Propagator::new([format]).extract_span_context(&headers.to_vec()).is_some());
+    let ids = span.map(|span| (span.trace_id().to_string(), span.span_id().to_string(), span.is_sampled()));
+    let state = span.map(|span| span.trace_state().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
+    let members = ctx.baggage().iter().map(|member| {
+        let properties: Vec<_> = member
+            .properties()
+            .map(|(key, value)| value.map_or(key.to_owned(), |value| format!("{key}={value}")))
+            .collect();
+        [member.key().to_owned(), member.value().into_owned(), properties.join(";")]
+    });
+    told(ids, state.unwrap_or_default(), members.collect())
+}
+
+fn inject(format: Format, ctx: &Context) -> Vec<(String, String)> {
+    let mut headers: Vec<(String, String)> = Vec::new();
+    Propagator::new([format]).inject(ctx, &mut headers);
+    headers
+}
+
+fn cases<S: Strategy>(strategy: S) -> impl Iterator<Item = S::Value> {
+    let mut runner = TestRunner::deterministic();
+    std::iter::repeat_with(move || strategy.new_tree(&mut runner).unwrap().current()).take(CASES)
+}
+
+fn spans_cross_both_ways(mut peer: Peer) {
+    // Keys and values that both levels of W3C Trace Context have.
+    let state = prop::collection::btree_map("[a-z][a-z0-9_*/-]{0,20}", "[!-+--<>-~]{1,20}", 0..=8);
+    let all = (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<bool>(), state);
+    for format in SPANS {
+        for (trace, span, sampled, state) in cases(all.clone()) {
+            let state = if format == Format::TraceContext { state } else { BTreeMap::new() };
+            let (Some(trace), Some(span)) = (TraceId::from_bytes(trace), SpanId::from_bytes(span)) else { continue };
+            let list = state.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+            let pairs: Vec<_> = state.into_iter().collect();
+            let expected = told(Some((trace.to_string(), span.to_string(), sampled)), pairs.clone(), Vec::new());
+
+            let what =
+                json!({ "trace": trace.to_string(), "span": span.to_string(), "sampled": sampled, "state": pairs });
+            let headers = peer.inject(format, what);
+            assert_eq!(extract(format, &headers), expected, "{headers:?}");
+
+            let flags = TraceFlags::NONE.with_sampled(sampled);
+            let ours = SpanContext::new(trace, span, flags, list.parse::<TraceState>().unwrap(), true);
+            let headers = inject(format, &Context::background().with_remote_parent(ours));
+            assert_eq!(peer.extract(format, &headers), expected, "{headers:?}");
+        }
+    }
+}
+
+/// Baggage both ways, with what the peer is known to do to values when it writes and when it reads them.
+fn baggage_crosses_both_ways(mut peer: Peer, writes: fn(&str) -> String, reads: fn(&str) -> Option<String>) {
+    let format = Format::Baggage;
+    for members in cases(prop::collection::btree_map("[a-z_.][a-z0-9_.-]{0,8}", ".{0,12}|[ -~]{0,12}|\\PC{0,8}", 1..=8))
+    {
+        let expect = |value: fn(&str) -> Option<String>| {
+            let each = members.iter().filter_map(|(key, text)| Some([key.clone(), value(text)?, String::new()]));
+            told(None, Vec::new(), each.collect())
+        };
+        let pairs: Vec<_> = members.iter().collect();
+        let headers = peer.inject(format, json!({ "baggage": pairs }));
+        let each = members.iter().map(|(key, text)| [key.clone(), writes(text), String::new()]);
+        assert_eq!(extract(format, &headers), told(None, Vec::new(), each.collect()), "{headers:?}");
+
+        let mut baggage = Baggage::EMPTY;
+        for (key, value) in &members {
+            baggage = baggage.insert(key, value).unwrap();
+        }
+        let headers = inject(format, &Context::background().with_baggage(baggage));
+        assert_eq!(peer.extract(format, &headers), expect(reads), "{headers:?}");
+    }
+}
+
+#[test]
+fn opentelemetry_python_spans() {
+    Peer::python("otel_peer.py").into_iter().for_each(spans_cross_both_ways);
+}
+
+#[test]
+fn opentelemetry_js_spans() {
+    Peer::node("otel_peer.mjs").into_iter().for_each(spans_cross_both_ways);
+}
+
+#[test]
+fn opentelemetry_python_baggage() {
+    // It writes a blank as `+`, which is a plus, and strips what it has decoded.
+    let strip = |text: &str| {
+        let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
+        Some(text.trim_matches(is_blank).to_owned())
+    };
+    if let Some(peer) = Peer::python("otel_peer.py") {
+        baggage_crosses_both_ways(peer, |text| text.replace(' ', "+"), strip);
+    }
+}
+
+#[test]
+fn opentelemetry_js_baggage() {
+    // It reads no member whose value is empty.
+    let not_empty = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    if let Some(peer) = Peer::node("otel_peer.mjs") {
+        baggage_crosses_both_ways(peer, str::to_owned, not_empty);
+    }
+}
