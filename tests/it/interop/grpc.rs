@@ -68,15 +68,17 @@ async fn grpcio_learns_that_its_deadline_or_ours_has_passed() {
         std::future::pending()
     })
     .await;
-    // Without a deadline of its own it is told by us, in the trailers, and with its own by itself.
+    // Without a deadline of its own it is told by us, in the trailers, and with its own by itself: it may then hang up before ours.
     for given in [Value::Null, 0.1.into()] {
-        let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "timeout": given });
+        let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "timeout": &given });
         let answer;
         (peer, answer) = ask(peer, call).await;
         assert_eq!(answer["code"], "DEADLINE_EXCEEDED", "{answer}");
         let served = told.recv().await.unwrap();
         timeout(PATIENCE, served.done()).await.unwrap();
-        assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
+        if given.is_null() {
+            assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
+        }
     }
 }
 
