@@ -13,7 +13,7 @@ use value::Baggage;
 
 use crate::{Context, Extractor, Injector, Key};
 
-/// `baggage` (§3.2).
+/// `baggage` (§3.1).
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// What goes with a context: one per request, below the values of the application.
