@@ -20,6 +20,8 @@ pub enum Target {
     Nanos(f64),
     /// At most this many nanoseconds more than the named measurement of ours.
     Above(&'static str, f64),
+    /// Nothing is asked of it: a figure to know.
+    None,
 }
 
 /// One comparison: criterion ids are `group/function`.
@@ -109,6 +111,10 @@ fn nanos(value: f64) -> String {
     }
 }
 
+fn times(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
+}
+
 fn line(row: &Row) -> Option<String> {
     let ours = median(row.ours)? / row.per;
     let peers: Vec<(&str, f64)> =
@@ -117,22 +123,23 @@ fn line(row: &Row) -> Option<String> {
     let (target, met) = match row.target {
         Target::Ratio(peer, most) => {
             let theirs = peers.iter().find(|(name, _)| *name == peer)?.1;
-            (format!("≤ {most} × {peer} (is {:.2})", ours / theirs), ours <= most * theirs)
+            (format!("≤ {most} × {peer} (is {})", times(ours / theirs)), Some(ours <= most * theirs))
         }
-        Target::Nanos(most) => (format!("≤ {most} ns"), ours <= most),
+        Target::Nanos(most) => (format!("≤ {most} ns"), Some(ours <= most)),
         Target::Above(base, most) => {
             let base = median(base)? / row.per;
-            (format!("≤ +{most} ns (is {:+.2})", ours - base), ours <= base + most)
+            (format!("≤ +{most} ns (is {:+.2})", ours - base), Some(ours <= base + most))
         }
+        Target::None => ("–".to_owned(), None),
     };
     let (best, ratio) = best.map_or(("–".to_owned(), "–".to_owned()), |(name, value)| {
-        (format!("{name} {}", nanos(value)), format!("{:.2}", ours / value))
+        (format!("{name} {}", nanos(value)), times(ours / value))
     });
     Some(format!(
         "| {} | {} | {best} | {ratio} | {target} | {} |",
         row.name,
         nanos(ours),
-        if met { "met" } else { "**not met**" }
+        met.map_or("", |met| if met { "met" } else { "**not met**" })
     ))
 }
 
