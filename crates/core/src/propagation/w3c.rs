@@ -2,6 +2,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 
+use crate::trace::hex::Decoder;
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// `traceparent` (§3.2).
@@ -73,17 +74,26 @@ pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
 /// assert!(parse_traceparent(b"00-00000000000000000000000000000000-00f067aa0ba902b7-00").is_none());
 /// ```
 pub fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
-    let (fields, rest) = line.trim_ascii().split_first_chunk::<LENGTH>()?;
-    let version = hex_byte(&fields[..2])?;
+    // Of this length, one with blanks around it would be too short.
+    let line = if line.len() == LENGTH { line } else { line.trim_ascii() };
+    let (fields, rest) = line.split_first_chunk::<LENGTH>()?;
+    let digits = |at: usize| -> [u8; 16] { std::array::from_fn(|i| fields[at + i]) };
+    let mut decoder = Decoder::new();
+    let trace_id = TraceId::from_u64s(decoder.decode_u64(digits(3)), decoder.decode_u64(digits(19)));
+    let span_id = SpanId::from_u64(decoder.decode_u64(digits(36)));
+    let others = decoder.decode([b'0', b'0', b'0', b'0', fields[0], fields[1], fields[53], fields[54]]);
+    let [_, _, version, flags] = others.to_be_bytes();
+    let has_dashes = (fields[2] ^ b'-') | (fields[35] ^ b'-') | (fields[52] ^ b'-') == 0;
     // §3.2.2.1: `ff` is invalid. §3.2.2.2: version 00 ends here. §4.3.1: what a later one adds follows a dash.
-    let ends_well =
-        if version == 0 { rest.is_empty() } else { version != 0xff && rest.first().is_none_or(|byte| *byte == b'-') };
-    let dashes = [fields[2], fields[35], fields[52]] == [b'-'; 3];
-    if !ends_well || !dashes {
+    let ends_well = match version {
+        0 => rest.is_empty(),
+        0xff => false,
+        _ => rest.first().is_none_or(|byte| *byte == b'-'),
+    };
+    if !decoder.is_good() || !has_dashes || !ends_well {
         return None;
     }
-    let flags = TraceFlags::from_byte(hex_byte(&fields[53..])?);
-    Some((TraceId::from_hex(&fields[3..35])?, SpanId::from_hex(&fields[36..52])?, flags))
+    Some((trace_id?, span_id?, TraceFlags::from_byte(flags)))
 }
 
 /// The version 00 `traceparent` of a span, in ASCII.
@@ -119,17 +129,4 @@ fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
         }
     };
     state.unwrap_or_default()
-}
-
-/// Two lower-case hexadecimal digits.
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    match digits {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+use super::hex::{Decoder, encode_u64};
 use super::{clock, rng};
 
 /// The 16-byte identity of a trace. Never all zero.
@@ -27,12 +28,17 @@ impl TraceId {
         if u128::from_ne_bytes(bytes) == 0 { None } else { Some(Self(bytes)) }
     }
 
+    pub(crate) const fn from_u64s(high: u64, low: u64) -> Option<Self> {
+        Self::from_bytes(((high as u128) << 64 | low as u128).to_be_bytes())
+    }
+
     /// The id written in `hex`: exactly 32 lower-case digits, not all `0`; otherwise `None`.
     pub const fn from_hex(hex: &[u8]) -> Option<Self> {
-        match decode_hex::<16>(hex) {
-            Some(bytes) => Self::from_bytes(bytes),
-            None => None,
-        }
+        let Some((high, low)) = hex.split_first_chunk() else { return None };
+        let Some((low, [])) = low.split_first_chunk() else { return None };
+        let mut decoder = Decoder::new();
+        let id = Self::from_u64s(decoder.decode_u64(*high), decoder.decode_u64(*low));
+        if decoder.is_good() { id } else { None }
     }
 
     /// A random id: all 16 bytes are random, so [`TraceFlags::RANDOM`] may be set beside it. Takes no lock and makes no
@@ -45,7 +51,7 @@ impl TraceId {
     pub(super) fn random_at(ticks: u64) -> Self {
         loop {
             let [high, low] = rng::next_pair(ticks);
-            if let Some(id) = Self::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()) {
+            if let Some(id) = Self::from_u64s(high, low) {
                 return id;
             }
         }
@@ -58,7 +64,14 @@ impl TraceId {
 
     /// The 32 lower-case hexadecimal digits, in ASCII.
     pub const fn to_hex(self) -> [u8; 32] {
-        encode_hex::<16, 32>(self.0)
+        let id = u128::from_be_bytes(self.0);
+        let (high, low) = (encode_u64((id >> 64) as u64), encode_u64(id as u64));
+        let (mut hex, mut i) = ([0; 32], 0);
+        while i < 16 {
+            (hex[i], hex[i + 16]) = (high[i], low[i]);
+            i += 1;
+        }
+        hex
     }
 
     /// The 56 bits that samplers compare with their threshold: the low 7 bytes, which Level 2 wants random (§3.2.2.5).
@@ -84,7 +97,11 @@ pub struct SpanId(NonZeroU64);
 impl SpanId {
     /// The id with these bytes, most significant first; `None` if all are zero.
     pub const fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
-        match NonZeroU64::new(u64::from_be_bytes(bytes)) {
+        Self::from_u64(u64::from_be_bytes(bytes))
+    }
+
+    pub(crate) const fn from_u64(id: u64) -> Option<Self> {
+        match NonZeroU64::new(id) {
             Some(id) => Some(Self(id)),
             None => None,
         }
@@ -92,10 +109,10 @@ impl SpanId {
 
     /// The id written in `hex`: exactly 16 lower-case digits, not all `0`; otherwise `None`.
     pub const fn from_hex(hex: &[u8]) -> Option<Self> {
-        match decode_hex::<8>(hex) {
-            Some(bytes) => Self::from_bytes(bytes),
-            None => None,
-        }
+        let Some((digits, [])) = hex.split_first_chunk() else { return None };
+        let mut decoder = Decoder::new();
+        let id = Self::from_u64(decoder.decode_u64(*digits));
+        if decoder.is_good() { id } else { None }
     }
 
     /// A random id, made as [`TraceId::random`] makes its own.
@@ -120,7 +137,7 @@ impl SpanId {
 
     /// The 16 lower-case hexadecimal digits, in ASCII.
     pub const fn to_hex(self) -> [u8; 16] {
-        encode_hex::<8, 16>(self.to_bytes())
+        encode_u64(self.0.get())
     }
 }
 
@@ -224,43 +241,3 @@ macro_rules! text {
 
 text!(TraceId);
 text!(SpanId);
-
-const fn encode_hex<const N: usize, const M: usize>(bytes: [u8; N]) -> [u8; M] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut hex = [0; M];
-    let mut i = 0;
-    while i < N {
-        hex[2 * i] = DIGITS[(bytes[i] >> 4) as usize];
-        hex[2 * i + 1] = DIGITS[(bytes[i] & 15) as usize];
-        i += 1;
-    }
-    hex
-}
-
-const fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
-    if hex.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    // One test after the loop instead of a branch per digit: a bad digit's value has a high bit.
-    let mut seen = 0;
-    let mut i = 0;
-    while i < N {
-        let (high, low) = (VALUES[hex[2 * i] as usize], VALUES[hex[2 * i + 1] as usize]);
-        seen |= high | low;
-        bytes[i] = (high << 4) | (low & 15);
-        i += 1;
-    }
-    if seen > 15 { None } else { Some(bytes) }
-}
-
-/// The value of each lower-case hexadecimal digit; 0xff for every other byte.
-const VALUES: [u8; 256] = {
-    let mut values = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[b"0123456789abcdef"[value as usize] as usize] = value;
-        value += 1;
-    }
-    values
-};

@@ -7,6 +7,7 @@ mod attributes;
 mod builder;
 mod cell;
 mod clock;
+pub(crate) mod hex;
 pub(crate) mod id;
 mod limits;
 mod methods;

@@ -104,7 +104,9 @@ impl TraceState {
     /// # Errors
     /// `key` or `value` breaks the grammar, or the list would be longer than 8,192 bytes.
     pub fn insert(&self, key: &str, value: &str) -> Result<Self, TraceStateError> {
-        if !is_key(key.as_bytes()) || !is_value(value.as_bytes()) {
+        let is_key = matches!(split(key.as_bytes(), KEY), (key, []) if fits_key(key));
+        let is_value = matches!(split(value.as_bytes(), VALUE), (value, []) if fits_value(value));
+        if !is_key || !is_value {
             return Err(TraceStateError(()));
         }
         let mut text = String::with_capacity(key.len() + value.len() + 2 + self.as_str().len());
@@ -183,36 +185,79 @@ impl List {
         if self.bytes > MAX_BYTES {
             return Err(TraceStateError(()));
         }
-        line.split(|&byte| byte == b',').try_for_each(|member| self.member(trim(member)))
-    }
-
-    fn member(&mut self, member: &[u8]) -> Result<(), TraceStateError> {
-        if member.is_empty() {
-            return Ok(());
+        let mut rest = skip_blanks(line);
+        while !rest.is_empty() {
+            rest = match rest {
+                [b',', more @ ..] => skip_blanks(more),
+                _ => self.member(rest)?,
+            };
         }
-        let equals = member.iter().position(|&byte| byte == b'=').ok_or(TraceStateError(()))?;
-        let (key, value) = (&member[..equals], &member[equals + 1..]);
+        Ok(())
+    }
+
+    /// Takes the member that `text` begins with, and returns what follows it: nothing, or a comma and more.
+    fn member<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], TraceStateError> {
+        let (key, text) = split(text, KEY);
+        let [b'=', text @ ..] = text else { return Err(TraceStateError(())) };
+        let (value, text) = split(text, VALUE);
+        let text = skip_blanks(text);
+        let ends_well = matches!(text, [] | [b',', ..]);
         self.members += 1;
-        if self.members <= MAX_MEMBERS && is_key(key) && is_value(value) { Ok(()) } else { Err(TraceStateError(())) }
+        if self.members <= MAX_MEMBERS && ends_well && fits_key(key) && fits_value(trim_spaces(value)) {
+            Ok(text)
+        } else {
+            Err(TraceStateError(()))
+        }
     }
 }
 
-/// Without the optional white space around a list member: spaces and tabs (RFC 9110 §5.6.3).
-fn trim(mut member: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = member {
-        member = rest;
+/// Classes of bytes: in a key (`keychar`, §3.3.1.3.1), and in a value (`chr`, §3.3.1.3.2).
+const KEY: u8 = 1;
+const VALUE: u8 = 2;
+
+/// The classes that each byte is in.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@') {
+            classes[byte as usize] |= KEY;
+        }
+        if matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=') {
+            classes[byte as usize] |= VALUE;
+        }
+        byte += 1;
     }
-    member
+    classes
+};
+
+/// What `text` begins with of the class, and the rest.
+fn split(text: &[u8], class: u8) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
+    text.split_at(end.unwrap_or(text.len()))
 }
 
-/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1).
-fn is_key(key: &[u8]) -> bool {
-    let in_key = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
-    matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..] if rest.len() < MAX_PART && rest.iter().all(in_key))
+/// Without the optional white space before and after a list member: spaces and tabs (RFC 9110 §5.6.3).
+fn skip_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    text
 }
 
-/// `value = 0*255(chr) nblk-chr`: printable ASCII without comma and equals sign, no space at the end (§3.3.1.3.2).
-fn is_value(value: &[u8]) -> bool {
-    let in_value = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=');
-    matches!(value, [.., last] if *last != b' ' && value.len() <= MAX_PART && value.iter().all(in_value))
+fn trim_spaces(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b' '] = value {
+        value = rest;
+    }
+    value
+}
+
+/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1), of bytes that are in one.
+fn fits_key(key: &[u8]) -> bool {
+    matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..] if rest.len() < MAX_PART)
+}
+
+/// `value = 0*255(chr) nblk-chr` (§3.3.1.3.2), of bytes that are in one: no space at the end.
+fn fits_value(value: &[u8]) -> bool {
+    matches!(value, [.., last] if *last != b' ' && value.len() <= MAX_PART)
 }

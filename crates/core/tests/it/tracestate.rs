@@ -116,6 +116,20 @@ fn tracestate_remove_leaves_the_rest() {
     assert_eq!(parse("a=1").unwrap().remove("a"), TraceState::EMPTY);
 }
 
+/// The grammar again, slow and plain (§3.3.1.3): the number of members of a valid list.
+fn plainly(text: &str) -> Option<usize> {
+    let trimmed = text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());
+    let is_valid = |member: &str| {
+        let Some((key, value)) = member.split_once('=') else { return false };
+        let begins = key.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let in_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-*/@".contains(c);
+        let in_value = |c: char| (' '..='~').contains(&c) && c != '=';
+        begins && key.chars().all(in_key) && !value.is_empty() && value.chars().all(in_value)
+    };
+    let members: Vec<_> = trimmed.collect();
+    (members.len() <= 32 && members.into_iter().all(is_valid)).then(|| text.matches('=').count())
+}
+
 proptest! {
     #[test]
     fn tracestate_never_panics_and_keeps_what_it_accepts(text in "[ -~\t\u{0}\u{e9}]{0,80}|([a-z@]{1,3}=[ -+--<>-~]{1,4},? ?){0,40}") {
@@ -129,5 +143,10 @@ proptest! {
                 prop_assert_eq!(set.get(key), state.get(key));
             }
         }
+    }
+
+    #[test]
+    fn tracestate_is_what_the_plain_grammar_accepts(text in "([ab0=, \t]|[ -~\t]|a=1|,){0,30}") {
+        prop_assert_eq!(parse(&text).map(|state| state.iter().count()), plainly(&text));
     }
 }
