@@ -5,8 +5,8 @@ use super::value::Baggage;
 /// The most members that `line` can have, by its commas; `None` if a byte of it is neither printable ASCII nor a tab.
 pub(super) fn scan(line: &[u8]) -> Option<usize> {
     let mut commas = 0;
-    // Chunks whose commas fit a `u8`, so that the compiler counts 16 or 32 bytes at a time.
-    for chunk in line.chunks(255) {
+    // Chunks whose commas fit a `u8`, and a multiple of 32 long, so that the compiler counts 16 or 32 bytes at a time.
+    for chunk in line.chunks(224) {
         let (mut seen, mut bad) = (0u8, false);
         for &byte in chunk {
             seen += u8::from(byte == b',');

@@ -6,6 +6,7 @@ use std::fmt;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::BaggageError;
+use super::grammar::{self, Parts};
 use super::value::Baggage;
 
 /// What is in this set, and what is not ASCII, is encoded: all but `baggage-octet` (§3.3.1.3), `%`, and also `+`, which may be encoded and
@@ -30,26 +31,28 @@ pub struct Member<'a> {
     text: &'a str,
     key: &'a str,
     value: &'a str,
+    is_encoded: bool,
     properties: Option<&'a str>,
 }
 
 impl<'a> Member<'a> {
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
-        let text = text.trim_matches(BLANKS);
-        let (pair, properties) = split(text, ';');
-        let (key, value) = pair.split_once('=')?;
-        let (key, value) = (key.trim_end_matches(BLANKS), value.trim_matches(BLANKS));
-        let member = Member { text, key, value, properties };
-        let is_valid = is_token(key)
-            && is_octets(value)
-            && member.raw_properties().all(|(key, value)| is_token(key) && value.is_none_or(is_octets));
-        is_valid.then_some(member)
+    /// The member that begins at `start`, if it keeps to the grammar; and the place of the comma behind it, or the text's end.
+    pub(super) fn at(text: &'a str, start: usize) -> (Option<Self>, usize) {
+        let (parts, end) = grammar::member(text.as_bytes(), start);
+        let member = parts.map(|Parts { key, value, is_encoded, properties, end }| Member {
+            text: &text[key.start..end],
+            key: &text[key],
+            value: &text[value],
+            is_encoded,
+            properties: properties.map(|start| &text[start..end]),
+        });
+        (member, end)
     }
 
-    /// [`parse`](Self::parse) if the key is `key`, without a look at the rest of all the others.
-    pub(super) fn parse_named(text: &'a str, key: &str) -> Option<Self> {
-        let rest = text.trim_start_matches(BLANKS).strip_prefix(key)?;
-        if rest.trim_start_matches(BLANKS).starts_with('=') { Member::parse(text) } else { None }
+    /// The member that `text`, without commas, is, if its key is `key`; the rest of all the others is not looked at.
+    pub(super) fn named(text: &'a [u8], key: &str) -> Option<Self> {
+        let text = Some(text).filter(|text| grammar::has_key(text, key.as_bytes()))?;
+        Member::at(std::str::from_utf8(text).ok()?, 0).0
     }
 
     /// As it came, without the blanks around it.
@@ -64,7 +67,7 @@ impl<'a> Member<'a> {
 
     /// The value, decoded; what is not UTF-8 in it is U+FFFD.
     pub fn value(&self) -> Cow<'a, str> {
-        decode(self.value)
+        if self.is_encoded { decode(self.value) } else { Cow::Borrowed(self.value) }
     }
 
     /// The properties in order, their values decoded.
@@ -109,7 +112,7 @@ fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), Baggage
     if least > Baggage::MAX_BYTES {
         return Err(BaggageError::FULL);
     }
-    if !is_token(key) {
+    if !grammar::is_token(key.as_bytes()) {
         return Err(BaggageError::KEY);
     }
     text.push_str(key);
@@ -122,20 +125,15 @@ fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), Baggage
 
 /// `+` is a plus; a `%` that no two digits follow is itself.
 fn decode(value: &str) -> Cow<'_, str> {
-    percent_decode_str(value).decode_utf8_lossy()
+    if !value.contains('%') {
+        return Cow::Borrowed(value);
+    }
+    // In one block: what is decoded is no longer than it was.
+    let mut bytes = Vec::with_capacity(value.len());
+    bytes.extend(percent_decode_str(value));
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()).into()
 }
 
 fn split(text: &str, at: char) -> (&str, Option<&str>) {
     text.split_once(at).map_or((text, None), |(head, tail)| (head, Some(tail)))
-}
-
-/// `token` (RFC 9110 §5.6.2).
-fn is_token(text: &str) -> bool {
-    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_tchar)
-}
-
-/// `baggage-octet` and `%` (§3.3.1.3).
-fn is_octets(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e))
 }

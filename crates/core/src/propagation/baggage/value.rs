@@ -93,13 +93,21 @@ impl Baggage {
     ///
     /// It may have any character, control characters too, once decoded.
     pub fn get(&self, key: &str) -> Option<Cow<'_, str>> {
-        let mut members = self.as_str().rsplit(',').filter_map(|text| Member::parse_named(text, key));
-        members.next().map(|member| member.value())
+        let mut members = self.text.as_bytes().rsplit(|byte| *byte == b',');
+        members.find_map(|text| Member::named(text, key)).map(|member| member.value())
     }
 
     /// The members that keep to the grammar, in order.
     pub fn iter(&self) -> impl Iterator<Item = Member<'_>> {
-        self.as_str().split(',').filter_map(Member::parse)
+        let (text, mut start) = (self.as_str(), 0);
+        let next = move || {
+            (start <= text.len()).then(|| {
+                let (member, end) = Member::at(text, start);
+                start = end + 1;
+                member
+            })
+        };
+        std::iter::from_fn(next).flatten()
     }
 
     /// The same with `key` set to `value`, as the last member and the only one of that key, without properties.

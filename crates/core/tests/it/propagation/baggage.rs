@@ -160,6 +160,29 @@ fn a_context_goes_with_baggage() {
     assert_eq!(format!("{:?}", of("card=4111;p,b=2")), r#"Baggage{"card", "b"}"#, "values may be private");
 }
 
+/// The grammar again, slow and plain (§3.3.1): key, value, and the pairs of properties, all before decoding.
+type Plain<'a> = (&'a str, &'a str, Vec<(&'a str, Option<&'a str>)>);
+
+fn bare(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+fn plainly(member: &str) -> Option<Plain<'_>> {
+    let token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char::from(b)))
+    };
+    let octets = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !"\",;\\".contains(char::from(b)));
+    let mut parts = member.split(';').map(|part| match part.split_once('=') {
+        Some((key, value)) => (bare(key), Some(bare(value))),
+        None => (bare(part), None),
+    });
+    let (key, value) = parts.next()?;
+    let properties: Vec<_> = parts.collect();
+    let mut pairs = std::iter::once((key, value)).chain(properties.clone());
+    let is_valid = pairs.all(|(key, value)| token(key) && value.is_none_or(octets));
+    is_valid.then_some((key, value?, properties))
+}
+
 proptest! {
     #[test]
     fn any_text_is_set_and_read_back(key in "[a-z!#$%&'*+.^_`|~-]{1,9}", value in any::<String>(), property in any::<String>()) {
@@ -188,6 +211,22 @@ proptest! {
         prop_assert!(set.iter().count() <= baggage.iter().count() + 1);
         for member in baggage.iter() {
             prop_assert!(baggage.get(member.key()).is_some());
+        }
+    }
+
+    #[test]
+    fn members_are_those_of_the_plain_grammar(text in "([ab%=;, \t]|[!-~]|k=v|;p=1){0,40}") {
+        let expected: Vec<_> = text.split(',').filter_map(plainly).collect();
+        let baggage = of(&text);
+        let decoded = |value: &str| percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+        prop_assert_eq!(baggage.iter().count(), expected.len());
+        for (member, (key, value, properties)) in baggage.iter().zip(&expected) {
+            prop_assert_eq!((member.key(), member.value().into_owned()), (*key, decoded(value)));
+            let properties = properties.iter().map(|(key, value)| (*key, value.map(decoded)));
+            let read = member.properties().map(|(key, value)| (key, value.map(|value| value.into_owned())));
+            prop_assert_eq!(read.collect::<Vec<_>>(), properties.collect::<Vec<_>>());
+            let last = expected.iter().rfind(|(other, ..)| other == key).map(|(_, value, _)| decoded(value));
+            prop_assert_eq!(baggage.get(key).map(|value| value.into_owned()), last);
         }
     }
 }
