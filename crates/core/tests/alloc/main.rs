@@ -3,6 +3,7 @@
 
 mod counting;
 mod leaks;
+mod propagation;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
