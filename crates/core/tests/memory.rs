@@ -19,7 +19,7 @@ mod counting;
 static ALLOCATOR: counting::Counting = counting::Counting;
 
 const FAR: Duration = Duration::from_secs(3600);
-const TIMES: usize = 20_000;
+const TIMES: usize = 10_000;
 
 /// Does `f` many times. It may end with a queue of some thread at another place of its block, and with less than a byte for each time.
 fn leaves_nothing(what: &str, mut f: impl FnMut()) {

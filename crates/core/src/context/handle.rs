@@ -58,8 +58,8 @@ impl CancelHandle {
 
     /// Cancels the context and all that are derived from it. A context that is done already keeps its error and cause.
     ///
-    /// When it returns, each of them reports done, also if another thread had begun to cancel; in between, some do and some
-    /// do not. It wakes those who wait, and does not wait for their work to stop. It may be called from any thread, and from a task that it
+    /// When it returns, each of them reports done, also if another thread had begun to cancel, and so does what is derived meanwhile; in
+    /// between, some do and some do not. It wakes those who wait, and does not wait for their work to stop. It may be called from any thread, and from a task that it
     /// has woken. A waker that panics stops nothing and reaches nobody.
     ///
     /// ```

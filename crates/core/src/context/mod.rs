@@ -47,7 +47,8 @@ use tree::Ref;
 /// [`with_value`](Context::with_value) *derive* another one from it. Cancelling a context cancels all that are derived from it, and never
 /// the one it is derived from.
 ///
-/// It may be used by many threads and tasks at a time. *Done* means cancelled or past its deadline, and is for ever.
+/// It may be used by many threads and tasks at a time. *Done* means cancelled or past its deadline, and is for ever. However deep contexts
+/// are derived from each other, nothing recurses.
 ///
 /// Instants are on tokio's clock, so under a paused one deadlines are virtual, and nothing here moves it: only who waits sets a timer. A
 /// context with a deadline belongs to the clock it was made under. Outside a runtime everything works but waiting for a deadline under

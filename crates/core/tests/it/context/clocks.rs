@@ -2,9 +2,9 @@
 
 use std::future::pending;
 use std::pin::pin;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier};
-use std::task::Waker;
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant as RealInstant};
 
@@ -12,7 +12,7 @@ use throughline_core::{Context, ContextError, Group, Key};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, advance, sleep};
 
-use super::{Named, PanickingWaker, SECOND, Wakes, block_on, is_ready, poll_once, poll_with, verdict};
+use super::{Named, SECOND, Wakes, block_on, is_ready, poll_once, poll_with, verdict};
 
 /// Long enough to be pending at first, short enough to wait for.
 const SOON: Duration = Duration::from_millis(20);
@@ -78,6 +78,39 @@ fn c00_several_runtimes_wait_for_one_context() {
     });
 }
 
+#[test]
+fn c00_runtime_that_ends_while_others_wait_loses_nothing_and_panics_nobody() {
+    let (ctx, is_waiting) = (soon(), Barrier::new(2));
+    thread::scope(|scope| {
+        let living = scope.spawn(|| {
+            current_thread().block_on(async {
+                let tasks: Vec<_> = (0..100).map(|_| ctx.spawn(pending::<()>())).collect();
+                tokio::task::yield_now().await;
+                is_waiting.wait();
+                for task in tasks {
+                    assert_eq!(task.await.unwrap(), Err(ContextError::DeadlineExceeded));
+                }
+            });
+        });
+        is_waiting.wait();
+        for ending in [current_thread(), paused(), Builder::new_multi_thread().worker_threads(1).build().unwrap()] {
+            let tasks = ending.block_on(async {
+                let tasks: Vec<_> = (0..100).map(|_| ctx.spawn(pending::<()>())).collect();
+                tokio::task::yield_now().await;
+                tasks
+            });
+            drop(ending);
+            for task in tasks {
+                // Ended before its runtime did, or with it.
+                let is_cancelled = block_on(task).map_or_else(|error| error.is_cancelled(), |result| result.is_err());
+                assert!(is_cancelled);
+            }
+        }
+        living.join().unwrap();
+    });
+    assert_eq!(verdict(&ctx), "D/D");
+}
+
 /// A future that was polled in one runtime goes on in another, or in none.
 #[test]
 fn c00_runtime_that_ends_loses_no_deadline_of_others() {
@@ -87,7 +120,8 @@ fn c00_runtime_that_ends_loses_no_deadline_of_others() {
             let ctx = soon();
             let task = ctx.spawn(pending::<()>());
             let (mut first, mut second) = (Box::pin(ctx.done_owned()), Box::pin(ctx.done_owned()));
-            assert!(poll_once(first.as_mut()).is_pending() && poll_once(second.as_mut()).is_pending());
+            // Pending, unless this thread was kept waiting for that long.
+            let _ = (poll_once(first.as_mut()), poll_once(second.as_mut()));
             drop(task);
             (ctx, first, second)
         });
@@ -132,7 +166,7 @@ fn c00_runtime_that_nobody_drives_stops_nobody_else() {
     let (ctx, mut done) = idle.block_on(async {
         let ctx = soon();
         let mut done = Box::pin(ctx.done_owned());
-        assert!(poll_once(done.as_mut()).is_pending());
+        let _ = poll_once(done.as_mut());
         (ctx, done)
     });
     block_on(done.as_mut());
@@ -179,17 +213,31 @@ fn c00_everything_but_a_virtual_deadline_works_outside_a_runtime() {
 
 #[test]
 fn r05_panicking_wakers_keep_nobody_from_a_deadline() {
-    let ctx = soon();
-    let ((wakes, waker), (panics, _)) = (Wakes::new(), Wakes::new());
-    let panicking = Waker::from(Arc::new(PanickingWaker(panics.clone())));
-    let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(ctx.done())).collect();
-    for (n, done) in waiting.iter_mut().enumerate() {
-        let _ = poll_with(done.as_mut(), if n % 3 == 0 { &panicking } else { &waker });
+    /// Says that it was woken; some panic then.
+    struct Telling(Sender<bool>, bool);
+    impl Wake for Telling {
+        fn wake(self: Arc<Self>) {
+            self.0.send(self.1).unwrap();
+            assert!(!self.1, "a waker that panics");
+        }
     }
-    // Later ones are told by the same thread, which lives on.
-    let after = Context::background().with_deadline(ctx.deadline().unwrap() + Duration::from_millis(5));
-    block_on(after.done());
-    assert_eq!((panics.count(), wakes.count()), (3, 6));
+    let (woken, wakes) = channel();
+    let [quiet, panicking] = [false, true].map(|panics| Waker::from(Arc::new(Telling(woken.clone(), panics))));
+    let ctx = soon();
+    let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(ctx.done())).collect();
+    let polls = waiting.iter_mut().enumerate();
+    // All of them, unless this thread was kept waiting until the deadline.
+    let pending = polls
+        .filter_map(|(n, done)| {
+            let waker = if n % 3 == 0 { &panicking } else { &quiet };
+            poll_with(done.as_mut(), waker).is_pending().then_some(n % 3 == 0)
+        })
+        .collect::<Vec<_>>();
+    // It hangs if one is not woken.
+    let told: Vec<_> = wakes.iter().take(pending.len()).collect();
+    assert_eq!(told.iter().filter(|panics| **panics).count(), pending.iter().filter(|panics| **panics).count());
+    block_on(soon().done());
+    assert!(wakes.try_recv().is_err(), "each once; and the thread that wakes lives on");
 }
 
 #[test]
