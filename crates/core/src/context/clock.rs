@@ -37,9 +37,3 @@ pub(super) fn nanos(at: Instant) -> u64 {
     let nanos = at.checked_duration_since(*base).map_or(0, |since| since.as_nanos());
     u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
 }
-
-/// Later than every deadline that the clock has not reached: what a deadline that can't be expressed stands for is none at all.
-#[inline]
-pub(super) fn after(timeout: Duration) -> Option<Instant> {
-    now().checked_add(timeout)
-}

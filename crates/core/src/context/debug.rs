@@ -39,8 +39,12 @@ fn link(node: &Ref, now: Instant, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (Kind::Deadline, Some(at)) => write!(f, ".with_deadline(-{:?})", now - at),
         (Kind::Deadline, None) => f.write_str(".with_deadline"),
         (Kind::WithoutCancel, _) => f.write_str(".without_cancel"),
-        (Kind::Value(key), _) => write!(f, ".with_value({})", key.name),
-        (Kind::Nothing(key), _) => write!(f, ".without_value({})", key.name),
+        (Kind::Value, _) => write!(f, ".with_value({})", name(node)),
+        (Kind::Nothing, _) => write!(f, ".without_value({})", name(node)),
         (Kind::Table, _) => Ok(()),
     }
+}
+
+fn name(node: &Ref) -> &'static str {
+    node.key().map_or("", |key| key.name)
 }

@@ -138,7 +138,7 @@ impl Context {
     /// ```
     #[inline]
     pub fn with_deadline(&self, at: Instant) -> Context {
-        self.until(Some(at), None)
+        self.until(None, Some(at), None)
     }
 
     /// A child that is done `timeout` from now, or when this context is, whichever comes first: as
@@ -154,7 +154,8 @@ impl Context {
     /// ```
     #[inline]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.until(clock::after(timeout), None)
+        let now = clock::now();
+        self.until(Some(now), now.checked_add(timeout), None)
     }
 
     /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
@@ -170,7 +171,7 @@ impl Context {
     /// assert!(matches!(closing.cause(), Some(Cause::Shutdown)));
     /// ```
     pub fn with_deadline_cause(&self, at: Instant, cause: impl Into<Cause>) -> Context {
-        self.until(Some(at), Some(cause.into()))
+        self.until(None, Some(at), Some(cause.into()))
     }
 
     /// As [`with_timeout`](Self::with_timeout), with the cause to report when this very timeout ends the context.
@@ -183,15 +184,17 @@ impl Context {
     /// assert_eq!(ctx.cause().map(|cause| cause.to_string()).as_deref(), Some("slow disk"));
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
-        self.until(clock::after(timeout), Some(cause.into()))
+        let now = clock::now();
+        self.until(Some(now), now.checked_add(timeout), Some(cause.into()))
     }
 
+    /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
     #[inline]
-    fn until(&self, at: Option<Instant>, cause: Option<Cause>) -> Context {
+    fn until(&self, now: Option<Instant>, at: Option<Instant>, cause: Option<Cause>) -> Context {
         match at {
             // A parent's deadline that is not later ends the child at the same time and for a cause of its own.
             Some(at) if self.deadline().is_none_or(|ours| at < ours) => {
-                Context(Some(Ref::with_deadline(self.0.as_ref(), at, cause)))
+                Context(Some(Ref::with_deadline(self.0.as_ref(), at, now, cause)))
             }
             _ => self.clone(),
         }

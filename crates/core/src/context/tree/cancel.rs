@@ -1,15 +1,13 @@
 //! Cancelling: set the flag, then wake whoever waits below.
 
 use std::any::Any;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::task::Waker;
 
-use std::collections::HashSet;
-
 use super::cause;
-use super::list::BATCH;
-use super::node::{CancelNode, Kind, Node, Ref};
+use super::node::{CancelNode, Node, Ref};
 use super::sync::{Ordering, fence};
 use crate::context::Cause;
 
@@ -48,64 +46,30 @@ impl Node {
     }
 }
 
-/// Nodes to visit, the first in first. Each is in one queue at most, and has a count while it is.
-struct Queue {
-    head: Option<Ref>,
-    tail: *const CancelNode,
-}
-
-impl Queue {
-    fn push(&mut self, item: Ref) {
-        let Some(node) = item.node().as_cancel() else { return };
-        if node.queued.swap(true, Ordering::AcqRel) {
-            // Whoever has queued it has yet to look into its lists, and sees what we would.
-            return;
-        }
-        let pointer = ptr::from_ref(node);
-        // SAFETY: the tail is queued, and so counted; `queue_next` belongs to whoever set `queued`.
-        match unsafe { self.tail.as_ref() }.filter(|_| self.head.is_some()) {
-            Some(tail) => tail.queue_next.set(Some(item)),
-            None => self.head = Some(item),
-        }
-        self.tail = pointer;
-    }
-
-    fn pop(&mut self) -> Option<Ref> {
-        let first = self.head.take()?;
-        if let Some(node) = first.node().as_cancel() {
-            self.head = node.queue_next.take();
-            // A read-modify-write: it sees what anybody did before finding the node queued.
-            node.queued.swap(false, Ordering::AcqRel);
-        }
-        Some(first)
-    }
-}
-
 /// Wakes the waiters of `top` and of all that is linked below it, in the order they came, level by level.
 fn wake(top: &Ref) {
-    let mut queue = Queue { head: None, tail: ptr::null() };
+    let Some(first) = top.node().as_cancel() else { return };
     let mut wakers: Vec<Waker> = Vec::new();
-    let mut children: Vec<Ref> = Vec::new();
-    queue.push(top.clone());
-    while let Some(next) = queue.pop() {
-        let Some(node) = next.node().as_cancel() else { continue };
-        loop {
-            let mut lists = node.lock();
-            if !lists.has_waiters() && !lists.has_children() {
-                break;
-            }
-            while wakers.len() < BATCH && lists.has_waiters() {
-                wakers.extend(lists.pop_waiter());
-            }
-            while children.len() < BATCH {
-                match lists.pop_child() {
-                    Some(child) => children.extend(child),
-                    None => break,
-                }
-            }
-            drop(lists);
-            children.drain(..).for_each(|child| queue.push(child));
-            wakers.drain(..).for_each(wake_one);
+    // Each has a count while it is in here: whoever gives up the last one meanwhile frees no node under our hands.
+    let mut below: VecDeque<Ref> = VecDeque::new();
+    wake_level(first, &mut wakers, &mut below);
+    while let Some(next) = below.pop_front() {
+        if let Some(node) = next.node().as_cancel() {
+            wake_level(node, &mut wakers, &mut below);
+        }
+    }
+}
+
+/// Wakes the waiters of `node` and of its linked children, and takes the children out.
+fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<Ref>) {
+    loop {
+        let mut lists = node.lock();
+        let mut more = lists.take_waiters(wakers);
+        more |= lists.take_children(wakers, below);
+        drop(lists);
+        wakers.drain(..).for_each(wake_one);
+        if !more {
+            return;
         }
     }
 }
@@ -130,8 +94,8 @@ fn flag_merges(top: &Ref) {
     let mut pending = vec![top.clone()];
     while let Some(next) = pending.pop() {
         let Some(node) = next.node().as_cancel().filter(|node| seen.insert(ptr::from_ref(*node))) else { continue };
-        if matches!(node.node.kind, Kind::Merge) {
-            node.latch_second();
+        if let Some(merge) = node.node.as_merge() {
+            merge.latch_second();
         }
         node.lock().children(&mut pending);
     }

@@ -1,25 +1,26 @@
 //! The intrusive lists of a node: who waits on it, and which of its children are waited on.
 //!
-//! All of it but `linked` and `notified` is reached under the lock of the node that owns the lists (invariant 4).
+//! All of it but `owner` and `notified` is reached under the lock of the node that owns the lists (invariant 4).
 
-use std::ptr::NonNull;
+use std::collections::VecDeque;
+use std::ptr::{self, NonNull};
 use std::task::Waker;
 
-use super::node::{CancelNode, Ref};
-use super::sync::{AtomicBool, Cell, MutexGuard, Ordering};
+use super::node::{CancelNode, Kind, Ref};
+use super::sync::{AtomicBool, AtomicPtr, Cell, MutexGuard, Ordering};
 
 /// How many waiters or children leave under one hold of the lock.
-pub(super) const BATCH: usize = 32;
+const BATCH: usize = 32;
 
 /// What a node's lock guards.
 pub(super) struct Lists {
-    waiters: Ends<Entry>,
-    children: Ends<Link>,
+    waiters: List<Entry>,
+    children: List<Link>,
 }
 
-struct Ends<T> {
+/// A ring: the first one's `prev` is the last one.
+struct List<T> {
     head: Option<NonNull<T>>,
-    tail: Option<NonNull<T>>,
 }
 
 /// One who waits, inside the future that does.
@@ -34,8 +35,8 @@ pub(super) struct Entry {
 /// The place of a child in the list of one parent.
 pub(super) struct Link {
     neighbours: Neighbours<Link>,
-    owner: Cell<Option<NonNull<CancelNode>>>,
-    linked: AtomicBool,
+    /// The child, while it is linked; else null.
+    owner: AtomicPtr<CancelNode>,
 }
 
 struct Neighbours<T> {
@@ -65,38 +66,49 @@ impl<T> Neighbours<T> {
     }
 }
 
-impl<T: Listed> Ends<T> {
-    const EMPTY: Self = Ends { head: None, tail: None };
+impl<T: Listed> List<T> {
+    const EMPTY: Self = List { head: None };
 
     fn push_back(&mut self, item: &T) {
-        let pointer = NonNull::from(item);
-        item.neighbours().prev.set(self.tail);
-        item.neighbours().next.set(None);
-        match self.tail {
-            // SAFETY: what is in a list is alive (invariant 4).
-            Some(tail) => unsafe { tail.as_ref() }.neighbours().next.set(Some(pointer)),
-            None => self.head = Some(pointer),
+        let pointer = Some(NonNull::from(item));
+        let own = item.neighbours();
+        // SAFETY: what is in a list is alive (invariant 4).
+        let Some(head) = self.head.map(|head| unsafe { head.as_ref() }.neighbours()) else {
+            own.prev.set(pointer);
+            own.next.set(pointer);
+            self.head = pointer;
+            return;
+        };
+        let last = head.prev.replace(pointer);
+        own.prev.set(last);
+        own.next.set(self.head);
+        if let Some(last) = last {
+            // SAFETY: as above.
+            unsafe { last.as_ref() }.neighbours().next.set(pointer);
         }
-        self.tail = Some(pointer);
     }
 
     fn remove(&mut self, item: &T) {
+        let pointer = Some(NonNull::from(item));
         let (prev, next) = (item.neighbours().prev.take(), item.neighbours().next.take());
-        match prev {
-            // SAFETY: as in `push_back`.
-            Some(prev) => unsafe { prev.as_ref() }.neighbours().next.set(next),
-            None => self.head = next,
+        if next == pointer {
+            self.head = None;
+            return;
         }
-        match next {
-            // SAFETY: as in `push_back`.
-            Some(next) => unsafe { next.as_ref() }.neighbours().prev.set(prev),
-            None => self.tail = prev,
+        if self.head == pointer {
+            self.head = next;
+        }
+        if let (Some(prev), Some(next)) = (prev, next) {
+            // SAFETY: what is in a list is alive (invariant 4).
+            unsafe { prev.as_ref() }.neighbours().next.set(Some(next));
+            // SAFETY: as above.
+            unsafe { next.as_ref() }.neighbours().prev.set(Some(prev));
         }
     }
 }
 
 impl Lists {
-    pub(super) const EMPTY: Lists = Lists { waiters: Ends::EMPTY, children: Ends::EMPTY };
+    pub(super) const EMPTY: Lists = Lists { waiters: List::EMPTY, children: List::EMPTY };
 
     /// Puts `entry` at the end of the waiters, with `waker`, or gives it that waker where it is. One that was taken out by a canceller
     /// stays out. Returns the waker that is not needed.
@@ -125,23 +137,17 @@ impl Lists {
         entry.waker.take()
     }
 
-    /// Takes out the one that has waited for longest.
-    pub(super) fn pop_waiter(&mut self) -> Option<Waker> {
-        // SAFETY: what is in the list is alive (invariant 4).
-        let entry = unsafe { self.waiters.head?.as_ref() };
-        self.waiters.remove(entry);
-        entry.is_queued.set(false);
-        let waker = entry.waker.take();
-        entry.notified.store(true, Ordering::Release);
-        waker
-    }
-
-    pub(super) fn has_waiters(&self) -> bool {
+    /// Takes out a batch of those that have waited for longest. Whether more are left.
+    pub(super) fn take_waiters(&mut self, into: &mut Vec<Waker>) -> bool {
+        while let Some(first) = self.waiters.head.filter(|_| into.len() < BATCH) {
+            // SAFETY: what is in the list is alive (invariant 4).
+            let entry = unsafe { first.as_ref() };
+            self.waiters.remove(entry);
+            entry.is_queued.set(false);
+            into.extend(entry.waker.take());
+            entry.notified.store(true, Ordering::Release);
+        }
         self.waiters.head.is_some()
-    }
-
-    pub(super) fn has_children(&self) -> bool {
-        self.children.head.is_some()
     }
 
     /// Links `owner` through `link`, unless it is linked.
@@ -150,10 +156,9 @@ impl Lists {
     /// `link` is a part of `owner`, these are the lists of the one parent it is meant for, and [`unlink`](Self::unlink) comes before
     /// `owner` is freed.
     pub(super) unsafe fn link(&mut self, link: &Link, owner: &CancelNode) {
-        if !link.linked.load(Ordering::Relaxed) {
-            link.owner.set(Some(NonNull::from(owner)));
+        if link.owner.load(Ordering::Relaxed).is_null() {
             self.children.push_back(link);
-            link.linked.store(true, Ordering::Release);
+            link.owner.store(ptr::from_ref(owner).cast_mut(), Ordering::Release);
         }
     }
 
@@ -162,21 +167,37 @@ impl Lists {
     /// # Safety
     /// As [`link`](Self::link).
     pub(super) unsafe fn unlink(&mut self, link: &Link) {
-        if link.linked.load(Ordering::Relaxed) {
+        if !link.owner.load(Ordering::Relaxed).is_null() {
             self.children.remove(link);
-            link.linked.store(false, Ordering::Release);
+            link.owner.store(ptr::null_mut(), Ordering::Release);
         }
     }
 
-    /// Takes out the child that was linked first: `Some(None)` for one that is being freed.
-    pub(super) fn pop_child(&mut self) -> Option<Option<Ref>> {
-        // SAFETY: what is in the list is alive (invariant 4).
-        let link = unsafe { self.children.head?.as_ref() };
-        // SAFETY: its owner is not freed before it has left the list; the caller holds the lock.
-        let child = link.owner.get().and_then(|owner| unsafe { CancelNode::try_ref(owner) });
-        self.children.remove(link);
-        link.linked.store(false, Ordering::Release);
-        Some(child)
+    /// Takes out a batch of the children that were linked first, and their waiters. Those that have children of their own come to
+    /// `below`. Whether more are left.
+    ///
+    /// It locks each child under the lock of the parent (invariant 5), which keeps the child alive: most have waiters alone, and are not
+    /// counted for the visit.
+    pub(super) fn take_children(&mut self, waiters: &mut Vec<Waker>, below: &mut VecDeque<Ref>) -> bool {
+        for _ in 0..BATCH {
+            let Some(first) = self.children.head else { break };
+            // SAFETY: what is in the list is alive (invariant 4).
+            let link = unsafe { first.as_ref() };
+            // SAFETY: its owner is not freed before it has left the list; the caller holds the lock.
+            if let Some(child) = unsafe { link.owner.load(Ordering::Relaxed).as_ref() } {
+                let mut lists = child.lock();
+                if lists.take_waiters(waiters) {
+                    return true;
+                }
+                if lists.children.head.is_some() {
+                    // SAFETY: as above.
+                    below.extend(unsafe { link.try_ref() });
+                }
+            }
+            self.children.remove(link);
+            link.owner.store(ptr::null_mut(), Ordering::Release);
+        }
+        self.children.head.is_some()
     }
 
     /// All children that are not being freed.
@@ -185,9 +206,9 @@ impl Lists {
         while let Some(link) = next {
             // SAFETY: what is in the list is alive (invariant 4).
             let link = unsafe { link.as_ref() };
-            // SAFETY: as in `pop_child`.
-            into.extend(link.owner.get().and_then(|owner| unsafe { CancelNode::try_ref(owner) }));
-            next = link.neighbours.next.get();
+            // SAFETY: as in `take_children`.
+            into.extend(unsafe { link.try_ref() });
+            next = link.neighbours.next.get().filter(|_| link.neighbours.next.get() != self.children.head);
         }
     }
 }
@@ -211,12 +232,22 @@ impl Entry {
 
 impl Link {
     pub(super) fn new() -> Self {
-        Link { neighbours: Neighbours::new(), owner: Cell::new(None), linked: AtomicBool::new(false) }
+        Link { neighbours: Neighbours::new(), owner: AtomicPtr::new(ptr::null_mut()) }
     }
 
     #[inline]
     pub(super) fn is_linked(&self) -> bool {
-        self.linked.load(Ordering::Acquire)
+        !self.owner.load(Ordering::Acquire).is_null()
+    }
+
+    /// Counts the child, unless it is being freed.
+    ///
+    /// # Safety
+    /// It is linked, and the caller holds the lock of the list.
+    unsafe fn try_ref(&self) -> Option<Ref> {
+        let owner = NonNull::new(self.owner.load(Ordering::Relaxed))?;
+        // SAFETY: says the caller.
+        unsafe { CancelNode::try_ref(owner) }
     }
 }
 
@@ -232,7 +263,7 @@ impl CancelNode {
     /// Whether a parent has it in its list.
     #[inline]
     pub(super) fn is_linked(&self) -> bool {
-        self.link.is_linked() || self.second.is_some()
+        self.link.is_linked() || matches!(self.node.kind, Kind::Merge)
     }
 
     /// Links this node into the one above, that one into the next, up to the top. It does not stop at one that is linked already:
@@ -256,11 +287,10 @@ impl CancelNode {
                 unsafe { up.lock().unlink(&self.link) };
             }
         }
-        if let Some((second, anchor)) =
-            self.second.as_ref().and_then(|second| Some((second, second.parent.node().anchor()?)))
-        {
+        let Some(merge) = self.node.as_merge() else { return };
+        if let Some(anchor) = merge.second.node().anchor() {
             // SAFETY: the link was made for these lists, by `merge`.
-            unsafe { anchor.lock().unlink(&second.link) };
+            unsafe { anchor.lock().unlink(&merge.link) };
         }
     }
 }

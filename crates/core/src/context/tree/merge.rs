@@ -1,7 +1,9 @@
 //! A node with two parents.
 
+use std::mem::ManuallyDrop;
+
 use super::list::Link;
-use super::node::{CancelNode, Kind, Node, Ref, Second, mark_timed};
+use super::node::{CancelNode, Kind, MergeNode, Node, Ref, mark_timed};
 use super::sync::{Ordering, fence};
 use super::value;
 
@@ -15,22 +17,21 @@ impl Ref {
         if let Some(deadline) = theirs.deadline.filter(|deadline| node.deadline.is_none_or(|ours| *deadline < ours)) {
             (node.deadline, node.timed_by) = (Some(deadline), theirs.timed_by);
         }
-        let second = Some(Box::new(Second { link: Link::new(), parent: b.clone() }));
-        let this = Ref::new_cancel(CancelNode { second, ..CancelNode::of(node) });
-        if let Some(merge) = this.node().as_cancel() {
+        let second = ManuallyDrop::new(b.clone());
+        let this = Ref::new(|| MergeNode { node: CancelNode::of(node), link: Link::new(), second });
+        if let Some(merge) = this.node().as_merge() {
             merge.wait_for_second();
         }
         if theirs.values.is_empty() { this } else { value::union(this, &theirs.values) }
     }
 }
 
-impl CancelNode {
+impl MergeNode {
     /// From here on whoever cancels the second parent, or above it, finds this merge, or is found by it.
     fn wait_for_second(&self) {
-        let Some(second) = &self.second else { return };
-        let theirs = second.parent.node();
-        if self.node.deadline.is_some() {
-            mark_timed(self.node.up());
+        let theirs = self.second.node();
+        if self.node.node.deadline.is_some() {
+            mark_timed(self.node.node.up());
         }
         mark_timed(theirs.anchor());
         let mut above = theirs.anchor();
@@ -40,7 +41,7 @@ impl CancelNode {
         }
         if let Some(anchor) = theirs.anchor() {
             // SAFETY: the second link of this node, into the lists of its second anchor; `unlink` is called before it is freed.
-            unsafe { anchor.lock().link(&second.link, self) };
+            unsafe { anchor.lock().link(&self.link, &self.node) };
             anchor.link_up();
         }
         fence(Ordering::SeqCst);
@@ -49,14 +50,17 @@ impl CancelNode {
 
     /// Latches the first parent's answer if it has one, else the second's.
     pub(super) fn latch_second(&self) {
-        let Some(second) = self.second.as_ref().filter(|_| self.node.final_state().is_null()) else { return };
-        let theirs = second.parent.node();
-        if self.node.parent.as_ref().is_some_and(|first| first.node().outcome().is_some()) {
-            self.node.outcome();
+        let this = &self.node.node;
+        if !this.final_state().is_null() {
+            return;
+        }
+        let theirs = self.second.node();
+        if this.parent.as_ref().is_some_and(|first| first.node().outcome().is_some()) {
+            this.outcome();
         } else if let Some(outcome) = theirs.outcome() {
             // Its own deadline is in it already; the first parent's may have come before.
-            let is_theirs = self.node.timed_by == theirs.timed_by;
-            self.node.latch(if is_theirs { outcome } else { self.node.below_done(outcome) });
+            let is_theirs = this.timed_by == theirs.timed_by;
+            this.latch(if is_theirs { outcome } else { this.below_done(outcome) });
         }
     }
 }

@@ -12,9 +12,10 @@
 //!    ancestor of its second parent, which it owns as well.
 //! 3. **Flags.** `state` leaves 0 once. It is a node's own cancellation, or a final answer that an observer latched.
 //! 4. **Lists.** A node's waiters and linked children are reached and changed only under its own lock, which also guards the links
-//!    inside them. An entry in a list is alive: a waiter leaves in its `Drop`, a child before it is freed. `linked` (of a child) and
+//!    inside them. An entry in a list is alive: a waiter leaves in its `Drop`, a child before it is freed. `owner` (of a link) and
 //!    `notified` (of a waiter) are the last thing that a canceller touches of what it takes out.
-//! 5. **Locks.** At most one lock is held at a time. No user code (waker, destructor, clone) runs under it.
+//! 5. **Locks.** Under a node's lock that of a child may be taken, and no other one: the older node's comes first. No user code (waker,
+//!    destructor, clone) runs under them.
 //! 6. **No wake-up is lost.** Who waits: pushes the waiter, links every level up to the top, fences (SeqCst), looks at the flags. Who
 //!    cancels: sets the flag, fences (SeqCst), then goes through the lists. One of them sees the other.
 //! 7. **Who was first.** A cancellation is stamped after it was flagged; a deadline counts as first when it is not later than the stamp.

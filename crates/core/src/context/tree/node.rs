@@ -1,24 +1,27 @@
 //! Nodes: their layout, their birth and their death.
 
+use std::mem::{self, ManuallyDrop};
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
 use super::cause;
 use super::list::{Link, Lists};
-use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Cell, Mutex, Ordering, fence};
+use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use super::value::{self, Values};
 use crate::context::Cause;
-use crate::context::key::Meta;
 
 /// What a node was made by: for `Debug`, and for who frees it.
+///
+/// As wide as a pointer: behind a narrower one the compiler would copy the padding, unaligned, at each birth.
 #[derive(Clone, Copy)]
+#[repr(usize)]
 pub(in crate::context) enum Kind {
     Cancel,
     Merge,
     Deadline,
     WithoutCancel,
-    Value(&'static Meta),
-    Nothing(&'static Meta),
+    Value,
+    Nothing,
     /// A table of values of its own, and no more: what crosses a spawn, and the values of a merge.
     Table,
 }
@@ -49,26 +52,33 @@ pub(super) struct CancelNode {
     pub(super) node: Node,
     /// When its own cancellation happened, in [`clock::nanos`](crate::context::clock::nanos); 0: not known yet.
     pub(super) stamp: AtomicU64,
-    /// Whether a deadline was ever set below.
-    pub(super) timed_below: AtomicBool,
-    /// Whether a merge ever took something below as its second parent.
-    pub(super) merged_below: AtomicBool,
-    /// Whether it is in a canceller's queue.
-    pub(super) queued: AtomicBool,
-    /// The next one in that queue.
-    pub(super) queue_next: Cell<Option<Ref>>,
-    pub(super) lists: Mutex<Lists>,
     /// In the children of `up`.
     pub(super) link: Link,
-    /// In the children of a merge's second parent's anchor.
-    pub(super) second: Option<Box<Second>>,
+    pub(super) lists: Mutex<Lists>,
+    /// Whether a deadline was ever set below: for whoever cancels.
+    pub(super) timed_below: AtomicBool,
+    /// Whether `timed_below` is set here and in all above, and a fence has followed: for whoever sets a deadline below.
+    timed_fenced: AtomicBool,
+    /// Whether a merge ever took something below as its second parent.
+    pub(super) merged_below: AtomicBool,
 }
 
-/// What a merge has besides its first parent.
-pub(super) struct Second {
+/// A node with two parents.
+#[repr(C)]
+pub(super) struct MergeNode {
+    pub(super) node: CancelNode,
+    /// In the children of the second parent's anchor.
     pub(super) link: Link,
-    pub(super) parent: Ref,
+    /// [`free_graph`] takes it out.
+    pub(super) second: ManuallyDrop<Ref>,
 }
+
+/// What a [`Ref`] may point to: it begins with a [`Node`], whose `kind` says which of these it is.
+pub(super) trait Birth {}
+
+impl Birth for Node {}
+impl Birth for CancelNode {}
+impl Birth for MergeNode {}
 
 /// A counted pointer to a node.
 pub(in crate::context) struct Ref(pub(super) NonNull<Node>);
@@ -93,38 +103,65 @@ impl Clone for Ref {
 impl Drop for Ref {
     #[inline]
     fn drop(&mut self) {
-        if let Some(freed) = self.release() {
-            release_all(freed);
+        if self.is_last() {
+            // SAFETY: as `is_last` says, nobody else can reach the node.
+            unsafe { free_upwards(self.0) };
         }
     }
 }
 
-/// What a freed node held: the caller's to drop.
-struct Freed {
-    parent: Option<Ref>,
-    second: Option<Ref>,
+/// Frees a node, its parent if that was the last count of it, and so on: a loop, since a chain may be a million deep.
+///
+/// # Safety
+/// Nobody else reaches the node, now or later.
+unsafe fn free_upwards(node: NonNull<Node>) {
+    let mut next = node;
+    loop {
+        // SAFETY: says the caller of the first one, and `is_last` of those above.
+        let parent = unsafe {
+            if matches!(next.as_ref().kind, Kind::Merge) {
+                return free_graph(next);
+            }
+            free(next)
+        };
+        match parent {
+            Some(last) if last.is_last() => next = ManuallyDrop::new(last).0,
+            Some(shared) => return mem::forget(shared),
+            None => return,
+        }
+    }
 }
 
-/// Drops a parent, and its parent, …, and the second parents of merges: a loop, since a chain may be a million deep.
-fn release_all(mut freed: Freed) {
-    let mut pending = Vec::new();
-    loop {
-        pending.extend(freed.second);
-        let Some(next) = freed.parent.or_else(|| pending.pop()) else { return };
-        freed = next.release().unwrap_or(Freed { parent: None, second: None });
-        std::mem::forget(next);
+/// As [`free_upwards`], where there are merges, which have a second parent.
+///
+/// # Safety
+/// Nobody else reaches the node, now or later.
+#[cold]
+unsafe fn free_graph(node: NonNull<Node>) {
+    let mut pending = vec![node];
+    while let Some(next) = pending.pop() {
+        // SAFETY: as in `free_upwards`.
+        let parents = unsafe {
+            match next.as_ref().kind {
+                Kind::Merge => {
+                    let second = ManuallyDrop::take(&mut next.cast::<MergeNode>().as_mut().second);
+                    [free(next), Some(second)]
+                }
+                _ => [free(next), None],
+            }
+        };
+        for parent in parents.into_iter().flatten().map(ManuallyDrop::new) {
+            if parent.is_last() {
+                pending.push(parent.0);
+            }
+        }
     }
 }
 
 impl Ref {
     #[inline]
-    pub(super) fn new(node: Node) -> Ref {
-        Ref(NonNull::from(Box::leak(Box::new(node))))
-    }
-
-    #[inline]
-    pub(super) fn new_cancel(node: CancelNode) -> Ref {
-        Ref(NonNull::from(Box::leak(Box::new(node))).cast())
+    pub(super) fn new<T: Birth>(node: impl FnOnce() -> T) -> Ref {
+        Ref(NonNull::from(Box::leak(build(node))).cast())
     }
 
     #[inline]
@@ -157,50 +194,62 @@ impl Ref {
         self.node().refs.load(Ordering::Acquire) == 1
     }
 
-    /// Gives up one count; frees the node when it was the last.
+    /// Gives up this count, which is not to be used again. Whether it was the last: then nobody else reaches the node, and it is in no
+    /// list (invariant 1), and is to be freed.
     #[inline]
-    fn release(&self) -> Option<Freed> {
+    fn is_last(&self) -> bool {
         let node = self.node();
         let linked = node.as_cancel().is_some_and(CancelNode::is_linked);
-        if linked || node.refs.load(Ordering::Acquire) != 1 {
-            if node.refs.fetch_sub(1, Ordering::Release) != 1 {
-                return None;
-            }
-            fence(Ordering::Acquire);
-            if let Some(this) = node.as_cancel() {
-                this.unlink();
-            }
+        // The sole owner needs no read-modify-write. `linked` first: a canceller counts what it takes out before that is unlinked.
+        (!linked && node.refs.load(Ordering::Acquire) == 1) || self.release()
+    }
+
+    #[inline]
+    fn release(&self) -> bool {
+        let node = self.node();
+        if node.refs.fetch_sub(1, Ordering::Release) != 1 {
+            return false;
         }
-        // SAFETY: the count was the last one and the node is in no list (invariant 1): nobody else can reach it.
-        Some(unsafe { free(self.0) })
+        fence(Ordering::Acquire);
+        if let Some(this) = node.as_cancel() {
+            this.unlink();
+        }
+        true
     }
 }
 
-/// Frees a node.
+/// A box whose content is built where it stays: a node is too large to be moved at each birth.
+#[inline]
+fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
+    let mut place = Box::new_uninit();
+    place.write(content());
+    // SAFETY: written above.
+    unsafe { place.assume_init() }
+}
+
+/// Frees a node, and returns its parent. The second one of a merge is the caller's, too.
 ///
 /// # Safety
 /// Nobody else reaches the node, now or later.
 #[inline]
-unsafe fn free(pointer: NonNull<Node>) -> Freed {
+unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
     // SAFETY: ours alone, says the caller.
     let node = unsafe { &mut *pointer.as_ptr() };
-    let mut freed = Freed { parent: node.parent.take(), second: None };
+    let parent = node.parent.take();
     let cause = node.cause.load(Ordering::Relaxed);
     match node.kind {
-        Kind::Cancel | Kind::Merge => {
-            // SAFETY: these kinds are boxed `CancelNode`s.
-            let this = unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) };
-            let CancelNode { second, .. } = *this;
-            freed.second = second.map(|second| second.parent);
-        }
+        // SAFETY: these are boxed `CancelNode`s.
+        Kind::Cancel => drop(unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) }),
         // SAFETY: these kinds are boxed `Node`s.
         Kind::Deadline | Kind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
         // SAFETY: these kinds are made by `value::make` alone.
-        Kind::Value(_) | Kind::Nothing(_) | Kind::Table => unsafe { value::free(pointer) },
+        Kind::Value | Kind::Nothing | Kind::Table => unsafe { value::free(pointer) },
+        // SAFETY: these are boxed `MergeNode`s.
+        Kind::Merge => drop(unsafe { Box::from_raw(pointer.cast::<MergeNode>().as_ptr()) }),
     }
     // SAFETY: set by `cause::into_raw` alone, and nobody reads it any more.
     unsafe { cause::drop_raw(cause) };
-    freed
+    parent
 }
 
 impl Node {
@@ -231,8 +280,18 @@ impl Node {
     #[inline]
     pub(super) fn as_cancel(&self) -> Option<&CancelNode> {
         match self.kind {
-            // SAFETY: these kinds are made by `Ref::new_cancel` alone, and a `CancelNode` begins with its node.
+            // SAFETY: these kinds are made of `CancelNode`s and `MergeNode`s alone, and a `CancelNode` begins with its node.
             Kind::Cancel | Kind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<CancelNode>() }),
+            _ => None,
+        }
+    }
+
+    /// This node, if it has two parents.
+    #[inline]
+    pub(super) fn as_merge(&self) -> Option<&MergeNode> {
+        match self.kind {
+            // SAFETY: this kind is made by `Ref::merge` alone, and a `MergeNode` begins with its node.
+            Kind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<MergeNode>() }),
             _ => None,
         }
     }
@@ -262,13 +321,11 @@ impl CancelNode {
         CancelNode {
             node,
             stamp: AtomicU64::new(0),
-            timed_below: AtomicBool::new(false),
-            merged_below: AtomicBool::new(false),
-            queued: AtomicBool::new(false),
-            queue_next: Cell::new(None),
-            lists: Mutex::new(Lists::EMPTY),
             link: Link::new(),
-            second: None,
+            lists: Mutex::new(Lists::EMPTY),
+            timed_below: AtomicBool::new(false),
+            timed_fenced: AtomicBool::new(false),
+            merged_below: AtomicBool::new(false),
         }
     }
 
@@ -295,33 +352,41 @@ impl Ref {
     /// A child that can be cancelled.
     #[inline]
     pub(in crate::context) fn with_cancel(parent: Option<&Ref>) -> Ref {
-        Ref::new_cancel(CancelNode::of(Node::below(parent, Kind::Cancel)))
+        Ref::new(|| CancelNode::of(Node::below(parent, Kind::Cancel)))
     }
 
     /// A child with the values of `parent` and nothing else of it.
     pub(in crate::context) fn without_cancel(parent: &Ref) -> Ref {
-        let mut node = Node::below(Some(parent), Kind::WithoutCancel);
-        (node.up, node.deadline, node.timed_by) = (None, None, None);
-        node.state = AtomicPtr::new(ptr::null_mut());
-        Ref::new(node)
+        Ref::new(|| {
+            let mut node = Node::below(Some(parent), Kind::WithoutCancel);
+            (node.up, node.deadline, node.timed_by) = (None, None, None);
+            node.state = AtomicPtr::new(ptr::null_mut());
+            node
+        })
     }
 
-    /// A child with a deadline of its own, earlier than what the parent has.
+    /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already.
     #[inline]
-    pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, cause: Option<Cause>) -> Ref {
-        let mut node = Node::below(parent, Kind::Deadline);
-        node.deadline = Some(at);
-        if let Some(cause) = cause {
-            node.cause = AtomicPtr::new(cause::into_raw(cause));
-        }
-        let mut this = Ref::new(node);
+    pub(in crate::context) fn with_deadline(
+        parent: Option<&Ref>,
+        at: Instant,
+        now: Option<Instant>,
+        cause: Option<Cause>,
+    ) -> Ref {
+        let mut this = Ref::new(|| {
+            let mut node = Node::below(parent, Kind::Deadline);
+            node.deadline = Some(at);
+            if let Some(cause) = cause {
+                node.cause = AtomicPtr::new(cause::into_raw(cause));
+            }
+            node
+        });
         let own = this.0;
         // SAFETY: nobody else has seen the node yet.
         unsafe { this.0.as_mut() }.timed_by = Some(own);
         mark_timed(this.node().up());
-        fence(Ordering::SeqCst);
         // A parent that is done already wins over a deadline that has passed already.
-        if let Some(outcome) = parent.and_then(|parent| parent.node().outcome()) {
+        if let Some(outcome) = parent.and_then(|parent| parent.node().outcome_at(now)) {
             this.node().latch(outcome);
         }
         this
@@ -329,17 +394,30 @@ impl Ref {
 }
 
 /// Says to `node` and all above that a deadline is below: whoever cancels one of them from here on stamps the cancellation, and who
-/// did before is seen by whoever asks after a fence.
+/// did before is seen by whoever asks after this.
+///
+/// The fence is paid once for a node, not for each deadline below it: who finds `timed_fenced` set comes after the fence of whoever set
+/// it, and so sees every flag of a canceller who came too early to see `timed_below`.
+#[inline]
 pub(super) fn mark_timed(node: Option<&CancelNode>) {
-    let mut unmarked = Path::new();
-    let mut next = node;
-    while let Some(node) = next.filter(|node| !node.timed_below.load(Ordering::SeqCst)) {
-        unmarked.push(&node.node);
-        next = node.node.up();
+    if node.is_some_and(|node| !node.timed_fenced.load(Ordering::Acquire)) {
+        mark_path(node);
     }
-    // From the top down: a mark promises those above it.
-    while let Some(node) = unmarked.pop() {
-        node.as_cancel().expect("it came as one").timed_below.store(true, Ordering::SeqCst);
+}
+
+#[cold]
+fn mark_path(node: Option<&CancelNode>) {
+    let unfenced = |node: &&CancelNode| !node.timed_fenced.load(Ordering::Acquire);
+    let mut next = node.filter(unfenced);
+    while let Some(node) = next {
+        node.timed_below.store(true, Ordering::SeqCst);
+        next = node.node.up().filter(unfenced);
+    }
+    fence(Ordering::SeqCst);
+    let mut next = node.filter(unfenced);
+    while let Some(node) = next {
+        node.timed_fenced.store(true, Ordering::Release);
+        next = node.node.up().filter(unfenced);
     }
 }
 

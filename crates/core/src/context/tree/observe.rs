@@ -89,12 +89,18 @@ impl Node {
 
     #[inline]
     pub(super) fn outcome(&self) -> Option<Outcome<'_>> {
+        self.outcome_at(None)
+    }
+
+    /// The outcome; `now`: where the clock was read already.
+    #[inline]
+    pub(super) fn outcome_at(&self, now: Option<Instant>) -> Option<Outcome<'_>> {
         let state = self.state.load(Ordering::Acquire);
         if !state.is_null() {
             return Some(self.decode(state));
         }
         // The clock before the flags (invariant 7).
-        let now = self.deadline.map(|_| clock::now());
+        let now = self.deadline.map(|_| now.unwrap_or_else(clock::now));
         let is_late = self.deadline.is_some() && self.deadline <= now;
         if is_late || self.is_flagged() { self.resolve(now) } else { None }
     }

@@ -7,91 +7,154 @@ use super::node::{Kind, Node, Ref};
 use crate::context::Key;
 use crate::context::key::{Meta, Place, Wire};
 
-/// The values in scope at a node: an open-addressed table of at least twice as many slots, so there is always an empty one.
+/// The values in scope at a node: an open-addressed table that is never full, so there is always an empty slot. A child's is a copy of
+/// its parent's with one slot more in use, which costs a `memcpy` as long as there is room.
 #[derive(Clone, Copy)]
 pub(super) struct Values {
     slots: *const Slot,
-    /// The number of slots, a power of two, less one.
-    mask: u32,
     len: u32,
+    /// 64 less the binary logarithm of the number of slots.
+    shift: u8,
     has_local: bool,
     has_wire: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Slot {
-    /// `None`: empty.
-    key: Option<&'static Meta>,
-    /// Null: the key has "nothing" here.
-    value: *const u8,
-}
+/// Null: empty. Else the address of a value, with its [`Tag`] in the word before it: finding a value is finding its key.
+type Slot = *const u8;
 
-struct EmptyTable([Slot; 1]);
+/// The address of a key. That of a key that has "nothing" is odd, so who looks for its value goes past it.
+type Tag = *const Meta;
 
-// SAFETY: nothing is ever behind its null pointer.
+const EMPTY_LEN: usize = 4;
+static EMPTY: EmptyTable = EmptyTable([ptr::null(); EMPTY_LEN]);
+
+struct EmptyTable([Slot; EMPTY_LEN]);
+
+// SAFETY: nothing is ever behind its null pointers.
 unsafe impl Sync for EmptyTable {}
 
-static EMPTY: EmptyTable = EmptyTable([Slot { key: None, value: ptr::null() }]);
-
-/// A node, with its slots behind it, and its value behind them, in one block.
+/// A node, with a tag, its value and its slots behind it, in one block.
 #[repr(C)]
 struct ValueNode {
     node: Node,
+    key: Option<&'static Meta>,
     layout: Layout,
-    value: *mut u8,
-    drop: Option<unsafe fn(*mut u8)>,
+    drop: Option<unsafe fn(NonNull<ValueNode>)>,
+}
+
+/// Where in the block a value of this alignment is.
+const fn value_at(align: usize) -> usize {
+    let align = if align < align_of::<Tag>() { align_of::<Tag>() } else { align };
+    (size_of::<ValueNode>() + size_of::<Tag>()).next_multiple_of(align)
 }
 
 impl Values {
-    pub(super) const NONE: Values =
-        Values { slots: EMPTY.0.as_ptr(), mask: 0, len: 0, has_local: false, has_wire: false };
+    pub(super) const NONE: Values = Values {
+        slots: EMPTY.0.as_ptr(),
+        len: 0,
+        shift: 64 - EMPTY_LEN.trailing_zeros() as u8,
+        has_local: false,
+        has_wire: false,
+    };
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    #[inline]
+    fn cap(&self) -> usize {
+        1 << (64 - self.shift)
+    }
+
     fn slots(&self) -> &[Slot] {
         // SAFETY: made by `make`, or `NONE`; the table's node is an ancestor of whoever has this (invariant 2).
-        unsafe { std::slice::from_raw_parts(self.slots, self.mask as usize + 1) }
+        unsafe { std::slice::from_raw_parts(self.slots, self.cap()) }
+    }
+
+    /// Where the search for `key` begins.
+    #[inline]
+    fn home(&self, key: &'static Meta) -> usize {
+        // Statics of one crate lie side by side; a multiplication spreads them, over its upper bits.
+        ((ptr::from_ref(key).addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
     }
 
     /// Where `key` is, or the empty slot where it would be.
     #[inline]
-    fn find(slots: &[Slot], key: &'static Meta) -> usize {
-        let mask = slots.len() - 1;
-        let mut index = hash(key) & mask;
-        while slots[index].key.is_some_and(|other| !ptr::eq(other, key)) {
-            index = (index + 1) & mask;
+    fn find(&self, key: &'static Meta) -> usize {
+        let slots = self.slots();
+        let mut index = self.home(key);
+        // SAFETY: what is in a table has a tag.
+        while !slots[index].is_null() && !ptr::eq(unsafe { key_of(slots[index]) }, key) {
+            index = (index + 1) & (slots.len() - 1);
         }
         index
     }
 
-    /// Notes what sort of key has come in.
-    #[inline]
-    fn note(&mut self, key: &Meta) {
-        self.has_local |= key.is_local;
-        self.has_wire |= key.wire.is_some();
+    /// The address of a value, or of "nothing", for each key.
+    fn entries(&self) -> impl Iterator<Item = Slot> {
+        self.slots().iter().copied().filter(|slot| !slot.is_null())
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&'static Meta, *const u8)> {
-        self.slots().iter().filter_map(|slot| Some((slot.key?, slot.value)))
+    /// Puts what is at `slot` under its key.
+    ///
+    /// # Safety
+    /// `slot` has a tag, and lives as long as the table, which is the caller's own and has room.
+    #[inline]
+    unsafe fn insert(&mut self, slot: Slot) {
+        // SAFETY: says the caller.
+        let key = unsafe { key_of(slot) };
+        let index = self.find(key);
+        self.len += u32::from(self.slots()[index].is_null());
+        self.has_local |= key.is_local;
+        self.has_wire |= key.wire.is_some();
+        // SAFETY: the table is the caller's own, and `index` within.
+        unsafe { self.slots.cast_mut().add(index).write(slot) };
     }
 }
 
+/// The tag of what is in a slot.
+///
+/// # Safety
+/// `slot` has one.
 #[inline]
-fn hash(key: &'static Meta) -> usize {
-    // Statics of one crate lie side by side; a multiplication spreads them.
-    ((ptr::from_ref(key).addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
+unsafe fn tag_of(slot: Slot) -> Tag {
+    // SAFETY: says the caller; values are at least as aligned as tags.
+    unsafe { *slot.cast::<Tag>().sub(1) }
+}
+
+/// The key of what is in a slot.
+///
+/// # Safety
+/// `slot` has a tag.
+#[inline]
+unsafe fn key_of(slot: Slot) -> &'static Meta {
+    // SAFETY: says the caller; a tag is the address of a static, plus one at most.
+    unsafe { &*tag_of(slot).map_addr(|address| address & !1) }
+}
+
+fn tag_nothing(key: &'static Meta) -> Tag {
+    ptr::from_ref(key).map_addr(|address| address | 1)
 }
 
 impl Ref {
     #[inline]
     pub(in crate::context) fn value<T: 'static>(&self, key: &'static Key<T>) -> Option<&T> {
         let values = &self.node().values;
-        let slot = values.slots()[Values::find(values.slots(), key.meta())];
-        // SAFETY: a value under this key was put there by `with_value` with this very key, so it is a `T`; it lies in an ancestor's
-        // block or this node's.
-        slot.key.and_then(|_| unsafe { slot.value.cast::<T>().as_ref() })
+        let mut index = values.home(key.meta());
+        loop {
+            // SAFETY: within the table, and there is an empty slot to stop at.
+            let slot = unsafe { *values.slots.add(index) };
+            if slot.is_null() {
+                return None;
+            }
+            // SAFETY: what is in a table has a tag.
+            if ptr::eq(unsafe { tag_of(slot) }, key.meta()) {
+                // SAFETY: a value under this key was put there by `with_value` with this very key, so it is a `T`; it lies in an
+                // ancestor's block or this node's.
+                return Some(unsafe { &*slot.cast::<T>() });
+            }
+            index = (index + 1) & (values.cap() - 1);
+        }
     }
 
     /// A child with `value` under `key`.
@@ -101,36 +164,35 @@ impl Ref {
         key: &'static Key<T>,
         value: T,
     ) -> Ref {
-        unsafe fn drop_value<T>(value: *mut u8) {
-            // SAFETY: by `free` alone, once.
-            unsafe { value.cast::<T>().drop_in_place() }
+        unsafe fn drop_value<T>(block: NonNull<ValueNode>) {
+            // SAFETY: by `free` alone, once, and `with_value` has put it there.
+            unsafe { block.cast::<u8>().add(value_at(align_of::<T>())).cast::<T>().drop_in_place() }
         }
-        let node = Node::below(parent, Kind::Value(key.meta()));
-        let this = make(node, Some(key.meta()), Layout::new::<T>(), |_| true);
-        let mut block = this.0.cast::<ValueNode>();
-        // SAFETY: `make` left room for a `T`, and nobody else has seen the node.
+        let mut block = make(parent, Kind::Value, Some(key.meta()), Layout::new::<T>(), 1, None);
+        // SAFETY: `make` left room for a `T` with its tag and for a key more, and nobody else has seen the node.
         unsafe {
-            block.as_ref().value.cast::<T>().write(value);
+            let place = block.cast::<u8>().add(value_at(align_of::<T>()));
+            place.cast::<T>().write(value);
+            place.cast::<Tag>().sub(1).write(key.meta());
+            let this = block.as_mut();
             if std::mem::needs_drop::<T>() {
-                block.as_mut().drop = Some(drop_value::<T>);
+                this.drop = Some(drop_value::<T>);
             }
+            this.node.values.insert(place.as_ptr());
         }
-        this
+        Ref(block.cast())
     }
 
     /// A child with nothing under `key`.
     pub(in crate::context) fn without_value(parent: &Ref, key: &'static Meta) -> Ref {
-        let node = Node::below(Some(parent), Kind::Nothing(key));
-        let this = make(node, Some(key), Layout::new::<()>(), |_| true);
-        let mut block = this.0.cast::<ValueNode>();
-        // SAFETY: nobody else has seen the node; the table is its own.
+        let mut block = make(Some(parent), Kind::Nothing, Some(key), Layout::new::<()>(), 1, None);
+        // SAFETY: as in `with_value`, of a value without size.
         unsafe {
-            let values = block.as_ref().node.values;
-            let index = Values::find(values.slots(), key);
-            values.slots.cast_mut().add(index).write(Slot { key: Some(key), value: ptr::null() });
-            block.as_mut().value = ptr::null_mut();
+            let place = block.cast::<u8>().add(value_at(align_of::<()>()));
+            place.cast::<Tag>().sub(1).write(tag_nothing(key));
+            block.as_mut().node.values.insert(place.as_ptr());
         }
-        this
+        Ref(block.cast())
     }
 
     /// The same without the values whose keys are local: itself, if there are none.
@@ -138,18 +200,27 @@ impl Ref {
         if !self.node().values.has_local {
             return self.clone();
         }
-        make(Node::below(Some(self), Kind::Table), None, Layout::new::<()>(), |key| !key.is_local)
+        Ref(make(Some(self), Kind::Table, None, Layout::new::<()>(), 0, Some(|key| !key.is_local)).cast())
     }
-}
 
-impl Ref {
+    /// The key that this very node has a value for, or nothing.
+    pub(in crate::context) fn key(&self) -> Option<&'static Meta> {
+        match self.node().kind {
+            // SAFETY: these kinds are made by `make` alone.
+            Kind::Value | Kind::Nothing => unsafe { self.0.cast::<ValueNode>().as_ref() }.key,
+            _ => None,
+        }
+    }
+
     /// What leaves the process of all that is in scope: name, place, and the value as text; `None` where a key has "nothing".
     pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
         let values = Some(&self.node().values).filter(|values| values.has_wire);
-        values.into_iter().flat_map(Values::entries).filter_map(|(key, value)| {
+        values.into_iter().flat_map(Values::entries).filter_map(|slot| {
+            // SAFETY: what is in a table has a tag.
+            let (key, tag) = unsafe { (key_of(slot), tag_of(slot)) };
             let Wire { place, encode } = key.wire.as_ref()?;
             // SAFETY: as in `value`; `encode` is of the key's type.
-            let text = (!value.is_null()).then(|| unsafe { (encode.0)(value) });
+            let text = ptr::eq(tag, key).then(|| unsafe { (encode.0)(slot) });
             Some((key.name, *place, text))
         })
     }
@@ -170,75 +241,83 @@ impl Encode {
 
 /// `this`, with those of `more` that it lacks.
 pub(super) fn union(this: Ref, more: &Values) -> Ref {
-    let mut all = this;
-    for (key, value) in more.entries() {
-        let values = all.node().values;
-        if values.slots()[Values::find(values.slots(), key)].key.is_some() {
-            continue;
+    let mut block = make(Some(&this), Kind::Table, None, Layout::new::<()>(), more.len, None);
+    // SAFETY: nobody else has seen the node.
+    let values = unsafe { &mut block.as_mut().node.values };
+    for slot in more.entries() {
+        // SAFETY: what is in a table has a tag.
+        let key = unsafe { key_of(slot) };
+        if values.slots()[values.find(key)].is_null() {
+            // SAFETY: it lies in an ancestor of the merge's second parent, and `make` left room.
+            unsafe { values.insert(slot) };
         }
-        let next = make(Node::below(Some(&all), Kind::Table), Some(key), Layout::new::<()>(), |_| true);
-        let values = next.node().values;
-        let index = Values::find(values.slots(), key);
-        // SAFETY: nobody else has seen the node; the table is its own. The value lies in an ancestor of the merge's second parent.
-        unsafe { values.slots.cast_mut().add(index).write(Slot { key: Some(key), value }) };
-        all = next;
     }
-    all
+    Ref(block.cast())
 }
 
-/// A node with a table of its own: what `node` has from its parent, as far as `keep` says, and `key`, which leads to a place for a
-/// value of `layout` that is yet to be written.
+/// A node with a table of its own, which has what its parent's has, as far as `keep` says, and room for `more` keys, and a place for a
+/// value of `layout` and its tag, that are yet to be written.
 #[inline]
-fn make(mut node: Node, key: Option<&'static Meta>, layout: Layout, keep: impl Fn(&Meta) -> bool) -> Ref {
-    let before = node.values;
-    let len = before.len + u32::from(key.is_some());
-    let cap = (len as usize * 2).next_power_of_two().max(2);
-    let (block, slots_at, value_at) = block_layout(cap, layout);
+fn make(
+    parent: Option<&Ref>,
+    kind: Kind,
+    key: Option<&'static Meta>,
+    value: Layout,
+    more: u32,
+    keep: Option<fn(&Meta) -> bool>,
+) -> NonNull<ValueNode> {
+    let before = parent.map_or(Values::NONE, |parent| parent.node().values);
+    let shift = before.shift_for(more);
+    let slots_at = value_at(value.align()) + value.size().next_multiple_of(align_of::<Slot>());
+    let size = slots_at + size_of::<Slot>() * (Values { shift, ..before }).cap();
+    let layout = Layout::from_size_align(size, value.align().max(align_of::<ValueNode>()))
+        .expect("a value that exists and a table of what exists fit into memory");
     // SAFETY: the block is not of size 0.
-    let Some(pointer) = NonNull::new(unsafe { alloc::alloc(block) }) else { alloc::handle_alloc_error(block) };
-    // SAFETY: as `block_layout` says, the slots and the value lie in the block, each aligned; all slots are written before they are
-    // read.
+    let Some(pointer) = NonNull::new(unsafe { alloc::alloc(layout) }) else { alloc::handle_alloc_error(layout) };
+    // SAFETY: the slots lie in the block, aligned, and are written before they are read; so is the node, which is aligned as the block.
     unsafe {
-        let slots = pointer.as_ptr().add(slots_at).cast::<Slot>();
-        let value = pointer.as_ptr().add(value_at);
-        let is_same = before.mask as usize + 1 == cap && !before.has_local;
-        if is_same {
-            ptr::copy_nonoverlapping(before.slots, slots, cap);
+        let slots = pointer.add(slots_at).cast::<Slot>().as_ptr();
+        let values = if shift == before.shift && keep.is_none() {
+            ptr::copy_nonoverlapping(before.slots, slots, before.cap());
+            Values { slots, ..before }
         } else {
-            for index in 0..cap {
-                slots.add(index).write(Slot { key: None, value: ptr::null() });
-            }
-        }
-        let table = std::slice::from_raw_parts_mut(slots, cap);
-        node.values = Values { slots, mask: (cap - 1) as u32, ..before };
-        if !is_same {
-            node.values = Values { len: 0, has_local: false, has_wire: false, ..node.values };
-            for (key, value) in before.entries().filter(|(key, _)| keep(key)) {
-                table[Values::find(table, key)] = Slot { key: Some(key), value };
-                node.values.len += 1;
-                node.values.note(key);
-            }
-        }
-        if let Some(key) = key {
-            let slot = &mut table[Values::find(table, key)];
-            node.values.len += u32::from(slot.key.is_none());
-            node.values.note(key);
-            *slot = Slot { key: Some(key), value };
-        }
-        pointer.cast::<ValueNode>().write(ValueNode { node, layout: block, value, drop: None });
+            rehash(&before, slots, shift, keep)
+        };
+        let block = pointer.cast::<ValueNode>();
+        block.write(ValueNode { node: Node { values, ..Node::below(parent, kind) }, key, layout, drop: None });
+        block
     }
-    Ref(pointer.cast())
 }
 
-/// The layout of a block, and where its slots and its value are.
-#[inline]
-fn block_layout(cap: usize, value: Layout) -> (Layout, usize, usize) {
-    let sum = || {
-        let (block, slots_at) = Layout::new::<ValueNode>().extend(Layout::array::<Slot>(cap).ok()?).ok()?;
-        let (block, value_at) = block.extend(value).ok()?;
-        Some((block.pad_to_align(), slots_at, value_at))
-    };
-    sum().expect("a value that exists and a table of what exists fit into memory")
+impl Values {
+    /// The `shift` of a table with room for `more` keys: as it is while a quarter of the slots stays empty.
+    #[inline]
+    fn shift_for(&self, more: u32) -> u8 {
+        let mut shift = self.shift;
+        while (self.len as usize + more as usize) * 4 > (1_usize << (64 - shift)) * 3 {
+            shift -= 1;
+        }
+        shift
+    }
+}
+
+/// A table in `slots` of what `before` has, as far as `keep` says.
+///
+/// # Safety
+/// There are as many slots as `shift` says, which is enough; they may be uninitialized.
+#[cold]
+unsafe fn rehash(before: &Values, slots: *mut Slot, shift: u8, keep: Option<fn(&Meta) -> bool>) -> Values {
+    let mut values = Values { slots, shift, ..Values::NONE };
+    // SAFETY: says the caller; all zeros is all null. What is in a table has a tag.
+    unsafe {
+        slots.write_bytes(0, values.cap());
+        for slot in before.entries() {
+            if keep.is_none_or(|keep| keep(key_of(slot))) {
+                values.insert(slot);
+            }
+        }
+    }
+    values
 }
 
 /// Frees a node that [`make`] made, and drops its value.
@@ -246,22 +325,22 @@ fn block_layout(cap: usize, value: Layout) -> (Layout, usize, usize) {
 /// # Safety
 /// It is such a node, and nobody else reaches it, now or later.
 pub(super) unsafe fn free(pointer: NonNull<Node>) {
-    struct Dealloc(NonNull<u8>, Layout);
+    struct Dealloc(NonNull<ValueNode>, Layout);
 
     impl Drop for Dealloc {
         fn drop(&mut self) {
             // SAFETY: allocated by `make` with this layout, and freed here alone.
-            unsafe { alloc::dealloc(self.0.as_ptr(), self.1) };
+            unsafe { alloc::dealloc(self.0.cast().as_ptr(), self.1) };
         }
     }
 
     // SAFETY: says the caller. What `Node` itself owns, its parent and cause, the caller has taken out.
     unsafe {
         let block = pointer.cast::<ValueNode>();
-        let (value, drop_value) = (block.as_ref().value, block.as_ref().drop);
-        let _dealloc = Dealloc(pointer.cast(), block.as_ref().layout);
+        let drop_value = block.as_ref().drop;
+        let _dealloc = Dealloc(block, block.as_ref().layout);
         if let Some(drop_value) = drop_value {
-            drop_value(value);
+            drop_value(block);
         }
     }
 }
