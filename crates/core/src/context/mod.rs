@@ -138,7 +138,7 @@ impl Context {
     /// ```
     #[inline]
     pub fn with_deadline(&self, at: Instant) -> Context {
-        self.until(None, Some(at), None)
+        self.until(None, Some(at))
     }
 
     /// A child that is done `timeout` from now, or when this context is, whichever comes first: as
@@ -155,7 +155,7 @@ impl Context {
     #[inline]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         let now = clock::now();
-        self.until(Some(now), now.checked_add(timeout), None)
+        self.until(Some(now), now.checked_add(timeout))
     }
 
     /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
@@ -171,7 +171,7 @@ impl Context {
     /// assert!(matches!(closing.cause(), Some(Cause::Shutdown)));
     /// ```
     pub fn with_deadline_cause(&self, at: Instant, cause: impl Into<Cause>) -> Context {
-        self.until(None, Some(at), Some(cause.into()))
+        self.until_cause(None, Some(at), cause.into())
     }
 
     /// As [`with_timeout`](Self::with_timeout), with the cause to report when this very timeout ends the context.
@@ -185,19 +185,26 @@ impl Context {
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
         let now = clock::now();
-        self.until(Some(now), now.checked_add(timeout), Some(cause.into()))
+        self.until_cause(Some(now), now.checked_add(timeout), cause.into())
     }
 
     /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
     #[inline]
-    fn until(&self, now: Option<Instant>, at: Option<Instant>, cause: Option<Cause>) -> Context {
-        match at {
-            // A parent's deadline that is not later ends the child at the same time and for a cause of its own.
-            Some(at) if self.deadline().is_none_or(|ours| at < ours) => {
-                Context(Some(Ref::with_deadline(self.0.as_ref(), at, now, cause)))
-            }
-            _ => self.clone(),
-        }
+    fn until(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
+        self.sooner(now, at).map_or_else(|| self.clone(), |node| Context(Some(node)))
+    }
+
+    fn until_cause(&self, now: Option<Instant>, at: Option<Instant>, cause: Cause) -> Context {
+        let Some(node) = self.sooner(now, at) else { return self.clone() };
+        node.give_cause(cause);
+        Context(Some(node))
+    }
+
+    /// A parent's deadline that is not later ends the child at the same time and for a cause of its own: then there is no node.
+    #[inline]
+    fn sooner(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
+        let at = at.filter(|at| self.deadline().is_none_or(|ours| *at < ours))?;
+        Some(Ref::with_deadline(self.0.as_ref(), at, now))
     }
 
     /// A child with `value` under `key`, which hides an earlier one. Values can still be read after the context is done.

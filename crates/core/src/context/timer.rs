@@ -48,7 +48,12 @@ impl Alarm {
         let fired = FIRED.load(Ordering::Acquire);
         let alarm = Alarm(Kind::Thread { shard, key: (at, id), fired });
         let waker = cx.waker().clone();
-        lock(shard).insert((at, id), waker);
+        let mut alarms = lock(shard);
+        if alarms.is_empty() {
+            alarms.insert((never(), 0), Waker::noop().clone());
+        }
+        alarms.insert((at, id), waker);
+        drop(alarms);
         wake_thread_by(at);
         alarm
     }
@@ -131,6 +136,15 @@ fn place() -> (u64, &'static Shard) {
     });
     let id = id.unwrap_or_else(|_| LAST_ID.fetch_add(RANGE, Ordering::Relaxed));
     (id, &SHARDS[(id / RANGE) as usize % SHARDS.len()])
+}
+
+/// When an alarm goes off that stays in every shard: without one a map would be allocated for each alarm that is alone in it.
+fn never() -> Instant {
+    static NEVER: OnceLock<Instant> = OnceLock::new();
+    *NEVER.get_or_init(|| {
+        let years = |years: u64| Instant::now().checked_add(Duration::from_secs(years * 365 * 24 * 3600));
+        years(1000).or_else(|| years(30)).unwrap_or_else(Instant::now)
+    })
 }
 
 fn lock(shard: &Shard) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {

@@ -35,6 +35,13 @@ impl Ref {
     }
 }
 
+impl Ref {
+    /// The cause of its own deadline, for a node that nobody else has seen yet.
+    pub(in crate::context) fn give_cause(&self, cause: Cause) {
+        self.node().set_cause(cause);
+    }
+}
+
 impl Node {
     /// The first cause given is the one; whoever reads it has seen the flag that is set after it.
     fn set_cause(&self, cause: Cause) {

@@ -32,8 +32,17 @@ pub(super) fn into_raw(cause: Cause) -> *mut Cause {
 /// `raw` is null or of `into_raw`, and nobody uses it from here on.
 #[inline]
 pub(super) unsafe fn drop_raw(raw: *mut Cause) {
+    if !raw.is_null() {
+        // SAFETY: says the caller.
+        unsafe { drop_given(raw) };
+    }
+}
+
+/// As [`drop_raw`], not null.
+#[cold]
+unsafe fn drop_given(raw: *mut Cause) {
     // SAFETY: says the caller; only a cause with an error in it was boxed.
-    if !raw.is_null() && matches!(unsafe { &*raw }, Cause::Error(_)) {
+    if matches!(unsafe { &*raw }, Cause::Error(_)) {
         // SAFETY: as above.
         drop(unsafe { Box::from_raw(raw) });
     }

@@ -63,6 +63,14 @@ pub(super) struct CancelNode {
     pub(super) merged_below: AtomicBool,
 }
 
+/// A node that brings a deadline of its own.
+#[repr(C)]
+pub(super) struct DeadlineNode {
+    node: Node,
+    /// Somebody who waited has found the clock to be the real one: a context belongs to one clock, so who waits next need not look.
+    is_real: AtomicBool,
+}
+
 /// A node with two parents.
 #[repr(C)]
 pub(super) struct MergeNode {
@@ -78,6 +86,7 @@ pub(super) trait Birth {}
 
 impl Birth for Node {}
 impl Birth for CancelNode {}
+impl Birth for DeadlineNode {}
 impl Birth for MergeNode {}
 
 /// A counted pointer to a node.
@@ -231,7 +240,7 @@ fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
 ///
 /// # Safety
 /// Nobody else reaches the node, now or later.
-#[inline]
+#[inline(always)]
 unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
     // SAFETY: ours alone, says the caller.
     let node = unsafe { &mut *pointer.as_ptr() };
@@ -240,8 +249,10 @@ unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
     match node.kind {
         // SAFETY: these are boxed `CancelNode`s.
         Kind::Cancel => drop(unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) }),
-        // SAFETY: these kinds are boxed `Node`s.
-        Kind::Deadline | Kind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
+        // SAFETY: these are boxed `DeadlineNode`s.
+        Kind::Deadline => drop(unsafe { Box::from_raw(pointer.cast::<DeadlineNode>().as_ptr()) }),
+        // SAFETY: these are boxed `Node`s.
+        Kind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
         // SAFETY: these kinds are made by `value::make` alone.
         Kind::Value | Kind::Nothing | Kind::Table => unsafe { value::free(pointer) },
         // SAFETY: these are boxed `MergeNode`s.
@@ -283,6 +294,27 @@ impl Node {
             // SAFETY: these kinds are made of `CancelNode`s and `MergeNode`s alone, and a `CancelNode` begins with its node.
             Kind::Cancel | Kind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<CancelNode>() }),
             _ => None,
+        }
+    }
+
+    /// The node that brought the effective deadline.
+    #[inline]
+    fn as_timed(&self) -> Option<&DeadlineNode> {
+        let node = self.timed_by()?;
+        // SAFETY: set to nodes made by `with_deadline` alone, and a `DeadlineNode` begins with its node.
+        Some(unsafe { &*ptr::from_ref(node).cast::<DeadlineNode>() })
+    }
+
+    /// Whether the effective deadline is known to be on the real clock.
+    #[inline]
+    pub(super) fn is_known_real(&self) -> bool {
+        self.as_timed().is_some_and(|timed| timed.is_real.load(Ordering::Relaxed))
+    }
+
+    /// The effective deadline is on the real clock.
+    pub(super) fn set_known_real(&self) {
+        if let Some(timed) = self.as_timed() {
+            timed.is_real.store(true, Ordering::Relaxed);
         }
     }
 
@@ -367,19 +399,12 @@ impl Ref {
 
     /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already.
     #[inline]
-    pub(in crate::context) fn with_deadline(
-        parent: Option<&Ref>,
-        at: Instant,
-        now: Option<Instant>,
-        cause: Option<Cause>,
-    ) -> Ref {
+    pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, now: Option<Instant>) -> Ref {
         let mut this = Ref::new(|| {
             let mut node = Node::below(parent, Kind::Deadline);
+            let is_real = AtomicBool::new(node.is_known_real());
             node.deadline = Some(at);
-            if let Some(cause) = cause {
-                node.cause = AtomicPtr::new(cause::into_raw(cause));
-            }
-            node
+            DeadlineNode { node, is_real }
         });
         let own = this.0;
         // SAFETY: nobody else has seen the node yet.

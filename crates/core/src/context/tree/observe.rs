@@ -152,7 +152,12 @@ impl Node {
     #[inline]
     pub(super) fn final_state(&self) -> *mut Node {
         let state = self.state.load(Ordering::Acquire);
-        if state.is_null() { state } else { self.decode(state).encode() }
+        if state.is_null() { state } else { self.latched_for_child(state) }
+    }
+
+    #[cold]
+    fn latched_for_child(&self, state: *mut Node) -> *mut Node {
+        self.decode(state).encode()
     }
 
     /// Flags the node as cancelled itself, unless it has an outcome.

@@ -115,6 +115,14 @@ impl<C: Holder> Wait<C> {
         let Some(deadline) = node.deadline else {
             return target.error().map_or(Poll::Pending, Poll::Ready);
         };
+        if this.alarm.is_none() && node.is_known_real() {
+            // No look at the clock: a deadline that has passed sets the alarm off at once.
+            if node.is_flagged() {
+                return target.error().map_or(Poll::Pending, Poll::Ready);
+            }
+            this.alarm = Some(Alarm::new(deadline, false, cx));
+            return Poll::Pending;
+        }
         // The clock before the flags (invariant 7).
         let (now, is_virtual) = clock::now_and_kind();
         let now = this.alarm.as_ref().filter(|_| is_virtual).map_or(now, |alarm| alarm.now(now));
@@ -126,7 +134,12 @@ impl<C: Holder> Wait<C> {
         }
         match &mut this.alarm {
             Some(alarm) => alarm.rearm(cx),
-            None => this.alarm = Some(Alarm::new(deadline, is_virtual, cx)),
+            None => {
+                if !is_virtual {
+                    node.set_known_real();
+                }
+                this.alarm = Some(Alarm::new(deadline, is_virtual, cx));
+            }
         }
         Poll::Pending
     }
