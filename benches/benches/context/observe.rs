@@ -20,6 +20,13 @@ pub(crate) const ROWS: &[Row] = &[
         per: 1.0,
     },
     Row {
+        name: "P2 is it done? depth 16: linear",
+        ours: "P2/depth 16",
+        peers: &[("depth 2", "P2/depth 2")],
+        target: Target::Ratio("depth 2", 8.0),
+        per: 1.0,
+    },
+    Row {
         name: "P2 once latched, depth 16",
         ours: "P2/latched, depth 16",
         peers: &[("tokio-util", "P2/tokio-util")],
@@ -87,6 +94,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("P2");
     let ctx = two[1].context();
     group.bench_function("depth 2", |b| b.iter(|| black_box(black_box(ctx).is_done())));
+    group.bench_function("depth 16", |b| b.iter(|| black_box(black_box(&sixteen[15]).is_done())));
     let timed = ctx.with_timeout(Duration::from_secs(3600));
     group.bench_function("deadline", |b| b.iter(|| black_box(black_box(&timed).is_done())));
     group.bench_function("clock", |b| b.iter(|| black_box(std::time::Instant::now())));

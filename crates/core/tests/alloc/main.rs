@@ -1,6 +1,7 @@
 //! What the Context allocates and what it leaves behind, counted per thread.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod ceilings;
 mod counting;
 mod leaks;
 mod propagation;

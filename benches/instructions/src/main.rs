@@ -1,0 +1,58 @@
+//! Ceilings on the instructions of one operation, which a busy machine counts like an idle one:
+//! `cargo run --profile bench -p throughline-instructions`.
+//!
+//! Each operation is run N and 2N times under callgrind; the difference is what N operations cost, without the process around
+//! them. Figures are of an optimized build with LTO on x86-64, glibc's allocator included. Fails when one is above its ceiling;
+//! without valgrind it says that it was skipped.
+#![allow(clippy::print_stdout)]
+
+mod operations;
+
+use std::process::{Command, ExitCode};
+
+use operations::{NOTHING, OPERATIONS, Operation};
+
+/// How often an operation is run at first, and once more in the second run.
+const N: u64 = 1_000;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    if let (Some(name), Some(times)) = (args.next(), args.next().and_then(|times| times.parse().ok())) {
+        let known = OPERATIONS.iter().chain([&NOTHING]).find(|operation| operation.name == name);
+        (known.expect("the parent names an operation of the table").run)(times);
+        return ExitCode::SUCCESS;
+    }
+    if !cfg!(target_arch = "x86_64") || Command::new("valgrind").arg("--version").output().is_err() {
+        println!("instruction counts: skipped, they need valgrind on x86-64");
+        return ExitCode::SUCCESS;
+    }
+    let around = cost(&NOTHING);
+    println!("| operation | instructions | ceiling | |\n|---|---|---|---|");
+    let mut is_over = false;
+    for operation in OPERATIONS {
+        let cost = cost(operation).saturating_sub(around);
+        let verdict = if cost <= operation.ceiling { "" } else { "**over**" };
+        is_over |= cost > operation.ceiling;
+        println!("| {} | {cost} | {} | {verdict} |", operation.name, operation.ceiling);
+    }
+    if is_over { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Instructions per operation, rounded to the nearest.
+fn cost(operation: &Operation) -> u64 {
+    let collected = |times: u64| {
+        let this = std::env::current_exe().expect("the running program has a path");
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(this)
+            .args([operation.name, &times.to_string()])
+            .output()
+            .expect("valgrind was there a moment ago");
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {log}", operation.name);
+        let line = log.lines().find_map(|line| line.split_once("Collected :")).expect("callgrind ends with a sum");
+        line.1.trim().parse::<u64>().expect("the sum is a number")
+    };
+    let more = collected(2 * N).saturating_sub(collected(N));
+    (more + N / 2) / N
+}

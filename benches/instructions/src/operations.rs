@@ -1,0 +1,139 @@
+//! What is counted, and what it may cost.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use throughline_core::{CancelHandle, Context, Key};
+
+/// One operation of docs/performance.md.
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    /// What was reached, and a little.
+    pub(crate) ceiling: u64,
+    /// Runs it so many times.
+    pub(crate) run: fn(u64),
+}
+
+const fn operation(name: &'static str, ceiling: u64, run: fn(u64)) -> Operation {
+    Operation { name, ceiling, run }
+}
+
+/// What a loop costs that does nothing.
+pub(crate) const NOTHING: Operation = operation("nothing", 0, |n| repeat(n, || ()));
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    operation("P1 with_cancel, dropped", 250, |n| {
+        let root = Context::background().with_cancel();
+        repeat(n, || root.with_cancel());
+    }),
+    operation("P1 with_deadline, dropped", 290, |n| {
+        let root = Context::background().with_cancel();
+        let at = Instant::now() + HOUR;
+        repeat(n, || root.with_deadline(black_box(at)));
+    }),
+    operation("P1 with_timeout, dropped", 330, |n| {
+        let root = Context::background().with_cancel();
+        repeat(n, || root.with_timeout(black_box(HOUR)));
+    }),
+    operation("P1 with_timeout below a deadline, dropped", 355, |n| {
+        let root = Context::background().with_cancel();
+        let root = root.with_timeout(2 * HOUR);
+        repeat(n, || root.with_timeout(black_box(HOUR)));
+    }),
+    operation("P2 is_done, depth 2", 30, |n| {
+        let chain = chain(2);
+        repeat(n, || black_box(&chain[1]).is_done());
+    }),
+    operation("P2 is_done, depth 16", 118, |n| {
+        let chain = chain(16);
+        repeat(n, || black_box(&chain[15]).is_done());
+    }),
+    operation("P2 is_done, latched, depth 16", 16, |n| {
+        let chain = chain(16);
+        chain[0].cancel();
+        repeat(n, || black_box(&chain[15]).is_done());
+    }),
+    operation("P2 is_done, deadline, depth 2", 80, |n| {
+        let chain = chain(2);
+        let ctx = chain[1].with_timeout(HOUR);
+        repeat(n, || black_box(&ctx).is_done());
+    }),
+    operation("P3 clone, dropped", 20, |n| {
+        let root = Context::background().with_cancel();
+        repeat(n, || root.context().clone());
+    }),
+    operation("P6 run, one more poll, depth 2", 37, |n| {
+        let chain = chain(2);
+        poll(n, pin!(chain[1].run(Never)));
+    }),
+    operation("P6 run, one more poll, depth 16", 37, |n| {
+        let chain = chain(16);
+        poll(n, pin!(chain[15].run(Never)));
+    }),
+    operation("P6 run, one more poll, deadline", 40, |n| {
+        let chain = chain(2);
+        let ctx = chain[1].with_timeout(HOUR);
+        poll(n, pin!(ctx.run(Never)));
+    }),
+    operation("P11 with_value onto 1, dropped", 345, |n| with_value(n, 1)),
+    operation("P11 with_value onto 4, dropped", 345, |n| with_value(n, 4)),
+    operation("P11 with_value onto 16, dropped", 365, |n| with_value(n, 16)),
+    operation("P12 value, of 16", 27, |n| {
+        let ctx = values(16);
+        repeat(n, || black_box(&ctx).value(&KEYS[0]).copied());
+    }),
+    operation("P13 scope, per poll", 13, |n| {
+        let root = Context::background().with_cancel();
+        poll(n, pin!(root.scope(Never)));
+    }),
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn chain(depth: usize) -> Vec<CancelHandle> {
+    let mut chain = vec![Context::background().with_cancel()];
+    for _ in 1..depth {
+        let next = chain[chain.len() - 1].with_cancel();
+        chain.push(next);
+    }
+    chain
+}
+
+static KEYS: [Key<u64>; 16] = [const { Key::new("key") }; 16];
+static NEXT: Key<u64> = Key::new("next");
+
+fn values(count: usize) -> Context {
+    KEYS[..count].iter().fold(Context::background(), |ctx, key| ctx.with_value(key, 7))
+}
+
+fn with_value(n: u64, count: usize) {
+    let ctx = values(count);
+    repeat(n, || black_box(&ctx).with_value(&NEXT, 1));
+}
+
+fn repeat<R>(n: u64, operation: impl Fn() -> R) {
+    for _ in 0..n {
+        let _ = black_box(operation());
+    }
+}
+
+/// Pending for ever.
+struct Never;
+
+impl Future for Never {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
+        black_box(Poll::Pending)
+    }
+}
+
+fn poll(n: u64, mut future: Pin<&mut impl Future>) {
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    for _ in 0..n {
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+    }
+}

@@ -1,0 +1,102 @@
+//! Ceilings on allocations: what docs/performance.md promises of one operation.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use throughline_core::{CancelHandle, Context, Key};
+
+use crate::counting::count;
+
+const HOUR: Duration = Duration::from_secs(3600);
+static KEYS: [Key<u64>; 17] = [const { Key::new("key") }; 17];
+
+/// What `operation` allocates, what it returns included.
+fn allocations<T>(operation: impl FnOnce() -> T) -> u64 {
+    count(operation).1.allocations
+}
+
+fn chain(depth: usize) -> Vec<CancelHandle> {
+    let mut chain = vec![Context::background().with_cancel()];
+    for _ in 1..depth {
+        let next = chain[chain.len() - 1].with_cancel();
+        chain.push(next);
+    }
+    chain
+}
+
+#[test]
+fn p01_a_child_is_one_allocation() {
+    let root = Context::background().with_cancel();
+    let timed = root.with_timeout(2 * HOUR);
+    let at = Instant::now() + HOUR;
+    for parent in [root.context(), &timed] {
+        assert_eq!(allocations(|| parent.with_cancel()), 1);
+        assert_eq!(allocations(|| parent.with_deadline(at)), 1);
+        assert_eq!(allocations(|| parent.with_timeout(HOUR)), 1);
+    }
+    assert_eq!(allocations(|| timed.with_timeout(3 * HOUR)), 0, "the earlier deadline is the parent's");
+}
+
+#[test]
+fn p02_asking_allocates_nothing() {
+    let chain = chain(32);
+    let timed = chain[31].with_timeout(HOUR);
+    assert_eq!(allocations(|| (chain[31].is_done(), timed.is_done())), 0);
+    chain[31].cancel();
+    assert_eq!(allocations(|| (chain[31].is_done(), timed.is_done())), 0);
+}
+
+#[test]
+fn p03_a_clone_allocates_nothing() {
+    let root = Context::background().with_cancel();
+    assert_eq!(allocations(|| root.context().clone()), 0);
+}
+
+#[test]
+fn p06_waiting_and_polling_allocate_nothing() {
+    let chain = chain(16);
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    let mut run = pin!(chain[15].run(std::future::pending::<()>()));
+    let mut done = pin!(chain[15].done());
+    for _ in 0..3 {
+        assert_eq!(
+            allocations(|| run.as_mut().poll(&mut cx).is_pending() && done.as_mut().poll(&mut cx).is_pending()),
+            0
+        );
+    }
+}
+
+#[test]
+fn p11_a_value_is_one_allocation_however_many_there_are() {
+    let mut ctx = Context::background();
+    for (index, key) in KEYS.iter().enumerate() {
+        let (next, during) = count(|| ctx.with_value(key, 7));
+        assert_eq!(during.allocations, 1, "onto {index}");
+        // Four slots at least, a quarter of them empty, and the node.
+        assert!(during.bytes <= 192 + 16 * i64::try_from(index + 1).unwrap(), "onto {index}: {during:?}");
+        ctx = next;
+    }
+    assert_eq!(allocations(|| ctx.value(&KEYS[0]).copied()), 0);
+}
+
+/// Pending for ever, and asks for the ambient context.
+struct Asks;
+
+impl Future for Asks {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
+        assert!(!Context::current().is_done());
+        Poll::Pending
+    }
+}
+
+#[test]
+fn p13_an_ambient_scope_allocates_nothing() {
+    let root = Context::background().with_cancel();
+    let mut scope = pin!(root.scope(Asks));
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    assert_eq!(allocations(|| scope.as_mut().poll(&mut cx).is_pending()), 0);
+}
