@@ -188,7 +188,7 @@ impl Error {
 }
 
 /// The error that the status was made from.
-fn own(status: &Status) -> Option<Error> {
+pub(crate) fn own(status: &Status) -> Option<Error> {
     let mut source = status.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<Error>() {

@@ -6,7 +6,7 @@
 mod code;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
-mod grpc;
+pub(crate) mod grpc;
 mod problem;
 
 use std::borrow::Cow;

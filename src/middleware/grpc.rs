@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Extensions, Response, StatusCode};
 
 use crate::error::{Code, Error};
 
@@ -19,6 +19,24 @@ pub(super) fn answer(error: Error) -> Response<Bytes> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     write_status(error, response.headers_mut());
     response
+}
+
+/// The error that a handler of tonic's has made its status from.
+pub(super) fn error_in(extensions: &Extensions) -> Option<Error> {
+    #[cfg(feature = "tonic")]
+    return extensions.get::<tonic::Status>().and_then(crate::error::grpc::own);
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = extensions;
+        None
+    }
+}
+
+/// Removes what [`answer`] writes: no part of another status is left beside it.
+pub(super) fn remove_status(headers: &mut HeaderMap) {
+    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-retry-pushback-ms"] {
+        headers.remove(name);
+    }
 }
 
 /// The code that headers or trailers tell of: `Some(None)` is success; a number that is none of gRPC's is `UNKNOWN`.

@@ -155,9 +155,12 @@ impl Drop for OnUnwind<'_> {
 }
 
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
-    if let Some(error) = response.extensions_mut().remove::<Error>() {
+    let extensions = response.extensions_mut();
+    let error = extensions.remove::<Error>();
+    if let Some(error) = error.or_else(|| grpc::error_in(extensions).filter(|_| exchange.is_grpc)) {
         let mut headers = std::mem::take(response.headers_mut());
         headers.remove(CONTENT_LENGTH);
+        grpc::remove_status(&mut headers);
         return answer_with(exchange, error, headers);
     }
     let has_body = exchange.answered(&response);

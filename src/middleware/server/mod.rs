@@ -12,6 +12,9 @@
 //!   [`Cause::RequestFinished`]: nothing that was started with [`Context::spawn`] outlives its request; what should is spawned on
 //!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped. After a 101, or a
 //!   2xx to CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
+//! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
+//!   that a tonic method has made from an [`Error`](crate::Error) leaves as that error does; other statuses, and those that come in trailers after
+//!   a stream, pass as they are. The span has the status of headers or trailers.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
 //!   left; else with

@@ -42,7 +42,7 @@ async fn grpcio_calls_us_with_a_deadline_and_a_trace() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let metadata = [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("baggage", "tenant=acme")];
     let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "metadata": metadata });
-    for given in [0.25, 0.987654, 3.0, 90.0, 1234.5, 4e4, 4e6] {
+    for given in [0.987654, 3.0, 90.0, 1234.5, 4e4, 4e6] {
         let mut call = call.clone();
         call["timeout"] = given.into();
         let answer;
@@ -62,19 +62,19 @@ async fn grpcio_calls_us_with_a_deadline_and_a_trace() {
 async fn grpcio_learns_that_its_deadline_or_ours_has_passed() {
     let Some((mut peer, _)) = peer() else { return };
     let (tell, mut told) = unbounded_channel();
-    let layer = ContextLayer::internal().max_timeout(Duration::from_millis(200));
+    let layer = ContextLayer::internal().max_timeout(Duration::from_secs(1));
     let address = serve_grpc(layer, move |request| {
         tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
     // Without a deadline of its own it is told by us, in the trailers, and with its own by itself: it may then hang up before ours.
-    for given in [Value::Null, 0.1.into()] {
+    for given in [Value::Null, 0.5.into()] {
         let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "timeout": &given });
         let answer;
         (peer, answer) = ask(peer, call).await;
         assert_eq!(answer["code"], "DEADLINE_EXCEEDED", "{answer}");
-        let served = told.recv().await.unwrap();
+        let served = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
         timeout(PATIENCE, served.done()).await.unwrap();
         if given.is_null() {
             assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
@@ -111,7 +111,7 @@ async fn grpcio_reads_our_errors() {
 #[tokio::test]
 async fn grpcio_is_called_with_less_than_our_time_and_with_our_trace() {
     let Some((_peer, address)) = peer() else { return };
-    for given in [Duration::from_millis(800), Duration::from_secs(70), Duration::from_secs(300_000)] {
+    for given in [Duration::from_secs(3), Duration::from_secs(70), Duration::from_secs(300_000)] {
         let ctx = Context::background().with_timeout(given);
         let left = call_grpc(&client(), &ctx, address, "/a.B/left", "").await.unwrap();
         let left: f64 = serde_json::from_slice(&left).unwrap();

@@ -45,23 +45,39 @@ async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
 
 #[tokio::test]
 async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
-    let service = Traced::new("cards");
+    let (service, caller) = (Traced::new("cards"), Traced::new("api"));
     let (tell, mut told) = unbounded_channel();
-    let address = serve_grpc(service.internal(), move |request| {
+    let address = serve_grpc(service.internal().max_timeout(Duration::from_millis(50)), move |request| {
         tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
-    let (caller, ctx) = (Traced::new("api"), Context::background().with_timeout(Duration::from_millis(200)));
+    let ctx = Context::background().with_timeout(PATIENCE);
     let layer = client().tracer(caller.telemetry.tracer().clone());
     let status = call_grpc(&layer, &ctx, address, METHOD, "").await.unwrap_err();
-    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "told by the service");
+    assert_eq!(Error::from_grpc_status(status).origin(), Some("cards"));
     let served = told.recv().await.unwrap();
-    timeout(PATIENCE, served.done()).await.unwrap();
     assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
     for span in [caller.span().await, service.span().await] {
         assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
     }
+}
+
+#[tokio::test]
+async fn a_callers_deadline_ends_the_method_too() {
+    let (tell, mut told) = unbounded_channel();
+    let address = serve_grpc(ContextLayer::internal(), move |request| {
+        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        std::future::pending()
+    })
+    .await;
+    let ctx = Context::background().with_timeout(Duration::from_millis(500));
+    let status = call_grpc(&client(), &ctx, address, METHOD, "").await.unwrap_err();
+    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+    // By the deadline that it was sent, or when tonic's channel gives up, whichever it sees first.
+    let served = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    timeout(PATIENCE, served.done()).await.unwrap();
 }
 
 #[tokio::test]
@@ -89,10 +105,7 @@ async fn a_caller_that_is_cancelled_resets_the_stream_and_that_cancels_the_metho
 async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
     let (service, caller) = (Traced::new("cards"), Traced::new("api"));
     let address = serve_grpc(service.internal(), async |_| {
-        Err(Error::new(Code::Unavailable, "too many cards: 100 % full")
-            .with_retryable(true)
-            .leaving(Some("cards"))
-            .into())
+        Err(Error::new(Code::Unavailable, "too many cards: 100 % full").with_retryable(true).into())
     })
     .await;
     let layer = client().tracer(caller.telemetry.tracer().clone());
@@ -103,6 +116,32 @@ async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
     for span in [caller.span().await, service.span().await] {
         assert_eq!((status_code(&span), text(&span, "error.type")), (Some("UNAVAILABLE"), Some("UNAVAILABLE")));
     }
+}
+
+#[tokio::test]
+async fn a_status_that_was_an_error_leaves_as_one_and_an_edge_tells_strangers_less() {
+    let service = Traced::new("api");
+    for layer in [service.internal(), service.edge()] {
+        let is_edge = format!("{layer:?}").contains("edge");
+        let address = serve_grpc(layer, async |_| {
+            let sent = Status::from(Error::new(Code::NotFound, "row 7 of users").leaving(Some("cards")));
+            let mut trailers = http::HeaderMap::new();
+            sent.add_header(&mut trailers).unwrap();
+            let from_cards = Error::from_grpc_status(Status::from_header_map(&trailers).unwrap());
+            Err(from_cards.with_retry_after(Duration::from_secs(1)).into())
+        })
+        .await;
+        let status = call_grpc(&client(), &Context::background(), address, METHOD, "").await.unwrap_err();
+        assert_eq!(status.metadata().get_all("grpc-retry-pushback-ms").iter().count(), 1);
+        let error = Error::from_grpc_status(status);
+        assert_eq!((error.code(), error.retry_after()), (Code::Internal, Some(Duration::from_secs(1))));
+        let (message, path) =
+            if is_edge { ("internal error", vec![]) } else { ("row 7 of users", vec!["cards", "api"]) };
+        assert_eq!((error.message(), error.path().collect::<Vec<_>>()), (message, path));
+    }
+    let address = serve_grpc(service.internal(), async |_| Err(Status::not_found("of its own"))).await;
+    let status = call_grpc(&client(), &Context::background(), address, METHOD, "").await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "of its own"));
 }
 
 #[tokio::test]
