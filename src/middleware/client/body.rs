@@ -70,9 +70,9 @@ where
                 this.call.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    this.call.note_grpc_status(trailers);
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    this.call.ended(trailers);
                 }
                 if frame.is_trailers() || *this.is_end_stream {
                     this.call.finish();

@@ -110,18 +110,20 @@ impl Call {
     }
 
     /// Notes the head of the answer.
-    pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
+    pub(super) fn answered(&self, status: StatusCode, headers: &mut HeaderMap) {
         let Some(span) = &self.span else { return };
         span.set_attribute("http.response.status_code", status.as_u16());
         if status.is_client_error() || status.is_server_error() {
             span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
             span.set_status(Status::Error("".into()));
         }
-        self.note_grpc_status(headers);
+        self.ended(headers);
     }
 
-    /// Notes what gRPC says in headers (of an answer without a body) or trailers.
-    pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
+    /// Notes what gRPC says in headers (of an answer without a body) or trailers, and takes out what tonic can't read.
+    pub(super) fn ended(&self, headers: &mut HeaderMap) {
+        #[cfg(feature = "tonic")]
+        super::grpc::drop_unreadable_details(headers);
         let Some(span) = self.span.as_ref().filter(|_| self.is_grpc) else { return };
         let Some(code) = grpc::status(headers) else { return };
         span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));

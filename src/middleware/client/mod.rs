@@ -36,6 +36,8 @@
 
 mod body;
 mod call;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod layer;
 #[cfg(feature = "reqwest")]
 mod redirect;

@@ -99,8 +99,8 @@ where
         };
         let mut call = call.expect("a future is not polled after it was ready");
         Poll::Ready(match answer {
-            Some(Ok(response)) => {
-                call.answered(response.status(), response.headers());
+            Some(Ok(mut response)) => {
+                call.answered(response.status(), response.headers_mut());
                 Ok(response.map(|body| CallBody::new(body, call)))
             }
             Some(Err(e)) => Err(call.failed(e)),

@@ -5,7 +5,10 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use serde_json::json;
@@ -164,16 +167,38 @@ fn in_the_process_a_status_is_the_error_it_was_made_from() {
     assert!(error.leaving(Some("cards")).to_string().contains("connection refused"));
 }
 
-/// A client of a service that answers with `error`, under `ctx`.
-async fn call(ctx: Context, error: Error) -> Error {
-    let service = service_fn(move |_: Request<Body>| {
-        let answer = Status::from(error.clone()).into_http::<Body>();
-        async { Ok::<_, Infallible>(answer) }
-    });
+/// A client of tonic of a service that answers with `answer`, under `ctx`.
+async fn answered(ctx: Context, answer: Response<Body>) -> Error {
+    let mut answer = Some(answer);
+    let service = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(answer.take().unwrap())));
     let mut client = TraceServiceClient::new(ClientLayer::internal().layer(service));
     let answer: Result<tonic::Response<ExportTraceServiceResponse>, Status> =
         client.export(ExportTraceServiceRequest::default()).with_context(ctx).await;
     Error::from_grpc_status(answer.unwrap_err())
+}
+
+/// The same of a service that answers with `error`.
+async fn call(ctx: Context, error: Error) -> Error {
+    answered(ctx, Status::from(error).into_http()).await
+}
+
+#[tokio::test]
+async fn details_that_are_no_base64_reach_no_client() {
+    for details in ["!", "=", "a", "AAAA=", "\u{e9}", "A A="] {
+        let mut head = Response::builder().header("content-type", "application/grpc");
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("grpc-status", "10"), ("grpc-message", "again"), ("grpc-status-details-bin", details)] {
+            trailers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let late = Response::builder().header("content-type", "application/grpc");
+        head.headers_mut().unwrap().extend(trailers.clone());
+        let trailers =
+            StreamBody::new(futures_util::stream::iter([Ok::<_, Status>(Frame::<Bytes>::trailers(trailers))]));
+        for answer in [head.body(Body::empty()).unwrap(), late.body(Body::new(trailers)).unwrap()] {
+            let error = answered(Context::background(), answer).await;
+            assert_eq!((error.code(), error.message()), (Code::Aborted, "again"), "{details}");
+        }
+    }
 }
 
 #[tokio::test]

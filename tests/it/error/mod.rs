@@ -4,6 +4,7 @@ mod crossing;
 #[cfg(all(feature = "tonic", feature = "otlp"))]
 mod grpc;
 mod limits;
+mod properties;
 mod round_trip;
 
 use std::io;

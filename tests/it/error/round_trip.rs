@@ -5,8 +5,11 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample;
 use serde_json::{Map, Value};
 use throughline::{Code, Error};
+
+use super::properties::{self as hold, said};
 
 /// Small enough that nothing of an error is left out on its way. Without floats: `serde_json` reads them to within one unit in the
 /// last place.
@@ -29,7 +32,7 @@ fn json() -> impl Strategy<Value = Value> {
 prop_compose! {
     /// An error that has crossed up to 16 services, with a wait of so many units.
     fn error(unit: Duration, longest: u32)(
-        code in proptest::sample::select(&Code::ALL[..]),
+        code in sample::select(&Code::ALL[..]),
         message in ".{1,60}",
         retryable in option::of(any::<bool>()),
         wait in option::of(0..=longest),
@@ -50,32 +53,17 @@ prop_compose! {
     }
 }
 
-/// All that a peer is told.
-fn said(error: &Error) -> impl PartialEq + std::fmt::Debug {
-    (
-        (error.code(), error.message().to_owned(), error.origin().map(str::to_owned)),
-        error.path().map(str::to_owned).collect::<Vec<_>>(),
-        (error.retryable(), error.retry_after()),
-        error.details().to_vec(),
-    )
-}
-
 proptest! {
     #[test]
     fn an_error_is_the_same_behind_http(error in error(Duration::from_secs(1), 3600)) {
         let sent = error.to_response();
         let read = Error::from_response(sent.status(), sent.headers(), sent.body()).unwrap();
-        prop_assert_eq!(said(&read), said(&error));
+        prop_assert_eq!((said(&read), read.retry_after()), (said(&error), error.retry_after()));
     }
 
     #[test]
-    fn any_answer_is_read(status in 100u16..1000, content_type in "(application/problem\\+json)?.{0,4}", body in vec(any::<u8>(), 0..200)) {
-        let mut headers = http::HeaderMap::new();
-        if let Ok(value) = content_type.parse() {
-            headers.insert(http::header::CONTENT_TYPE, value);
-        }
-        let status = http::StatusCode::from_u16(status).unwrap();
-        prop_assert_eq!(Error::from_response(status, &headers, &body).is_some(), status.as_u16() >= 400);
+    fn any_answer_is_read_within_bounds_and_told_to_no_stranger(status in "[0-9]{3}", wait in ".{0,12}|[0-9]{1,20}", body in vec(any::<u8>(), 0..200)) {
+        hold::problem(&[status.as_bytes(), b"\n", wait.as_bytes(), b"\n", &body].concat());
     }
 
     #[test]
@@ -84,6 +72,7 @@ proptest! {
     ], json()), 0..8)) {
         let document = Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
         super::received(503, &document);
+        hold::problem(format!("503\n7\n{document}").as_bytes());
     }
 }
 
@@ -93,13 +82,31 @@ proptest! {
     fn an_error_is_the_same_behind_grpc(error in error(Duration::from_nanos(1_000_001), 3_599_000)) {
         let status = tonic::Status::from(error.clone());
         let read = Error::from_grpc_status(super::grpc::sent(&status));
-        prop_assert_eq!(said(&read), said(&error));
+        prop_assert_eq!((said(&read), read.retry_after()), (said(&error), error.retry_after()));
     }
 
     #[test]
-    fn any_status_is_read(code in any::<i32>(), message in ".{0,40}", details in vec(any::<u8>(), 0..200)) {
-        let status = tonic::Status::with_details(tonic::Code::from_i32(code), message, details.into());
-        let error = Error::from_grpc_status(status.clone());
-        prop_assert_eq!(error.code(), Error::from_external_grpc_status(status).code());
+    fn any_status_is_read_within_bounds_and_told_to_no_stranger(code in any::<u8>(), details in vec(any::<u8>(), 0..200), pieces in vec(sample::select(PIECES), 0..8)) {
+        hold::grpc_details(&[&[code], &details[..]].concat());
+        hold::grpc_details(&[&[code], &pieces.concat()[..]].concat());
     }
 }
+
+#[cfg(all(feature = "tonic", feature = "otlp"))]
+proptest! {
+    #[test]
+    fn any_trailers_are_read_behind_our_client(code in "[0-9]{0,3}", message in "[ -~\u{80}-\u{ff}]{0,20}", pushback in "-?[0-9]{0,20}", details in "[A-Za-z0-9+/]{0,40}={0,2}|.{0,9}") {
+        hold::grpc_trailers(format!("grpc-status: {code}\ngrpc-message: {message}\ngrpc-retry-pushback-ms: {pushback}\ngrpc-status-details-bin: {details}").as_bytes());
+    }
+}
+
+/// Of `google.rpc.Status` with an `ErrorInfo`.
+#[cfg(all(feature = "tonic", feature = "otlp"))]
+const PIECES: &[&[u8]] = &[
+    b"\x1a\x50\x0a\x28type.googleapis.com/google.rpc.ErrorInfo\x12",
+    b"\x24\x0a\x01X\x12\x0bthroughline",
+    b"\x1a\x12\x0a\x06origin\x12\x08balances",
+    b"\x1a\x0d\x0a\x04path\x12\x05[\"a\"]",
+    b"\x1a\x33\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x07\x0a\x05\x08\xff\xff\xff\x0f",
+    b"\x08\x0e\x12\x05again",
+];
