@@ -1,12 +1,13 @@
 //! One request from its birth to its end: its context, and its span.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
-use throughline_core::propagation::{Format, deadline, values};
+use throughline_core::propagation::{Counted, Format, deadline, values};
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{CancelHandle, Cause, Context, ContextError, Propagator, Span, SpanContext};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Extractor, Propagator, Span, SpanContext};
 use tokio::time::Instant;
 
 use super::layer::{Config, Trust};
@@ -39,7 +40,8 @@ struct Live {
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
         let trust = config.trust.of(head);
-        let sent = granted(config, &head.headers);
+        let carrier = Counted::new(&head.headers);
+        let sent = granted(config, &carrier);
         let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
             (Some(timeout), Some(max)) => Some(timeout.min(max)),
             (timeout, max) => timeout.or(max),
@@ -50,9 +52,10 @@ impl Exchange {
             None => config.base.with_cancel(),
         };
         let span = match trust {
-            Trust::Internal => start_span(config, trust, head, &extract(config, handle.context(), &head.headers)),
-            Trust::Edge => start_span(config, trust, head, handle.context()),
+            Trust::Internal => start_span(config, trust, head, &extract(config, handle.context(), &carrier), &carrier),
+            Trust::Edge => start_span(config, trust, head, handle.context(), &carrier),
         };
+        config.counts.add_dropped(carrier.dropped());
         if trust == Trust::Edge {
             remove_claims(config, &mut head.headers);
         }
@@ -245,23 +248,20 @@ impl Drop for Exchange {
 }
 
 /// The time that the caller grants: the least of what it says.
-fn granted(config: &Config, headers: &HeaderMap) -> Option<std::time::Duration> {
-    let named = config.timeout_name.as_ref().and_then(|name| {
-        let lines = headers.get_all(name).iter();
-        lines.filter_map(|line| deadline::parse_grpc_timeout(line.as_bytes())).min()
-    });
-    let known = deadline::extract_least(&config.timeout_headers, headers);
+fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
+    let named = config.timeout_name.as_ref().and_then(|name| deadline::extract_from(name, carrier));
+    let known = deadline::extract_least(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }
 
 /// What a service of ours has sent.
-fn extract(config: &Config, ctx: &Context, headers: &HeaderMap) -> Context {
-    let ctx = config.propagator.extract(ctx, headers);
+fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
+    let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {
         Some((bytes, members)) => ctx.with_baggage(ctx.baggage().within(bytes, members)),
         None => ctx,
     };
-    values::extract(&ctx, &config.keys, headers)
+    values::extract(&ctx, &config.keys, carrier)
 }
 
 /// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
@@ -275,7 +275,7 @@ fn remove_claims(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context) -> Span {
+fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context, carrier: &impl Extractor) -> Span {
     let (method, route) = (semconv::method(&head.method), route(head));
     let name = match (method, route) {
         ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
@@ -289,7 +289,7 @@ fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context) -> Spa
     }
     if trust == Trust::Edge {
         span = span.new_root();
-        if let Some(caller) = config.propagator.extract_span_context(&head.headers) {
+        if let Some(caller) = config.propagator.extract_span_context(carrier) {
             span = span.link(caller);
         }
     } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {

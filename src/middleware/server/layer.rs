@@ -1,17 +1,17 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderName;
 use http::request::Parts;
-use throughline_core::propagation::WireKey;
 use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
+use throughline_core::propagation::{Dropped, WireKey};
 use throughline_core::trace::Tracer;
 use throughline_core::{Context, Principal, Propagator};
 use tower_layer::Layer;
 
 use super::ContextService;
+use super::counts::Counts;
 use crate::error::Error;
 
 /// Gives every request its context: see [the module](super) for when each thing happens.
@@ -63,7 +63,7 @@ pub(super) struct Config {
     pub(super) reserve: ReplyReserve,
     pub(super) is_inner: bool,
     pub(super) on_disconnect: OnDisconnect,
-    pub(super) shed: Arc<AtomicU64>,
+    pub(super) counts: Arc<Counts>,
 }
 
 pub(super) type Authenticator = dyn Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync;
@@ -173,7 +173,7 @@ impl ContextLayer {
             reserve: ReplyReserve::DEFAULT,
             is_inner: false,
             on_disconnect: OnDisconnect::Cancel,
-            shed: Arc::default(),
+            counts: Arc::default(),
         };
         ContextLayer::of(Arc::new(config))
     }
@@ -290,7 +290,15 @@ impl ContextLayer {
     /// How many requests were answered without calling their handler, as no time was left or the base was done. Clones of the layer
     /// count together.
     pub fn shed(&self) -> u64 {
-        self.config.shed.load(Ordering::Relaxed)
+        self.config.counts.shed()
+    }
+
+    /// How much of the context that callers have sent was malformed or beyond a limit, and so left out: their requests went on without
+    /// it, and nothing is logged. Clones of the layer count together.
+    ///
+    /// Where [`internal`](Self::internal) counts any, a service of ours sends it, or a stranger reaches a port that is not for strangers.
+    pub fn dropped(&self) -> Dropped {
+        self.config.counts.dropped()
     }
 
     pub(super) fn of(config: Arc<Config>) -> Self {

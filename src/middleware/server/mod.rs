@@ -46,6 +46,7 @@
 //! [`Context::detach`]: crate::Context::detach
 
 mod body;
+mod counts;
 mod exchange;
 mod future;
 mod layer;

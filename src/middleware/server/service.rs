@@ -1,6 +1,5 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
@@ -46,7 +45,7 @@ where
         let (mut head, body) = request.into_parts();
         let mut exchange = Exchange::begin(&self.config, &mut head);
         if exchange.context().is_done() {
-            self.config.shed.fetch_add(1, Ordering::Relaxed);
+            self.config.counts.add_shed();
             exchange.shed();
             return ResponseFuture::new(exchange, Work::None);
         }

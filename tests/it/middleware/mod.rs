@@ -2,6 +2,7 @@ mod boundaries;
 mod client;
 mod errors;
 mod grpc;
+mod hostile;
 mod life;
 mod redirects;
 mod server;

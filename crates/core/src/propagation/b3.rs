@@ -5,7 +5,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::field::{once, padded_trace_id};
+use super::field::{once, padded_trace_id, parsed};
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 
 /// `b3`: all in one.
@@ -76,7 +76,7 @@ pub struct Received {
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
-    once(carrier, &B3).and_then(parse_single).or_else(|| extract_multi(carrier))
+    parsed(carrier, &B3, parse_single).or_else(|| extract_multi(carrier))
 }
 
 /// Writes the header `b3` in place of what was there.
@@ -156,8 +156,12 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
     };
     let has_ids = carrier.get_all(&TRACE_ID).next().is_some() || carrier.get_all(&SPAN_ID).next().is_some();
     if has_ids {
-        let span = span(once(carrier, &TRACE_ID)?, once(carrier, &SPAN_ID)?, sampling)?;
-        Some(Received { span: Some(span), sampling })
+        let ids = once(carrier, &TRACE_ID).zip(once(carrier, &SPAN_ID));
+        let span = ids.and_then(|(trace_id, span_id)| span(trace_id, span_id, sampling));
+        if span.is_none() {
+            carrier.dropped(&TRACE_ID, 1);
+        }
+        Some(Received { span: Some(span?), sampling })
     } else {
         (sampling != Sampling::Deferred).then_some(Received { span: None, sampling })
     }

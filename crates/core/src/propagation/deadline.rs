@@ -75,7 +75,30 @@ impl Default for ReplyReserve {
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Duration> {
-    carrier.get_all(&GRPC_TIMEOUT).filter_map(parse_grpc_timeout).min()
+    extract_from(&GRPC_TIMEOUT, carrier)
+}
+
+/// [`extract`], of a header with another name and the same grammar.
+pub fn extract_from<E: Extractor + ?Sized>(name: &HeaderName, carrier: &E) -> Option<Duration> {
+    least(name, carrier, |line| parse_grpc_timeout(line).ok_or(()).map(Some))
+}
+
+/// The least of what the lines of `name` grant; the carrier is told of those that are no timeout.
+fn least<E: Extractor + ?Sized>(
+    name: &HeaderName,
+    carrier: &E,
+    parse: impl Fn(&[u8]) -> Result<Option<Duration>, ()>,
+) -> Option<Duration> {
+    let mut least: Option<Duration> = None;
+    for line in carrier.get_all(name) {
+        match parse(line) {
+            Ok(Some(timeout)) => least = Some(least.map_or(timeout, |least| least.min(timeout))),
+            Ok(None) => {}
+            // Whatever its name, it is a deadline.
+            Err(()) => carrier.dropped(&GRPC_TIMEOUT, 1),
+        }
+    }
+    least
 }
 
 /// Writes what is left of `remaining` for the callee, in place of whatever was there.

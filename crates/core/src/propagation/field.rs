@@ -4,6 +4,20 @@ use http::header::HeaderName;
 
 use crate::{Extractor, TraceId};
 
+/// What `parse` makes of a header that came once, without blanks around it. The carrier is told where that is nothing.
+pub(super) fn parsed<'a, E: Extractor + ?Sized, T>(
+    carrier: &'a E,
+    name: &HeaderName,
+    parse: impl FnOnce(&'a [u8]) -> Option<T>,
+) -> Option<T> {
+    carrier.get_all(name).next()?;
+    let value = once(carrier, name).and_then(parse);
+    if value.is_none() {
+        carrier.dropped(name, 1);
+    }
+    value
+}
+
 /// The value of a header that came once, without blanks around it.
 pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = carrier.get_all(name);

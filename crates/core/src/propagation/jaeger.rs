@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::header::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
-use super::field::{once, pad, padded_trace_id};
+use super::field::{pad, padded_trace_id, parsed};
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 
 /// `uber-trace-id`.
@@ -44,7 +44,7 @@ pub struct Received {
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
-    parse(once(carrier, &UBER_TRACE_ID)?)
+    parsed(carrier, &UBER_TRACE_ID, parse)
 }
 
 /// Writes the header in place of what was there, with `0` for the parent, which receivers ignore.

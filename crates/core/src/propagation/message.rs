@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{HeaderName, HeaderValue};
 
 use super::deadline::Expired;
-use super::field::once;
+use super::field::parsed;
 use crate::{Extractor, Injector};
 
 /// `creation-time`.
@@ -100,7 +100,10 @@ fn millis(since_1970: Duration) -> u64 {
 }
 
 fn extract_time<E: Extractor + ?Sized>(carrier: &E, name: &'static HeaderName) -> Option<SystemTime> {
-    let digits = once(carrier, name)?;
+    parsed(carrier, name, parse)
+}
+
+fn parse(digits: &[u8]) -> Option<SystemTime> {
     if !(1..=16).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -61,6 +61,10 @@ impl Format {
         }
     }
 
+    fn has_debug(self) -> bool {
+        matches!(self, Format::B3 | Format::B3Multi | Format::Jaeger)
+    }
+
     fn extract_caller<E: Extractor + ?Sized>(self, carrier: &E) -> Caller {
         match self {
             Format::TraceContext => Caller { span: w3c::extract(carrier), ..Caller::default() },
@@ -234,9 +238,14 @@ impl Propagator {
 
     fn caller<E: Extractor + ?Sized>(&self, carrier: &E) -> Caller {
         let mut without_ids = Caller::default();
-        for format in self.formats().rev() {
-            let caller = format.extract_caller(carrier);
-            if caller.span.is_some() {
+        let mut formats = self.formats().rev();
+        while let Some(format) = formats.next() {
+            let mut caller = format.extract_caller(carrier);
+            if let Some(span) = &caller.span {
+                // Others write the same span, too, and what they ask of its trace holds.
+                let asks =
+                    |other: Caller| other.is_debug && other.span.is_some_and(|it| it.trace_id() == span.trace_id());
+                caller.is_debug |= formats.filter(|it| it.has_debug()).any(|it| asks(it.extract_caller(carrier)));
                 return caller;
             }
             without_ids.is_denied |= caller.is_denied;

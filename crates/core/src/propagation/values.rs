@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::field::once;
+use super::field::parsed;
 use super::principal::PRINCIPAL;
 use crate::context::Place;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
@@ -136,7 +136,7 @@ pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKe
     for key in keys.iter().copied().chain([principal]) {
         let next = match (key.member_name(), key.header_name()) {
             (Some(name), _) => ctx.baggage().get(name).and_then(|text| key.read(&below, &text)),
-            (None, Some(name)) => text(carrier, &name).and_then(|text| key.read(&below, text)),
+            (None, Some(name)) => parsed(carrier, &name, |line| key.read(&below, text(line)?)),
             (None, None) => None,
         };
         below = next.unwrap_or(below);
@@ -144,8 +144,8 @@ pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKe
     below
 }
 
-fn text<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &HeaderName) -> Option<&'a str> {
-    let line = once(carrier, name).filter(|line| line.len() <= MAX_TEXT)?;
+fn text(line: &[u8]) -> Option<&str> {
+    let line = Some(line).filter(|line| line.len() <= MAX_TEXT)?;
     std::str::from_utf8(line).ok().filter(|text| is_printable(text))
 }
 

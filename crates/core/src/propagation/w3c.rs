@@ -36,9 +36,13 @@ const LENGTH: usize = 55;
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
     let mut lines = carrier.get_all(&TRACEPARENT);
+    let line = lines.next()?;
     // §3.2: a header that is sent twice says nothing.
-    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-    let (trace_id, span_id, flags) = parse_traceparent(line)?;
+    let is_alone = lines.next().is_none();
+    let Some((trace_id, span_id, flags)) = parse_traceparent(line).filter(|_| is_alone) else {
+        carrier.dropped(&TRACEPARENT, 1);
+        return None;
+    };
     Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(carrier), true))
 }
 
@@ -124,9 +128,10 @@ fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
     let state = match (lines.next(), lines.next()) {
         (None, _) => return TraceState::EMPTY,
         (Some(line), None) => TraceState::from_lines([line]),
-        (Some(first), Some(second)) => {
-            TraceState::from_lines([first, second].into_iter().chain(lines).collect::<Vec<_>>())
-        }
+        (Some(_), Some(_)) => TraceState::combined(|| carrier.get_all(&TRACESTATE)),
     };
-    state.unwrap_or_default()
+    state.unwrap_or_else(|_| {
+        carrier.dropped(&TRACESTATE, 1);
+        TraceState::EMPTY
+    })
 }

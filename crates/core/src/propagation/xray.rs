@@ -2,7 +2,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::field::once;
+use super::field::parsed;
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// `X-Amzn-Trace-Id`.
@@ -25,7 +25,7 @@ pub static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-i
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
-    parse(once(carrier, &X_AMZN_TRACE_ID)?)
+    parsed(carrier, &X_AMZN_TRACE_ID, parse)?
 }
 
 /// Writes the header in place of what was there.
@@ -39,7 +39,8 @@ pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
     carrier.set(&X_AMZN_TRACE_ID, HeaderValue::try_from(value).expect("letters, digits and marks"));
 }
 
-fn parse(line: &[u8]) -> Option<SpanContext> {
+/// The inner `None`: there is no span to go on from, and nothing wrong.
+fn parse(line: &[u8]) -> Option<Option<SpanContext>> {
     let (mut root, mut parent, mut flags) = (None, None, TraceFlags::NONE);
     for field in line.split(|byte| *byte == b';') {
         let field = field.trim_ascii();
@@ -51,7 +52,8 @@ fn parse(line: &[u8]) -> Option<SpanContext> {
             flags = TraceFlags::NONE.with_sampled(value == b"1");
         }
     }
-    Some(SpanContext::new(root?, parent?, flags, TraceState::EMPTY, true))
+    let span = |(root, parent)| SpanContext::new(root, parent, flags, TraceState::EMPTY, true);
+    Some(root.zip(parent).map(span))
 }
 
 /// `1-{8 digits}-{24 digits}`.

@@ -52,9 +52,14 @@ impl TraceState {
     /// ```
     pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Result<Self, TraceStateError> {
         let lines = lines.into_iter();
+        Self::combined(|| lines.clone())
+    }
+
+    /// [`from_lines`](Self::from_lines), with as many iterators over them as it takes.
+    pub(crate) fn combined<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> Result<Self, TraceStateError> {
         let mut list = List::default();
         let mut first = None;
-        for (index, line) in lines.clone().enumerate() {
+        for (index, line) in lines().enumerate() {
             list.line(line, index > 0)?;
             if index == 0 {
                 first = Some(line);
@@ -69,7 +74,7 @@ impl TraceState {
             return Ok(Self(Some(Arc::from(text(line)?))));
         }
         let mut joined = String::with_capacity(list.bytes);
-        for (index, line) in lines.enumerate() {
+        for (index, line) in lines().enumerate() {
             if index > 0 {
                 joined.push(',');
             }

@@ -32,6 +32,13 @@ pub(crate) fn count<T>(f: impl FnOnce() -> T) -> (T, Count) {
     (output, Count { allocations: after.allocations - before.allocations, bytes: after.bytes - before.bytes })
 }
 
+/// Runs `f`; the bytes that it asks for, also those that it frees again, and every size that a block has while it grows.
+pub(crate) fn requested<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    let before = REQUESTED.get();
+    let output = f();
+    (output, REQUESTED.get() - before)
+}
+
 /// The bytes that all threads together hold.
 pub(crate) fn in_process() -> i64 {
     IN_PROCESS.load(Relaxed)
@@ -42,12 +49,17 @@ static IN_PROCESS: AtomicI64 = AtomicI64::new(0);
 thread_local! {
     // Neither lazy nor to be destroyed, so it can be reached from within an allocation at any time of a thread.
     static ON_THREAD: Cell<Count> = const { Cell::new(Count { allocations: 0, bytes: 0 }) };
+    static REQUESTED: Cell<usize> = const { Cell::new(0) };
 }
 
 fn add(allocations: u64, bytes: i64) {
     IN_PROCESS.fetch_add(bytes, Relaxed);
     let count = ON_THREAD.get();
     ON_THREAD.set(Count { allocations: count.allocations + allocations, bytes: count.bytes + bytes });
+}
+
+fn request(size: usize) {
+    REQUESTED.set(REQUESTED.get() + size);
 }
 
 fn size(layout: Layout) -> i64 {
@@ -58,12 +70,14 @@ fn size(layout: Layout) -> i64 {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(1, size(layout));
+        request(layout.size());
         // SAFETY: the caller's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         add(1, size(layout));
+        request(layout.size());
         // SAFETY: the caller's.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -75,6 +89,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        request(new_size);
         add(1, i64::try_from(new_size).expect("a layout is at most isize::MAX bytes") - size(layout));
         // SAFETY: the caller's.
         unsafe { System.realloc(pointer, layout, new_size) }

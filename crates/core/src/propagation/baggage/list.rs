@@ -36,22 +36,22 @@ pub(super) fn has_member(line: &[u8]) -> bool {
 }
 
 /// The lines joined by commas: byte for byte if they keep the limits, or else the members that do; and how many do not.
-pub(super) fn combine<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> (String, usize) {
+pub(super) fn combine<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> (String, usize) {
     let (mut bytes, mut members, mut clean) = (0usize, 0usize, true);
-    for line in lines.clone() {
+    for line in lines() {
         bytes = bytes.saturating_add(line.len() + 1);
         match scan(line) {
             Some(more) => members = members.saturating_add(more),
             None => clean = false,
         }
     }
-    if !lines.clone().any(has_member) {
+    if !lines().any(has_member) {
         return (String::new(), 0);
     }
     let bytes = bytes.saturating_sub(1);
     if clean && fits(bytes, members) {
         let mut text = Vec::with_capacity(bytes);
-        for (index, line) in lines.enumerate() {
+        for (index, line) in lines().enumerate() {
             if index > 0 {
                 text.push(b',');
             }
@@ -59,7 +59,7 @@ pub(super) fn combine<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> (Str
         }
         return (String::from_utf8(text).expect("scanned"), 0);
     }
-    keep(lines, Baggage::MAX_BYTES, Baggage::MAX_MEMBERS)
+    keep(lines(), Baggage::MAX_BYTES, Baggage::MAX_MEMBERS)
 }
 
 /// The members that keep these limits and ours, joined by commas; and how many do not.

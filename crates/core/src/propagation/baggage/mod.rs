@@ -33,6 +33,14 @@ static CURRENT: Key<Baggage> = Key::new("baggage");
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
+    let baggage = read(carrier);
+    if baggage.dropped_count() > 0 {
+        carrier.dropped(&BAGGAGE, baggage.dropped_count());
+    }
+    baggage
+}
+
+fn read<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
     let mut lines = carrier.get_all(&BAGGAGE);
     match (lines.next(), lines.next()) {
         (None, _) => Baggage::EMPTY,
@@ -40,9 +48,7 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
             Some(line) => Baggage::from_header(line),
             None => Baggage::from_lines([line]),
         },
-        (Some(first), Some(second)) => {
-            Baggage::from_lines([first, second].into_iter().chain(lines).collect::<Vec<_>>())
-        }
+        (Some(_), Some(_)) => Baggage::combined(|| carrier.get_all(&BAGGAGE)),
     }
 }
 

@@ -55,7 +55,13 @@ impl Baggage {
     /// assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,b=2", 1));
     /// ```
     pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Self {
-        let (text, dropped) = list::combine(lines.into_iter());
+        let lines = lines.into_iter();
+        Self::combined(|| lines.clone())
+    }
+
+    /// [`from_lines`](Self::from_lines), with as many iterators over them as it takes.
+    pub(super) fn combined<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> Self {
+        let (text, dropped) = list::combine(lines);
         Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::{Expired, GRPC_TIMEOUT, ReplyReserve, parse_grpc_timeout};
+use super::{Expired, GRPC_TIMEOUT, ReplyReserve, least, parse_grpc_timeout};
 use crate::{Extractor, Injector};
 
 /// `connect-timeout-ms` (Connect protocol, "Unary-Request").
@@ -54,12 +54,19 @@ impl TimeoutHeader {
 
     /// The time that a value grants; `None` if it breaks the header's grammar or sets no limit. Zero: the deadline has passed.
     pub fn parse(self, line: &[u8]) -> Option<Duration> {
-        match self {
+        self.read(line).unwrap_or_default()
+    }
+
+    /// The time that a value grants; `None`: it says that there is no limit.
+    fn read(self, line: &[u8]) -> Result<Option<Duration>, ()> {
+        let timeout = match self {
             TimeoutHeader::GrpcTimeout => parse_grpc_timeout(line),
             TimeoutHeader::ConnectTimeoutMs => digits(line).map(Duration::from_millis),
-            TimeoutHeader::XEnvoyExpectedRqTimeoutMs => digits(line).filter(|ms| *ms > 0).map(Duration::from_millis),
+            TimeoutHeader::XEnvoyExpectedRqTimeoutMs => digits(line).map(Duration::from_millis),
             TimeoutHeader::RequestTimeout => digits(line).map(Duration::from_secs),
-        }
+        };
+        let is_limit = |timeout: &Duration| self != TimeoutHeader::XEnvoyExpectedRqTimeoutMs || !timeout.is_zero();
+        timeout.map(|timeout| Some(timeout).filter(is_limit)).ok_or(())
     }
 }
 
@@ -79,7 +86,8 @@ impl TimeoutHeader {
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract_least<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrier: &E) -> Option<Duration> {
-    headers.iter().flat_map(|header| carrier.get_all(header.name()).filter_map(|line| header.parse(line))).min()
+    let least = |header: &TimeoutHeader| least(header.name(), carrier, |line| header.read(line));
+    headers.iter().filter_map(least).min()
 }
 
 /// Writes what is left of `remaining` as `connect-timeout-ms`, rounded down, in place of whatever was there.

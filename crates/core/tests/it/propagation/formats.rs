@@ -250,6 +250,24 @@ fn debug_survives() {
 }
 
 #[test]
+fn debug_survives_beside_a_traceparent_of_the_same_trace() {
+    let both = Propagator::new([Format::B3, Format::TraceContext]);
+    let passed_on = |b3: &str, ids: &str| {
+        let request = headers(&[("b3", b3), ("traceparent", &format!("00-{ids}-01"))]);
+        let mut sent = HeaderMap::new();
+        both.inject(&both.extract(&Context::background(), &request), &mut sent);
+        sent["b3"].to_str().unwrap().to_owned()
+    };
+    let ids = format!("{LONG}-{SPAN}");
+    assert_eq!(passed_on(&format!("{ids}-d"), &ids), format!("{ids}-d"));
+    assert_eq!(
+        passed_on(&format!("{SHORT}-{SPAN}-d"), &ids),
+        format!("{ids}-1"),
+        "another trace's says nothing of this one"
+    );
+}
+
+#[test]
 fn what_a_context_has_not_is_left_as_it_was() {
     let propagator = Propagator::default();
     let ctx = Context::background().with_baggage(Baggage::from_lines([b"base=1".as_slice()]));

@@ -1,5 +1,6 @@
 mod baggage;
 mod carriers;
+mod counted;
 mod deadline;
 mod formats;
 mod timeouts;

@@ -1,0 +1,95 @@
+//! How much of what came in was left out.
+
+use std::cell::Cell;
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::{b3, baggage, deadline, jaeger, message, w3c, xray};
+use crate::Extractor;
+
+/// How much of what came in was malformed or beyond a limit, and so left out: counts, by what it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// Headers that should name the caller's span (`traceparent`, `b3`, …) and name none.
+    pub spans: u64,
+    /// `tracestate` lists.
+    pub trace_states: u64,
+    /// Members of the baggage, also those beyond its limits.
+    pub baggage_members: u64,
+    /// Lines of deadline headers, and the times of messages.
+    pub deadlines: u64,
+    /// Other headers: values of keys that travel in a header of their own, which could not be decoded.
+    pub values: u64,
+}
+
+impl Dropped {
+    fn count(&mut self, name: &HeaderName, count: usize) {
+        let is = |names: &[&HeaderName]| names.contains(&name);
+        let field = if is(&[&w3c::TRACEPARENT, &b3::B3, &b3::TRACE_ID, &jaeger::UBER_TRACE_ID, &xray::X_AMZN_TRACE_ID])
+        {
+            &mut self.spans
+        } else if is(&[&w3c::TRACESTATE]) {
+            &mut self.trace_states
+        } else if is(&[&baggage::BAGGAGE]) {
+            &mut self.baggage_members
+        } else if is(&[&deadline::GRPC_TIMEOUT, &message::CREATION_TIME, &message::ABSOLUTE_EXPIRY_TIME]) {
+            &mut self.deadlines
+        } else {
+            &mut self.values
+        };
+        *field = field.saturating_add(count as u64);
+    }
+}
+
+/// A carrier that counts what is left out of it. It costs nothing while nothing is.
+///
+/// # Examples
+/// ```
+/// use http::HeaderMap;
+/// use throughline_core::propagation::Counted;
+/// use throughline_core::{Context, Propagator};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("traceparent", "00-0-0-0".parse()?);
+/// let carrier = Counted::new(&headers);
+/// let ctx = Propagator::default().extract(&Context::background(), &carrier);
+/// assert!(ctx.span_context().is_none());
+/// assert_eq!(carrier.dropped().spans, 1);
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+#[derive(Debug)]
+pub struct Counted<'a, E: ?Sized> {
+    carrier: &'a E,
+    dropped: Cell<Dropped>,
+}
+
+impl<'a, E: Extractor + ?Sized> Counted<'a, E> {
+    /// Counts what is left out of `carrier`.
+    pub fn new(carrier: &'a E) -> Self {
+        Counted { carrier, dropped: Cell::default() }
+    }
+
+    /// What has been left out so far. What is extracted twice is counted twice.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped.get()
+    }
+}
+
+impl<E: Extractor + ?Sized> Extractor for Counted<'_, E> {
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.carrier.get_all(name)
+    }
+
+    fn header_value(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.carrier.header_value(name)
+    }
+
+    #[cold]
+    fn dropped(&self, name: &HeaderName, count: usize) {
+        let mut dropped = self.dropped.get();
+        dropped.count(name, count);
+        self.dropped.set(dropped);
+        self.carrier.dropped(name, count);
+    }
+}

@@ -1,0 +1,245 @@
+//! Input for every parser: any bytes, and such as are nearly or wholly what the grammar wants.
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::properties as hold;
+
+/// Pieces of a grammar in any order, with any bytes between.
+fn pieces(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        8 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => vec(any::<u8>(), 1..4),
+    ];
+    vec(piece, 0..most).prop_map(|all| all.concat())
+}
+
+/// `valid` with up to three bytes changed, put in or taken out.
+fn nearly(valid: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let change = (any::<prop::sample::Index>(), any::<u8>(), 0..3);
+    (select(valid), vec(change, 0..4)).prop_map(|(valid, changes)| {
+        let mut line = valid.as_bytes().to_vec();
+        for (at, byte, kind) in changes {
+            let at = at.index(line.len() + 1);
+            match kind {
+                0 => line.insert(at, byte),
+                1 if at < line.len() => line[at] = byte,
+                _ => drop(line.splice(at..(at + 1).min(line.len()), [])),
+            }
+        }
+        line
+    })
+}
+
+fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..most)
+}
+
+const TRACEPARENTS: &[&str] = &[
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    " cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-what-the-future-holds\t",
+];
+const LISTS: &[&str] = &[
+    "a=1",
+    "k",
+    "key",
+    "=",
+    ",",
+    ";",
+    " ",
+    "\t",
+    "\n",
+    "%",
+    "%2C",
+    "%3D",
+    "%ff",
+    "%C3%A9",
+    "a@b",
+    "=v;p=",
+    ";ttl=60",
+    ",,",
+    ", b = 2 ;x",
+    "0123456789abcdef",
+    "\u{e9}",
+    "\u{0}",
+    "\r",
+    "\\",
+    "\"",
+    "+",
+    "zz=1,zz=2",
+];
+const B3: &[&str] = &[
+    "b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90",
+    "b3: 0",
+    "b3: d",
+    "\n",
+    "X-B3-TraceId: 64fe8b2a57d3eff7",
+    "x-b3-spanid: e457b5a2e4d86bd1",
+    "x-b3-sampled: true",
+    "x-b3-sampled: 0",
+    "x-b3-flags: 1",
+    "x-b3-parentspanid: 1",
+    "b3: 64fe8b2a57d3eff7-e457b5a2e4d86bd1-d",
+    "-",
+    "1",
+];
+const JAEGER: &[&str] =
+    &["abc", "17", "0", ":", "%3A", "%3a", "1", "3", "00f067aa0ba902b7", "4bf92f3577b34da6a3ce929d0e0e4736", "%", "+"];
+const XRAY: &[&str] = &[
+    "Root=1-5759e988-bd862e3fe1be46a994272793",
+    "Parent=53995c3f42cd8ad8",
+    "Sampled=1",
+    "Sampled=?",
+    ";",
+    " ",
+    "Self=1-2-3",
+    "=",
+    "Root=",
+    "Lineage=a:1|b:2",
+];
+const TIMES: &[&str] = &[
+    "0",
+    "1",
+    "9",
+    "99999999",
+    "9999999999",
+    "H",
+    "M",
+    "S",
+    "m",
+    "u",
+    "n",
+    "-",
+    "+",
+    " ",
+    ".",
+    "\n",
+    "250m\n",
+    "10S\n",
+];
+const MESSAGES: &[&str] = &[
+    "creation-time: ",
+    "absolute-expiry-time: ",
+    "Creation-Time: 0",
+    "absolute-expiry-time: 9999999999999999",
+    "1700000000123",
+    "0",
+    "\n",
+    "-1",
+    "1700000009999",
+];
+const HEADERS: &[&str] = &[
+    "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate: rojo=1,congo=t61",
+    "tracestate: a=1",
+    "\n",
+    "\n",
+    "baggage: k=v;p=1,j=%2C",
+    "baggage: a=1,,b=2",
+    "b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-d",
+    "b3: 0",
+    "b3: 1",
+    "x-b3-traceid: 64fe8b2a57d3eff7",
+    "x-b3-spanid: e457b5a2e4d86bd1",
+    "x-b3-flags: 1",
+    "x-b3-sampled: 0",
+    "uber-trace-id: abc:17:0:3",
+    "x-amzn-trace-id: Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
+    ",",
+    "x",
+];
+
+proptest! {
+    #[test]
+    fn a_traceparent_is_valid_or_absent(line in prop_oneof![bytes(80), nearly(TRACEPARENTS)]) {
+        hold::traceparent(&line);
+    }
+
+    #[test]
+    fn a_tracestate_goes_on_as_it_is_or_not_at_all(lines in prop_oneof![bytes(300), pieces(LISTS, 60)]) {
+        hold::tracestate(&lines);
+    }
+
+    #[test]
+    fn baggage_goes_on_in_whole_members_and_never_grows(lines in prop_oneof![bytes(300), pieces(LISTS, 200)]) {
+        hold::baggage(&lines);
+    }
+
+    #[test]
+    fn b3_is_read_as_it_was_written(lines in prop_oneof![bytes(100), pieces(B3, 10), nearly(B3)]) {
+        hold::b3(&lines);
+    }
+
+    #[test]
+    fn jaeger_is_read_as_it_was_written(line in prop_oneof![bytes(100), pieces(JAEGER, 10), nearly(&["4bf92f3577b34da6:00f067aa0ba902b7:0:3"])]) {
+        hold::jaeger(&line);
+    }
+
+    #[test]
+    fn xray_is_read_as_it_was_written(line in prop_oneof![bytes(100), pieces(XRAY, 10)]) {
+        hold::xray(&line);
+    }
+
+    #[test]
+    fn no_timeout_of_a_peer_is_longer_than_ours_and_none_is_sent_that_is_zero_or_rounded_up(line in prop_oneof![bytes(12), pieces(TIMES, 4)]) {
+        hold::timeouts(&line);
+    }
+
+    #[test]
+    fn any_time_that_is_granted_only_shortens(secs in any::<u64>(), shift in 0u32..64, nanos in 0u32..1_000_000_000) {
+        hold::deadline_holds(Duration::new(secs >> shift, nanos));
+    }
+
+    #[test]
+    fn no_clock_gives_a_message_more_time_than_it_had(lines in prop_oneof![bytes(60), pieces(MESSAGES, 8)]) {
+        hold::message(&lines);
+    }
+
+    #[test]
+    fn what_is_passed_on_is_the_same_however_often(lines in prop_oneof![bytes(200), pieces(HEADERS, 16)]) {
+        hold::propagator(&lines);
+    }
+}
+
+/// R9: what a peer may say of its deadline, and what becomes of it below ours of a minute.
+#[test]
+fn deadlines_of_zero_overflow_and_garbage_are_clamped_or_absent() {
+    for line in [
+        "0H",
+        "00000000n",
+        "99999999H",
+        "99999999n",
+        "1n",
+        "9999999999",
+        "0",
+        "18446744073709551615",
+        "-1S",
+        "1e9S",
+        "\u{0}",
+        "",
+        "H",
+    ] {
+        hold::timeouts(line.as_bytes());
+    }
+    for secs in [0, 1, u64::MAX, u64::MAX / 2, i64::MAX as u64] {
+        hold::deadline_holds(Duration::from_secs(secs));
+        hold::deadline_holds(Duration::new(secs, 999_999_999));
+    }
+}
+
+/// Sizes at which buffers grow, limits end and lists are full.
+#[test]
+fn allocations_are_bounded_at_every_size() {
+    for piece in
+        ["k=v", "k=v,", ",", "k", "\n", "a=1\n", "%ff", "k=%ff,", "\u{0},", "b\u{0}=1,a=1,", "=", ";", "k=v;p;q=1,"]
+    {
+        for bytes in [1, 2, 7, 8, 9, 63, 64, 65, 500, 1_000, 4_096, 8_191, 8_192, 8_193, 9_000, 20_000, 70_000] {
+            let text = piece.repeat(bytes / piece.len() + 1);
+            hold::baggage(&text.as_bytes()[..bytes]);
+            hold::tracestate(&text.as_bytes()[..bytes]);
+        }
+    }
+}

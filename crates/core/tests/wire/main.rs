@@ -1,0 +1,20 @@
+//! Bytes from a peer never panic, never allocate without bound, and go out clean: [`properties`] over made-up input.
+//!
+//! The fuzz targets in `fuzz/` assert the same functions over input that a fuzzer makes up.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[path = "../alloc/counting.rs"]
+mod counting;
+mod generated;
+mod properties;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+#[test]
+fn an_allocation_beyond_the_bound_is_seen() {
+    let (kept, requested) = counting::requested(|| (vec![0u8; 100], drop(vec![0u8; 1_000])));
+    assert_eq!((kept.0.len(), requested), (100, 1_100));
+    assert!(std::panic::catch_unwind(|| properties::within(10, 8, || vec![0u8; 49])).is_err());
+}

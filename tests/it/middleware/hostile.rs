@@ -1,0 +1,138 @@
+//! What a stranger sends costs no log, fails no request, and is counted.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::Full;
+use throughline::propagation::{Dropped, Format};
+use throughline::{Context, ContextLayer, Propagator};
+use tower::{Layer, Service, service_fn};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+/// In every hostile value.
+const MARK: &str = "s3cr3t";
+
+/// Counts every byte that any log of any format would have to write, and keeps the text.
+#[derive(Clone, Default)]
+struct Log {
+    bytes: Arc<AtomicUsize>,
+    text: Arc<Mutex<String>>,
+}
+
+impl Log {
+    fn write(&self, text: &str) {
+        self.bytes.fetch_add(text.len(), Ordering::Relaxed);
+        self.text.lock().unwrap().push_str(text);
+    }
+}
+
+impl Visit for &Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.write(span.metadata().name());
+        span.record(&mut &*self);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut &*self);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.write(event.metadata().target());
+        event.record(&mut &*self);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Every header that we read, wrong in as many ways as it has.
+fn hostile() -> Request<()> {
+    let mut request = Request::new(());
+    let long = |piece: &str, bytes: usize| piece.repeat(bytes / piece.len());
+    let lines = [
+        ("traceparent", format!("00-{MARK}-\u{e9}")),
+        ("tracestate", long(&format!("{MARK}=1,"), 8_000)),
+        ("baggage", long(&format!("{MARK}=\u{e9},"), 8_000)),
+        ("baggage", format!("k={}", long(MARK, 9_000))),
+        ("b3", long(&format!("{MARK}-"), 8_000)),
+        ("x-b3-traceid", long(MARK, 8_000)),
+        ("x-b3-spanid", MARK.to_owned()),
+        ("uber-trace-id", long(&format!("{MARK}%3A"), 8_000)),
+        ("x-amzn-trace-id", format!("Root={MARK}")),
+        ("grpc-timeout", long(MARK, 8_000)),
+        ("grpc-timeout", format!("-1{MARK}")),
+        ("throughline-principal", long(&format!("{MARK}%00"), 8_000)),
+    ];
+    for (name, value) in lines {
+        request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    request
+}
+
+/// Sends `requests` hostile ones through `layer`, whose handler logs the size of its context's baggage; every one is answered.
+fn serve_all(layer: &ContextLayer, requests: usize) -> Log {
+    let log = Log::default();
+    let all = [Format::TraceContext, Format::Baggage, Format::B3, Format::Jaeger, Format::XRay];
+    let layer = layer.clone().propagator(Propagator::new(all));
+    tracing::subscriber::with_default(log.clone(), || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut service = layer.layer(service_fn(async |request: Request<()>| {
+                let ctx = request.extensions().get::<Context>().unwrap();
+                assert!(ctx.span_context().is_none_or(|span| !span.is_remote()), "a trace of its own");
+                tracing::info!(members = ctx.baggage().iter().count(), "handled");
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("fine"))))
+            }));
+            for _ in 0..requests {
+                assert_eq!(service.call(hostile()).await.unwrap().status(), 200);
+            }
+        });
+    });
+    log
+}
+
+#[test]
+fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_none_of_them_is_the_value() {
+    for layer in [ContextLayer::internal(), ContextLayer::edge()] {
+        let log = serve_all(&layer, 100);
+        let text = log.text.lock().unwrap();
+        assert_eq!(text.matches("handled").count(), 100, "what is logged is seen: {text}");
+        assert!(!text.contains(MARK), "{text}");
+        let handlers = text.len() / 100;
+        assert!(log.bytes.load(Ordering::Relaxed) <= 200 * 100, "{handlers} bytes a request");
+    }
+}
+
+#[test]
+fn what_is_dropped_is_counted_and_the_request_goes_on() {
+    let layer = ContextLayer::internal().propagator(Propagator::default());
+    assert_eq!(layer.dropped(), Dropped::default());
+    serve_all(&layer, 3);
+    let Dropped { spans, trace_states, baggage_members, deadlines, .. } = layer.dropped();
+    assert_eq!(
+        (spans, trace_states, deadlines),
+        (3 * 5, 0, 3 * 2),
+        "without a traceparent a tracestate is not looked at"
+    );
+    assert_eq!(baggage_members, 3 * (8_000 / 10 + 1));
+}
