@@ -157,3 +157,19 @@ fn unsafe_code_stays_in_the_tree() {
     }
     assert!(wrong.is_empty(), "unsafe outside the tree:\n{}", wrong.join("\n"));
 }
+
+/// A deadline is a number of the monotonic clock. The wall clock dates spans, once per process, and reads the dates of `Retry-After`.
+#[test]
+fn the_wall_clock_is_read_in_three_places() {
+    let mut readers = Vec::new();
+    for place in ["src", "crates/core/src", "crates/transport/src", "crates/view/src"] {
+        for file in rust_files(&root().join(place)) {
+            let source = fs::read_to_string(&file).unwrap();
+            let reads = |line: &str| names(code(line), "SystemTime::now") || code(line).contains("UNIX_EPOCH.elapsed");
+            if source.lines().any(reads) {
+                readers.push(file.strip_prefix(root()).unwrap().display().to_string());
+            }
+        }
+    }
+    assert_eq!(readers, ["src/error/problem.rs", "src/telemetry/otlp/http.rs", "crates/core/src/trace/clock.rs"]);
+}
