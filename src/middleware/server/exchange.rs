@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
-use throughline_core::propagation::{Counted, Format, deadline, values};
+use throughline_core::propagation::{Counted, Format, baggage, deadline, values};
 use throughline_core::trace::{SpanKind, Status};
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Extractor, Propagator, Span, SpanContext};
 use tokio::time::Instant;
@@ -258,7 +258,14 @@ fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
 fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
     let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {
-        Some((bytes, members)) => ctx.with_baggage(ctx.baggage().within(bytes, members)),
+        Some((bytes, members)) => {
+            let kept = ctx.baggage().within(bytes, members);
+            let over = kept.dropped_count().saturating_sub(ctx.baggage().dropped_count());
+            if over > 0 {
+                carrier.dropped(&baggage::BAGGAGE, over);
+            }
+            ctx.with_baggage(kept)
+        }
         None => ctx,
     };
     values::extract(&ctx, &config.keys, carrier)

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
+use throughline::middleware::client::error_for_status;
 use throughline::propagation::{Dropped, Format};
-use throughline::{Context, ContextLayer, Propagator};
+use throughline::{ClientLayer, Code, Context, ContextLayer, Error, Propagator};
 use tower::{Layer, Service, service_fn};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -125,7 +126,7 @@ fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_none_of_them_is_t
 
 #[test]
 fn what_is_dropped_is_counted_and_the_request_goes_on() {
-    let layer = ContextLayer::internal().propagator(Propagator::default());
+    let layer = ContextLayer::internal();
     assert_eq!(layer.dropped(), Dropped::default());
     serve_all(&layer, 3);
     let Dropped { spans, trace_states, baggage_members, deadlines, .. } = layer.dropped();
@@ -135,4 +136,35 @@ fn what_is_dropped_is_counted_and_the_request_goes_on() {
         "without a traceparent a tracestate is not looked at"
     );
     assert_eq!(baggage_members, 3 * (8_000 / 10 + 1));
+}
+
+#[tokio::test]
+async fn baggage_beyond_a_layers_own_limit_is_counted_too() {
+    let layer = ContextLayer::internal().max_baggage(100, 2);
+    let mut service = layer.layer(service_fn(async |request: Request<()>| {
+        assert_eq!(request.extensions().get::<Context>().unwrap().baggage().as_str(), "a=1,b=2");
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+    }));
+    let request = Request::builder().header("baggage", "a=1,b=2,c=3,d=\u{e9}").body(()).unwrap();
+    service.call(request).await.unwrap();
+    assert_eq!(layer.dropped().baggage_members, 2);
+}
+
+#[tokio::test]
+async fn the_problem_document_of_a_stranger_is_not_believed() {
+    let told = Error::new(Code::NotFound, "all accounts are closed").with_retryable(true).leaving(Some("balance"));
+    for (layer, code, origin) in
+        [(ClientLayer::internal(), Code::NotFound, Some("balance")), (ClientLayer::external(), Code::Unavailable, None)]
+    {
+        let told = told.clone();
+        let mut client = layer.layer(service_fn(move |_: Request<()>| {
+            let mut answer = told.to_response().map(Full::new);
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            std::future::ready(Ok::<_, Infallible>(answer))
+        }));
+        let answer = client.call(Request::new(())).await.unwrap();
+        let error = error_for_status(answer).await.map(|_| ()).unwrap_err();
+        assert_eq!((error.code(), error.origin()), (code, origin));
+        assert_eq!(error.message().contains("accounts"), origin.is_some());
+    }
 }

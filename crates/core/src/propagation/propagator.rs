@@ -238,7 +238,10 @@ impl Propagator {
 
     fn caller<E: Extractor + ?Sized>(&self, carrier: &E) -> Caller {
         let mut without_ids = Caller::default();
-        let mut formats = self.formats().rev();
+        // Both read the same headers: the later of them is enough.
+        let mut has_b3 = false;
+        let is_b3 = |format: &Format| matches!(format, Format::B3 | Format::B3Multi);
+        let mut formats = self.formats().rev().filter(|it| !(is_b3(it) && std::mem::replace(&mut has_b3, true)));
         while let Some(format) = formats.next() {
             let mut caller = format.extract_caller(carrier);
             if let Some(span) = &caller.span {

@@ -74,5 +74,11 @@ fn what_is_malformed_is_counted_by_what_it_was() {
         ]),
         [0, 0, 0, 4, 0]
     );
+    let b3 = [("b3", "x"), ("x-b3-traceid", "y")];
+    let headers: HeaderMap =
+        b3.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
+    let carrier = Counted::new(&headers);
+    assert_eq!(Propagator::new([Format::B3, Format::B3Multi]).extract_span_context(&carrier), None);
+    assert_eq!(carrier.dropped().spans, 2, "each header once, however many formats read it");
     assert_eq!(dropped(&[("x-shard", "the third"), ("throughline-principal", "%00")]), [0, 0, 0, 0, 2]);
 }

@@ -82,6 +82,14 @@ fn a_tracestate_is_passed_on_byte_for_byte_or_not_at_all() {
     assert_eq!(extract(&headers(&[("tracestate", "a=1")])), None, "without a traceparent it says nothing");
 }
 
+/// The callee's spans belong to the trace, recorded or not.
+#[test]
+fn a_traceparent_is_sent_of_an_unsampled_span_too() {
+    let mut sent = HeaderMap::new();
+    inject(&parent(&format!("00-{IDS}-02")).unwrap(), &mut sent);
+    assert_eq!(sent["traceparent"], format!("00-{IDS}-02"), "and the random flag goes on exactly as it came");
+}
+
 #[test]
 fn what_is_sent_is_version_00_with_defined_flags() {
     let parent = parent(&format!("cc-{IDS}-ff-more")).unwrap();
