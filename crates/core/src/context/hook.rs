@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, PoisonError, mpsc};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use tokio::runtime::Handle;
 
+use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Context, DoneOwned};
 
 type Callback = Box<dyn FnOnce() + Send>;
@@ -75,8 +75,8 @@ impl fmt::Debug for AfterFunc {
 
 /// Calls `f` on the stack of whoever ends `ctx`, so it is code of ours, and short.
 #[cfg(feature = "tokio-util")]
-pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) {
-    drop(Hook::watch(ctx, Box::new(f), Place::Here));
+pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
+    AfterFunc { hook: Hook::watch(ctx, Box::new(f), Place::Here) }
 }
 
 /// Where a callback runs.

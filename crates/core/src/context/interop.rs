@@ -34,7 +34,7 @@ impl Context {
             token.cancel();
         } else {
             let theirs = token.clone();
-            hook::call_when_done(self, move || theirs.cancel());
+            drop(hook::call_when_done(self, move || theirs.cancel()));
         }
         token
     }

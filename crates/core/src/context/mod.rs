@@ -22,7 +22,7 @@ mod run;
 mod scope;
 mod spawn;
 // A model has no threads but its own: there an alarm goes off when the model's clock is moved.
-#[cfg_attr(any(throughline_loom, throughline_shuttle), path = "models/timer.rs")]
+#[cfg_attr(all(test, any(throughline_loom, throughline_shuttle)), path = "models/timer.rs")]
 mod timer;
 mod tree;
 

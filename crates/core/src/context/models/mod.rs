@@ -2,7 +2,7 @@
 //! model allows, and shuttle, which runs large ones in many random orders.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg throughline_loom" cargo test -p throughline-core --release --lib models --target-dir target/loom
+//! .ci/run loom shuttle
 //! ```
 //!
 //! They are built in place of the usual tests, with the model's clock and alarms: no thread runs but those of the model. Each model says
@@ -12,87 +12,84 @@
 pub(super) mod clock;
 
 #[cfg(throughline_loom)]
-mod cancel;
-#[cfg(throughline_loom)]
-mod wake;
+pub(super) mod exhaustive;
+#[cfg(throughline_shuttle)]
+mod schedules;
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Wake, Waker};
 
-use super::{Context, DoneOwned};
-
-/// Runs `scene` in every order.
-#[cfg(throughline_loom)]
-fn model(scene: impl Fn() + Send + Sync + 'static) {
-    explore(None, scene);
-}
-
-/// Runs `scene` in every order in which threads that could go on are put aside `preemptions` times at most.
-#[cfg(throughline_loom)]
-fn model_within(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
-    explore(Some(preemptions), scene);
-}
-
-#[cfg(throughline_loom)]
-fn explore(preemption_bound: Option<usize>, scene: impl Fn() + Send + Sync + 'static) {
-    let runs = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&runs);
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(preemption_bound);
-    builder.max_branches = 10_000;
-    builder.check(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        scene();
-    });
-    eprintln!("{}: {} orders", std::thread::current().name().unwrap_or("model"), runs.load(Ordering::Relaxed));
-}
+use super::Context;
+use super::tree::Wait;
 
 /// One who waits for a context, and counts how often it was woken.
 struct Waiter {
-    done: Pin<Box<DoneOwned>>,
-    wakes: Arc<Wakes>,
+    wait: Pin<Box<Wait<Context>>>,
+    wakes: Arc<Count>,
 }
 
 #[derive(Default)]
-struct Wakes(AtomicUsize);
+struct Count {
+    count: AtomicUsize,
+    /// Whether it panics when it is woken.
+    panics: bool,
+}
 
-impl Wake for Wakes {
+impl Wake for Count {
     fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add();
+        if self.panics {
+            // The checker takes what goes through the panic hook for the end of the scene.
+            std::panic::resume_unwind(Box::new("a waker that panics"));
+        }
     }
 }
 
 impl Waiter {
     fn new(ctx: &Context) -> Waiter {
-        Waiter { done: Box::pin(ctx.done_owned()), wakes: Arc::default() }
+        Waiter { wait: Box::pin(Wait::new(ctx.clone())), wakes: Arc::default() }
+    }
+
+    #[cfg(throughline_shuttle)]
+    fn that_panics(ctx: &Context) -> Waiter {
+        let wakes = Count { panics: true, ..Count::default() };
+        Waiter { wakes: Arc::new(wakes), ..Waiter::new(ctx) }
     }
 
     /// Whether the context is found to be done; if not, the waiter is woken when it is.
     fn poll(&mut self) -> bool {
         let waker = Waker::from(Arc::clone(&self.wakes));
-        self.done.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready()
+        self.wait.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready()
     }
 
     fn count(&self) -> usize {
         self.wakes.count()
     }
 
+    fn context(&self) -> &Context {
+        self.wait.context()
+    }
+
     /// From the next poll on it is woken, and counts, anew. Returns what counted before.
-    fn change_waker(&mut self) -> Arc<Wakes> {
+    fn change_waker(&mut self) -> Arc<Count> {
         std::mem::take(&mut self.wakes)
     }
 
     /// Stops waiting.
-    fn forget(self) -> Arc<Wakes> {
+    #[cfg(throughline_loom)]
+    fn forget(self) -> Arc<Count> {
         self.wakes
     }
 }
 
-impl Wakes {
+impl Count {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }

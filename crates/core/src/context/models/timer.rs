@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context as TaskContext, Waker};
 use std::time::Instant;
 
@@ -58,7 +59,7 @@ impl Alarm {
         let is_due = alarms.reached >= Some(self.key.0);
         drop(alarms);
         match unneeded {
-            Some(waker) if is_due => waker.wake(),
+            Some(waker) if is_due => wake(waker),
             unneeded => drop(unneeded),
         }
     }
@@ -84,7 +85,12 @@ pub(super) fn go_off(now: Instant) {
     let later = alarms.waiting.split_off(&(now, u64::MAX));
     let due = std::mem::replace(&mut alarms.waiting, later);
     drop(alarms);
-    due.into_values().for_each(Waker::wake);
+    due.into_values().for_each(wake);
+}
+
+/// As the thread does, which a waker that panics does not stop.
+fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 fn lock() -> MutexGuard<'static, Alarms> {

@@ -5,22 +5,34 @@
 //! [`CancelNode`]s are nodes that can be cancelled; the others (values, deadlines) answer for the nearest of those, `up`.
 //!
 //! # Invariants
+//! Each names the models under loom that show it (`models/exhaustive`).
+//!
 //! 1. **Counts.** A node is freed by whoever takes `refs` from 1 to 0, or finds itself the sole owner (`refs` is 1) of a node that is
-//!    not linked. Nobody raises `refs` from 0: a canceller that meets a linked child takes it only by [`Node::try_ref`].
+//!    not linked. Nobody raises `refs` from 0: a canceller that meets a linked child takes it only by [`CancelNode::try_ref`].
+//!    Models: `lifetime::sole_owner`, `last_child_frees_its_parent`, `linked_child_drop_against_cancel`.
 //! 2. **Ancestors.** `parent`, `up`, `timed_by`, `deadline`, `values` do not change after birth, and point to ancestors (or into the
 //!    node itself), which `parent` keeps alive. The origin in a latched `state` is an ancestor, the node itself, or for a merge an
 //!    ancestor of its second parent, which it owns as well.
+//!    Models: `cancel::birth_below_an_expired_deadline`, `merge::merge_drop_against_cancel`.
 //! 3. **Flags.** `state` leaves 0 once. It is a node's own cancellation, or a final answer that an observer latched.
+//!    Models: `cancel::two_cancels_and_an_observer`, `an_observer_latches_from_the_top_down`, `merge::both_parents_are_cancelled`.
 //! 4. **Lists.** A node's waiters and linked children are reached and changed only under its own lock, which also guards the links
 //!    inside them. An entry in a list is alive: a waiter leaves in its `Drop`, a child before it is freed. `owner` (of a link) and
 //!    `notified` (of a waiter) are the last thing that a canceller touches of what it takes out.
+//!    Models: `wake::waiter_drop_against_wake`, `changed_waker_against_wake`, `lifetime::two_linked_siblings_drop`,
+//!    `linked_child_drop_against_cancel`, `cancel::cancels_of_parent_and_child`.
 //! 5. **Locks.** Under a node's lock that of a child may be taken, and no other one: the older node's comes first. No user code (waker,
 //!    destructor, clone) runs under them.
+//!    Tests `c20_…`; locks taken in two orders would be a deadlock in `cancel::cancels_of_parent_and_child` or another model.
 //! 6. **No wake-up is lost.** Who waits: pushes the waiter, links every level up to the top, fences (SeqCst), looks at the flags. Who
 //!    cancels: sets the flag, fences (SeqCst), then goes through the lists. One of them sees the other.
+//!    Models: `wake::link_against_cancel`, `two_linkers`, `observer_against_wake`, `cancel::birth_under_a_cancelling_parent`,
+//!    `merge::merge_against_cancel_of_the_second`, `lifetime::handle_drop_against_wait`, `hook::registration_against_cancel`.
 //! 7. **Who was first.** A cancellation is stamped after it was flagged; a deadline counts as first when it is not later than the stamp.
 //!    The outcome is a function of flags, stamp and deadline, so all observers agree. A node's clock is read before its flags: whoever
 //!    finds no flag after its deadline knows that any later flag gets a later stamp.
+//!    Models: `time::earliest_event_wins`, `own_deadline_against_cancel`, `deadline_set_under_a_cancelling_parent`,
+//!    `two_deadlines_under_a_cancelling_grandparent`, `merge::deadline_of_the_second_against_cancel_of_the_first`.
 #![allow(unsafe_code)]
 
 mod cancel;

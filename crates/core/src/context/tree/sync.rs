@@ -1,21 +1,25 @@
 //! The atomics, locks and cells of the tree, exchangeable for those of a model checker (`--cfg throughline_loom`,
 //! `--cfg throughline_shuttle`). Loom's cells also find an access that is ordered with another by nothing.
 
-#[cfg(throughline_loom)]
+#[cfg(all(test, throughline_loom))]
+pub(in crate::context) use crate::context::models::exhaustive::watched::{
+    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
+};
+#[cfg(all(test, throughline_loom))]
 pub(in crate::context) use loom::cell::Cell;
-#[cfg(throughline_loom)]
-pub(in crate::context) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-#[cfg(throughline_loom)]
+#[cfg(all(test, throughline_loom))]
+pub(in crate::context) use loom::sync::atomic::{Ordering, fence};
+#[cfg(all(test, throughline_loom))]
 pub(in crate::context) use loom::sync::{Mutex, MutexGuard};
 
-#[cfg(throughline_shuttle)]
+#[cfg(all(test, throughline_shuttle))]
 pub(in crate::context) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-#[cfg(throughline_shuttle)]
+#[cfg(all(test, throughline_shuttle))]
 pub(in crate::context) use shuttle::sync::{Mutex, MutexGuard};
 
-#[cfg(not(throughline_loom))]
+#[cfg(not(all(test, throughline_loom)))]
 pub(in crate::context) use std::cell::Cell;
-#[cfg(not(any(throughline_loom, throughline_shuttle)))]
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
 pub(in crate::context) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-#[cfg(not(any(throughline_loom, throughline_shuttle)))]
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
 pub(in crate::context) use std::sync::{Mutex, MutexGuard};

@@ -22,23 +22,21 @@ fn link_against_cancel() {
     });
 }
 
-/// Fails when `link_up` stops at a node that is linked already. Bounded: three threads that take the locks of three levels have more
-/// orders than can be gone through; the fault needs two preemptions.
+/// The second to wait finds its context linked already, and the first has not come to the top yet when that is cancelled. Fails when
+/// `link_up` stops at a node that is linked. Bounded, as flags and locks of three levels are contended; the fault needs one preemption.
 #[test]
 fn two_linkers() {
     model_within(3, || {
         let top = Context::background().with_cancel();
         let middle = top.with_cancel();
-        let bottom = Arc::new(middle.with_cancel());
-        let mut first = Waiter::new(&bottom);
-        let mut second = Waiter::new(&bottom);
+        let bottom = middle.with_cancel();
+        let [mut first, mut second] = [(); 2].map(|()| Waiter::new(&bottom));
         let waiting = thread::spawn(move || (first.poll(), first));
-        let also_waiting = thread::spawn(move || (second.poll(), second));
+        assert!(!second.poll());
         top.cancel();
-        for waiting in [waiting, also_waiting] {
-            let (was_done, waiter) = waiting.join().unwrap();
-            assert!(was_done || waiter.count() == 1);
-        }
+        assert_eq!(second.count(), 1);
+        let (was_done, first) = waiting.join().unwrap();
+        assert!(was_done || first.count() == 1);
     });
 }
 
@@ -76,5 +74,23 @@ fn changed_waker_against_wake() {
         assert!(was_done || waiter.count() == 1);
         assert!(before.count() + waiter.count() <= 1);
         assert!(waiter.poll());
+    });
+}
+
+/// Who finds a context done while it is being cancelled latches that and wakes nobody: its waiters are woken all the same, and find it
+/// done from then on. Fails when `wake` skips nodes that are done already, and when `poll` looks at its own entry alone.
+#[test]
+fn observer_against_wake() {
+    model(|| {
+        let parent = Context::background().with_cancel();
+        let child = parent.with_cancel();
+        let mut waiter = Waiter::new(&child);
+        assert!(!waiter.poll());
+        let cancelling = thread::spawn(move || parent.cancel());
+        if child.is_done() {
+            assert!(waiter.poll());
+        }
+        cancelling.join().unwrap();
+        assert_eq!(waiter.count(), 1);
     });
 }

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Breaks the tree in one place at a time, in a copy, and runs the model that must notice. By hand, after a change to a model or to
+# the tree: crates/core/mutants.sh [MODEL…]. A mutant that no longer applies, or that its model misses, is named and fails the run.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+target=$PWD/target/loom copy=$PWD/target/mutants
+rm -rf "$copy" && mkdir -p "$copy" && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy"
+cd "$copy/crates/core" || exit 2
+wanted=("$@") missed=0
+
+mutant() { # mutant MODEL FILE SUBSTITUTION: of Perl, over the whole file, below src/context
+  local model=$1 file=src/context/$2 change=$3 result=0
+  if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $model "* ]]; then return 0; fi
+  cp "$file" original
+  perl -0pi -e "$change" "$file"
+  if cmp -s "$file" original; then
+    echo "$model: DOES NOT APPLY: $change"
+    missed=1
+  else
+    RUSTFLAGS="--cfg throughline_loom" CARGO_INCREMENTAL=1 timeout 600 cargo test -q --release --features tokio-util --lib \
+      --config profile.release.debug-assertions=true --config 'profile.release.package.throughline-core.opt-level=0' \
+      --target-dir "$target" "models::exhaustive::$model" >output 2>&1 || result=$?
+    if grep -q "could not compile" output; then
+      echo "$model: DOES NOT COMPILE: $change"
+      missed=1
+    elif [ "$result" = 0 ] || [ "$result" = 124 ]; then
+      echo "$model: MISSES $change"
+      missed=1
+    else
+      echo "$model: finds $change ($(grep -m 1 -oE 'panicked at .*|signal: .*' output))"
+    fi
+  fi
+  # Its time is new, so that it is built again.
+  cat original >"$file"
+}
+
+mutant wake::link_against_cancel tree/wait.rs 's/return target\.error\(\)\.map_or\(Poll::Pending, Poll::Ready\)/return Poll::Pending/'
+mutant wake::two_linkers tree/list.rs 's/(link\(&node\.link, node\) \};\n +\})/$1 else { return }/'
+mutant wake::waiter_drop_against_wake tree/wait.rs 's/anchor\.lock\(\)\.leave\(&self\.entry\)/None::<Waker>/'
+mutant wake::changed_waker_against_wake tree/list.rs 's/(let before = entry\.waker)/if entry.is_queued.get() { return Some(waker) } $1/'
+mutant wake::observer_against_wake tree/cancel.rs 's/children\.drain\(\.\.\)\.for_each/children.drain(..).filter(|child| !child.is_latched()).for_each/'
+mutant cancel::two_cancels_and_an_observer tree/cancel.rs 's/(this\.node\.set_cause\(cause\);)\s+(this\.node\.flag\(\);)/$2 $1/'
+mutant cancel::cancels_of_parent_and_child tree/cancel.rs 's/(queued\.swap\(true, Ordering::AcqRel\))/$1 && false/'
+mutant cancel::an_observer_latches_from_the_top_down tree/observe.rs 's/Some\(above\) => Some\(/Some(above) if !ptr::eq(node, self) => Some(node.below_done(above)), $&/'
+mutant cancel::birth_under_a_cancelling_parent tree/wait.rs 's/return target\.error\(\)\.map_or\(Poll::Pending, Poll::Ready\)/return Poll::Pending/'
+mutant cancel::birth_below_an_expired_deadline tree/node.rs 's/node\.final_state\(\)\)/ptr::null_mut())/'
+mutant time::earliest_event_wins tree/observe.rs 's/if is_late \|\| self\.is_flagged\(\) \{ self\.resolve\(now\) \} else \{ None \}/let _ = is_late; self.resolve(now)/; s/(while let Some\(node\) = path\.pop\(\) \{\n)/let now = self.deadline.map(|_| clock::now()).or(now);\n$1/'
+mutant time::earliest_event_wins tree/cancel.rs 's/this\.node\.set_cause\(cause\);/this.stamp(); $&/'
+mutant time::earliest_event_wins tree/cancel.rs 's/fence\(Ordering::SeqCst\);//'
+mutant time::own_deadline_against_cancel tree/observe.rs 's/Some\(deadline\) if self\.cancelled_after\(deadline\) => self\.timed_out\(\),//'
+mutant time::own_deadline_against_cancel tree/cancel.rs 's/this\.node\.deadline\.is_some\(\) \|\|//'
+mutant time::deadline_set_under_a_cancelling_parent tree/node.rs 's/(mark_timed\(this\.node\(\)\.up\(\)\);)\n +fence\(Ordering::SeqCst\);/$1/'
+mutant time::deadline_set_under_a_cancelling_parent tree/node.rs 's/mark_timed\(this\.node\(\)\.up\(\)\);//'
+mutant time::two_deadlines_under_a_cancelling_grandparent tree/node.rs 's/unmarked\.push\(&node\.node\);/node.timed_below.store(true, Ordering::SeqCst);/'
+mutant time::alarm_against_poll tree/wait.rs 's/Some\(alarm\) => alarm\.rearm\(cx\)/Some(_) => {}/'
+mutant merge::merge_against_cancel_of_the_second tree/merge.rs 's/(fence\(Ordering::SeqCst\);)\n +self\.latch_second\(\);/$1/'
+mutant merge::both_parents_are_cancelled tree/cancel.rs 's/if this\.merged_below\.load\(Ordering::SeqCst\)/if false/'
+mutant merge::merge_drop_against_cancel tree/node.rs 's/while count != 0/while true/'
+mutant merge::deadline_of_the_second_against_cancel_of_the_first tree/merge.rs 's/mark_timed\(self\.node\.up\(\)\);//'
+mutant lifetime::sole_owner tree/node.rs 's/(linked \|\| node\.refs\.load)\(Ordering::Acquire\)/$1(Ordering::Relaxed)/'
+mutant lifetime::last_child_frees_its_parent tree/node.rs 's/fetch_sub\(1, Ordering::Release\)/fetch_sub(1, Ordering::Relaxed)/'
+mutant lifetime::linked_child_drop_against_cancel tree/node.rs 's/while count != 0/while true/'
+mutant lifetime::two_linked_siblings_drop tree/list.rs 's/unsafe \{ up\.lock\(\)\.unlink\(&self\.link\) \};//'
+mutant lifetime::handle_drop_against_wait tree/node.rs 's/self\.node\(\)\.refs\.load\(Ordering::Acquire\) == 1/self.node().refs.load(Ordering::Acquire) <= 2/'
+mutant hook::stop_against_fire hook.rs 's/(pub fn stop.*?)let f = (lock\(&self\.hook\.f\))\.take\(\);(.*?)\n        f\.is_some\(\)\n/$1let was = $2.is_some(); let f = $2.take();$3\n        was\n/s'
+mutant hook::registration_against_cancel hook.rs 's/self\.wakes\.fetch_sub\(seen, Ordering::AcqRel\) == seen/self.wakes.fetch_sub(seen, Ordering::AcqRel) >= seen/'
+exit "$missed"

@@ -1,0 +1,114 @@
+//! The earliest event wins, observed or not (C13, invariant 7).
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::{Waiter, clock, model, model_within};
+use crate::context::{CancelHandle, Context, ContextError};
+
+/// Cancels, and says what must be said of a context below that has the deadline 1; `None`: either will do.
+fn cancel(handle: &CancelHandle) -> Option<ContextError> {
+    let begun = clock::now();
+    handle.cancel();
+    let ended = clock::now();
+    if ended < clock::at(1) {
+        Some(ContextError::Canceled)
+    } else if begun >= clock::at(1) {
+        Some(ContextError::DeadlineExceeded)
+    } else {
+        None
+    }
+}
+
+/// A deadline passes and the parent is cancelled, while somebody looks. Fails when `outcome` reads the flags before the clock, when
+/// `cancel` reads the clock before it sets the flag, and without its fence between the two. Bounded, as the clock is read and moved by
+/// all three threads.
+#[test]
+fn earliest_event_wins() {
+    model_within(3, || {
+        let parent = Context::background().with_cancel();
+        let timed = parent.with_deadline(clock::at(1));
+        let sibling = parent.with_deadline(clock::at(1));
+        let cancelling = thread::spawn(move || (cancel(&parent), parent));
+        let ticking = thread::spawn(clock::tick);
+        let seen = timed.err();
+        ticking.join().unwrap();
+        let (expected, _parent) = cancelling.join().unwrap();
+        let error = timed.err();
+        assert!(error.is_some() && seen.is_none_or(|seen| Some(seen) == error));
+        assert!(expected.is_none() || error == expected);
+        // It had the same deadline and the same parent.
+        assert_eq!(sibling.err(), error);
+    });
+}
+
+/// A context with a deadline is cancelled itself while its deadline passes; somebody waits for it. Fails when `own_outcome` does not
+/// look at the deadline, and when `cancel` does not stamp what has a deadline. Bounded, as alarms are behind one lock for all.
+#[test]
+fn own_deadline_against_cancel() {
+    model_within(4, || {
+        let timed = Context::background().with_deadline(clock::at(1)).with_cancel();
+        let mut waiter = Waiter::new(&timed);
+        assert!(!waiter.poll());
+        let cancelling = thread::spawn(move || (cancel(&timed), timed));
+        clock::tick();
+        let seen = waiter.context().err();
+        assert!(seen.is_some() && waiter.poll());
+        let (expected, timed) = cancelling.join().unwrap();
+        assert!(expected.is_none() || seen == expected);
+        assert_eq!(timed.err(), seen);
+        assert!(waiter.count() >= 1);
+    });
+}
+
+/// A deadline is set below a context that is being cancelled, and passes later. Fails without the fence in `with_deadline`, and when
+/// `mark_timed` marks nothing.
+#[test]
+fn deadline_set_under_a_cancelling_parent() {
+    model(|| {
+        let top = Arc::new(Context::background().with_cancel());
+        let canceller = Arc::clone(&top);
+        let cancelling = thread::spawn(move || canceller.cancel());
+        let timed = top.with_deadline(clock::at(1));
+        cancelling.join().unwrap();
+        clock::tick();
+        assert_eq!(timed.err(), Some(ContextError::Canceled));
+    });
+}
+
+/// Two set deadlines below one parent whose parent is being cancelled: a mark that one has found stands for those above it. Fails when
+/// `mark_timed` marks from the bottom up. Bounded, as three threads go through the marks of three levels.
+#[test]
+fn two_deadlines_under_a_cancelling_grandparent() {
+    model_within(3, || {
+        let top = Arc::new(Context::background().with_cancel());
+        let middle = Arc::new(top.with_cancel());
+        let parent = Arc::clone(&middle);
+        let marking = thread::spawn(move || parent.with_deadline(clock::at(1)));
+        let timed = middle.with_deadline(clock::at(1));
+        let canceller = Arc::clone(&top);
+        let cancelling = thread::spawn(move || canceller.cancel());
+        cancelling.join().unwrap();
+        clock::tick();
+        assert_eq!(timed.err(), Some(ContextError::Canceled));
+        drop(marking.join().unwrap());
+    });
+}
+
+/// An alarm goes off while its waiter polls with another waker: that one is woken, or the waiter finds the deadline passed. Fails when
+/// `register` does not give the alarm the waker of the task that polls.
+#[test]
+fn alarm_against_poll() {
+    model(|| {
+        let timed = Context::background().with_deadline(clock::at(1));
+        let mut waiter = Waiter::new(&timed);
+        assert!(!waiter.poll());
+        let before = waiter.change_waker();
+        let ticking = thread::spawn(clock::tick);
+        let was_done = waiter.poll();
+        ticking.join().unwrap();
+        assert!(was_done || waiter.count() >= 1);
+        assert!(before.count() <= 1 && waiter.poll());
+    });
+}

@@ -1,0 +1,123 @@
+//! Atomics that loom sees all races of.
+//!
+//! For each object loom remembers one last access. So when a thread loads an atomic and then writes to it, as every compare-and-swap
+//! behind a check does, its own load hides an earlier one by another thread, and loom (0.7) never tries the write before that load. Here
+//! each load leaves a mark on an object of the loading thread, and a write behind a load marks the objects of the others who have loaded:
+//! loom tries both orders of two marks. Marks are relaxed stores that nobody reads, so they order nothing.
+
+use std::sync::atomic::AtomicBool as Flag;
+
+use loom::sync::atomic::{self, Ordering, Ordering::Relaxed};
+
+use super::thread_index;
+
+/// As many as a model may have.
+const THREADS: usize = 3;
+
+pub(in crate::context) struct Watched<A> {
+    inner: A,
+    marks: [(Flag, atomic::AtomicUsize); THREADS],
+}
+
+impl<A> Watched<A> {
+    fn of(inner: A) -> Self {
+        Watched { inner, marks: std::array::from_fn(|_| (Flag::new(false), atomic::AtomicUsize::new(0))) }
+    }
+
+    fn to_load(&self) -> &A {
+        let (has_loaded, mark) = &self.marks[thread_index()];
+        mark.store(0, Relaxed);
+        has_loaded.store(true, Relaxed);
+        &self.inner
+    }
+
+    fn to_write(&self) -> &A {
+        let own = thread_index();
+        if self.marks[own].0.load(Relaxed) {
+            for (index, (has_loaded, mark)) in self.marks.iter().enumerate() {
+                if index != own && has_loaded.load(Relaxed) {
+                    mark.store(0, Relaxed);
+                }
+            }
+        }
+        &self.inner
+    }
+}
+
+macro_rules! watched {
+    ($name:ident$(<$t:ident>)?, $value:ty) => {
+        pub(in crate::context) type $name$(<$t>)? = Watched<atomic::$name$(<$t>)?>;
+
+        #[allow(dead_code)]
+        impl$(<$t>)? $name$(<$t>)? {
+            pub(in crate::context) fn new(value: $value) -> Self {
+                Watched::of(atomic::$name::new(value))
+            }
+
+            pub(in crate::context) fn load(&self, order: Ordering) -> $value {
+                self.to_load().load(order)
+            }
+
+            pub(in crate::context) fn store(&self, value: $value, order: Ordering) {
+                self.to_write().store(value, order);
+            }
+
+            pub(in crate::context) fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.to_write().swap(value, order)
+            }
+
+            pub(in crate::context) fn compare_exchange(
+                &self,
+                before: $value,
+                after: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.to_write().compare_exchange(before, after, success, failure)
+            }
+        }
+    };
+}
+
+watched!(AtomicBool, bool);
+watched!(AtomicUsize, usize);
+watched!(AtomicU64, u64);
+watched!(AtomicPtr<T>, *mut T);
+
+#[allow(dead_code)]
+impl AtomicUsize {
+    pub(in crate::context) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+        self.to_write().fetch_add(value, order)
+    }
+
+    pub(in crate::context) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+        self.to_write().fetch_sub(value, order)
+    }
+}
+
+impl AtomicU64 {
+    pub(in crate::context) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        self.to_write().fetch_add(value, order)
+    }
+}
+
+/// A write behind a load of the same thread is also tried before a load of another.
+#[test]
+fn loom_tries_a_write_before_the_load_of_another_thread() {
+    use std::sync::Arc;
+
+    let seen = Arc::new([Flag::new(false), Flag::new(false)]);
+    let also = Arc::clone(&seen);
+    super::model(move || {
+        let flag = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&flag);
+        let writing = loom::thread::spawn(move || {
+            if !theirs.load(Relaxed) {
+                theirs.swap(true, Relaxed);
+            }
+        });
+        also[usize::from(flag.load(Relaxed))].store(true, Relaxed);
+        writing.join().unwrap();
+    });
+    assert!(seen.iter().all(|seen| seen.load(Relaxed)));
+}
