@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError, mpsc};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use tokio::runtime::Handle;
 
+use super::shield::shielded;
 use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Context, DoneOwned};
 
@@ -191,13 +191,7 @@ fn hook_thread() -> &'static mpsc::Sender<Callback> {
     static THREAD: OnceLock<mpsc::Sender<Callback>> = OnceLock::new();
     THREAD.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Callback>();
-        let run = move || {
-            for f in receiver {
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-                    std::mem::forget(payload);
-                }
-            }
-        };
+        let run = move || receiver.into_iter().for_each(shielded);
         let spawned = std::thread::Builder::new().name("throughline-hooks".into()).spawn(run);
         spawned.expect("a process that can't start a thread can't run a callback off its own stack");
         sender

@@ -20,6 +20,7 @@ mod models;
 mod observe;
 mod run;
 mod scope;
+mod shield;
 mod spawn;
 // A model has no threads but its own: there an alarm goes off when the model's clock is moved.
 #[cfg_attr(all(test, any(throughline_loom, throughline_shuttle)), path = "models/timer.rs")]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use std::{fmt, mem};
 use tokio::time::Sleep;
 
 use super::clock;
+use super::shield::shielded;
+use super::tree::sync::{Mutex, MutexGuard};
 
 /// Wakes a task at an instant, or a moment after; dropped, it does not.
 pub(super) struct Alarm(Kind);
@@ -185,12 +187,8 @@ fn run() {
         }
         if !due.is_empty() {
             FIRED.fetch_add(1, Ordering::AcqRel);
-            for waker in due.drain(..) {
-                // A panicking waker stops neither the thread nor the others.
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                    mem::forget(payload);
-                }
-            }
+            // A panicking waker stops neither the thread nor the others.
+            due.drain(..).for_each(|waker: Waker| shielded(|| waker.wake()));
             continue;
         }
         match next {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context as TaskContext, Waker};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use loom::lazy_static;
 #[cfg(throughline_shuttle)]
 use shuttle::lazy_static;
 
+use super::shield::shielded;
 use super::tree::sync::{Mutex, MutexGuard};
 
 lazy_static! {
@@ -90,7 +90,7 @@ pub(super) fn go_off(now: Instant) {
 
 /// As the thread does, which a waker that panics does not stop.
 fn wake(waker: Waker) {
-    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    shielded(|| waker.wake());
 }
 
 fn lock() -> MutexGuard<'static, Alarms> {

@@ -1,8 +1,6 @@
 //! Cancelling: set the flag, then wake whoever waits below.
 
-use std::any::Any;
 use std::collections::{HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::task::Waker;
 
@@ -10,6 +8,7 @@ use super::cause;
 use super::node::{CancelNode, Node, Ref};
 use super::sync::{Ordering, fence};
 use crate::context::Cause;
+use crate::context::shield::shielded;
 
 impl Ref {
     /// Cancels the node, unless it is done, and wakes who waits on it or below it. When this returns all below are done.
@@ -74,24 +73,11 @@ fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<R
         let mut more = lists.take_waiters(wakers);
         more |= lists.take_children(wakers, below);
         drop(lists);
-        wakers.drain(..).for_each(wake_one);
+        // One that panics does not keep the others from being woken.
+        wakers.drain(..).for_each(|waker| shielded(|| waker.wake()));
         if !more {
             return;
         }
-    }
-}
-
-/// A waker that panics does not keep the others from being woken.
-fn wake_one(waker: Waker) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        drop_payload(payload);
-    }
-}
-
-fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // It panics whenever it is dropped: leave it.
-        std::mem::forget(again);
     }
 }
 

@@ -1,6 +1,7 @@
 //! C0 and C28: clocks, runtimes that come and go, and deadlines outside of any.
 
 use std::future::pending;
+use std::panic::panic_any;
 use std::pin::pin;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier};
@@ -238,6 +239,24 @@ fn r05_panicking_wakers_keep_nobody_from_a_deadline() {
     assert_eq!(told.iter().filter(|panics| **panics).count(), pending.iter().filter(|panics| **panics).count());
     block_on(soon().done());
     assert!(wakes.try_recv().is_err(), "each once; and the thread that wakes lives on");
+}
+
+#[test]
+fn r05_what_a_wakers_panic_carries_is_dropped() {
+    struct Carrying(Arc<()>);
+    impl Wake for Carrying {
+        fn wake(self: Arc<Self>) {
+            panic_any(self.0.clone());
+        }
+    }
+    let carried = Arc::new(());
+    let ctx = soon();
+    let mut done = Box::pin(ctx.done());
+    let _ = poll_with(done.as_mut(), &Waker::from(Arc::new(Carrying(carried.clone()))));
+    // The later deadline's turn comes after that, on the one thread.
+    block_on(soon().done());
+    drop(done);
+    assert_eq!(Arc::strong_count(&carried), 1);
 }
 
 #[test]

@@ -340,6 +340,20 @@ fn r05_panicking_hooks_keep_no_other_from_running() {
 }
 
 #[test]
+fn r05_what_a_hooks_panic_carries_is_dropped() {
+    let handle = Context::background().with_cancel();
+    let carried = Arc::new(());
+    let payload = carried.clone();
+    handle.after_func(move || panic_any(payload));
+    let (tell, told) = telling();
+    handle.after_func(tell);
+    handle.cancel();
+    // The second comes after the first on the one thread.
+    assert_eq!(name_of(&told), HOOK_THREAD);
+    assert_eq!(Arc::strong_count(&carried), 1);
+}
+
+#[test]
 fn c22_hook_thread_runs_in_the_order_of_registration() {
     let handle = Context::background().with_cancel();
     let (sender, receiver) = channel();
