@@ -3,18 +3,18 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-#[cfg(all(test, any(throughline_loom, throughline_shuttle)))]
+#[cfg(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)))]
 pub(super) use super::models::clock::{now, now_and_kind};
 
 /// Now, on the clock of the current runtime; outside of one, on the real clock.
-#[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 #[inline]
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// Now, and whether the current runtime's clock is virtual: paused, or moved by hand at some time.
-#[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 #[inline]
 pub(super) fn now_and_kind() -> (Instant, bool) {
     let real = Instant::now();

@@ -15,7 +15,7 @@ mod hook;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod key;
-#[cfg(all(test, any(throughline_loom, throughline_shuttle)))]
+#[cfg(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)))]
 mod models;
 mod observe;
 mod run;
@@ -23,7 +23,7 @@ mod scope;
 mod shield;
 mod spawn;
 // A model has no threads but its own: there an alarm goes off when the model's clock is moved.
-#[cfg_attr(all(test, any(throughline_loom, throughline_shuttle)), path = "models/timer.rs")]
+#[cfg_attr(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)), path = "models/timer.rs")]
 mod timer;
 mod tree;
 

@@ -16,8 +16,18 @@ use loom::lazy_static;
 #[cfg(throughline_shuttle)]
 use shuttle::lazy_static;
 
+#[cfg(not(throughline_tsan))]
 lazy_static! {
     static ref SECONDS: AtomicU64 = AtomicU64::new(0);
+}
+#[cfg(throughline_tsan)]
+static SECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// Before a scene whose statics are not its own.
+#[cfg(throughline_tsan)]
+pub(super) fn begin() {
+    SECONDS.store(0, Ordering::Relaxed);
+    timer::begin();
 }
 
 /// The instant `seconds` after a model has begun.

@@ -1,8 +1,8 @@
 //! The tree under model checkers: loom, which runs a small scene in every order that matters and under every result that the memory
-//! model allows, and shuttle, which runs large ones in many random orders.
+//! model allows, and shuttle, which runs large ones in many random orders. The large ones also run on real threads under ThreadSanitizer.
 //!
 //! ```text
-//! .ci/run loom shuttle
+//! .ci/run loom shuttle sanitizers
 //! ```
 //!
 //! They are built in place of the usual tests, with the model's clock and alarms: no thread runs but those of the model. Each model says
@@ -13,7 +13,11 @@ pub(super) mod clock;
 
 #[cfg(throughline_loom)]
 pub(super) mod exhaustive;
-#[cfg(throughline_shuttle)]
+#[cfg(any(throughline_shuttle, throughline_tsan))]
+#[cfg_attr(throughline_shuttle, path = "orders.rs")]
+#[cfg_attr(throughline_tsan, path = "threads.rs")]
+mod runner;
+#[cfg(any(throughline_shuttle, throughline_tsan))]
 mod schedules;
 
 use std::pin::Pin;
@@ -52,7 +56,7 @@ impl Waiter {
         Waiter { wait: Box::pin(Wait::new(ctx.clone())), wakes: Arc::default() }
     }
 
-    #[cfg(throughline_shuttle)]
+    #[cfg(any(throughline_shuttle, throughline_tsan))]
     fn that_panics(ctx: &Context) -> Waiter {
         let wakes = Count { panics: true, ..Count::default() };
         Waiter { wakes: Arc::new(wakes), ..Waiter::new(ctx) }

@@ -1,30 +1,11 @@
-//! Scenes too large for loom, in many random orders (R5, R6): with shuttle, which takes memory as sequentially consistent.
+//! Scenes too large for loom, in many random orders (R5, R6): with shuttle, which takes memory as sequentially consistent, and on real
+//! threads under ThreadSanitizer, which finds what is ordered by nothing.
 
 use std::sync::Arc;
 
-use shuttle::rand::{Rng, thread_rng};
-use shuttle::scheduler::{PctScheduler, RandomScheduler};
-use shuttle::{Config, Runner, thread};
-
+use super::runner::{below, explore, thread};
 use super::{Count, Waiter, clock};
 use crate::context::{CancelHandle, Cause, Context, Key, hook};
-
-/// Runs `scene` in `orders` random orders, and in half as many that favour few, well-placed preemptions.
-fn explore(orders: usize, scene: fn()) {
-    let seed = match std::env::var("THROUGHLINE_TEST_SEED") {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), orders),
-    };
-    // Shown when the test fails.
-    eprintln!("THROUGHLINE_TEST_SEED={seed}");
-    let ran = Runner::new(RandomScheduler::new_from_seed(seed, orders), Config::new()).run(scene)
-        + Runner::new(PctScheduler::new_from_seed(seed, 3, orders / 2), Config::new()).run(scene);
-    assert_eq!(ran, orders + orders / 2);
-}
-
-fn below(n: usize) -> usize {
-    thread_rng().gen_range(0..n)
-}
 
 static TOKEN: Key<Arc<()>> = Key::new("token");
 const CAUSES: [Cause; 3] = [Cause::Shutdown, Cause::Abandoned, Cause::ClientDisconnected];

@@ -13,14 +13,27 @@ use shuttle::lazy_static;
 use super::shield::shielded;
 use super::tree::sync::{Mutex, MutexGuard};
 
+#[cfg(not(throughline_tsan))]
 lazy_static! {
-    static ref ALARMS: Mutex<Alarms> = Mutex::new(Alarms { reached: None, last_id: 0, waiting: BTreeMap::new() });
+    static ref ALARMS: Mutex<Alarms> = Mutex::new(Alarms::NONE);
 }
+#[cfg(throughline_tsan)]
+static ALARMS: Mutex<Alarms> = Mutex::new(Alarms::NONE);
 
 struct Alarms {
     reached: Option<Instant>,
     last_id: u64,
     waiting: BTreeMap<(Instant, u64), Waker>,
+}
+
+impl Alarms {
+    const NONE: Alarms = Alarms { reached: None, last_id: 0, waiting: BTreeMap::new() };
+}
+
+/// Before a scene whose statics are not its own.
+#[cfg(throughline_tsan)]
+pub(super) fn begin() {
+    *lock() = Alarms::NONE;
 }
 
 /// Wakes a task at an instant, or a moment after; dropped, it does not.

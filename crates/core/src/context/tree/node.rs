@@ -220,6 +220,10 @@ impl Ref {
             return false;
         }
         fence(Ordering::Acquire);
+        if cfg!(throughline_tsan) {
+            // As the fence, which ThreadSanitizer does not know.
+            node.refs.load(Ordering::Acquire);
+        }
         if let Some(this) = node.as_cancel() {
             this.unlink();
         }
