@@ -224,7 +224,8 @@ const fn is_token(name: &[u8]) -> bool {
 
 /// Whether a header is HTTP's, a credential's, or one that this crate writes.
 const fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 26] = [
+    const RESERVED: [&str; 31] = [
+        "absolute-expiry-time",
         "authorization",
         "b3",
         "baggage",
@@ -234,9 +235,11 @@ const fn is_reserved(name: &str) -> bool {
         "content-length",
         "content-type",
         "cookie",
+        "creation-time",
         "grpc-timeout",
         "host",
         "proxy-authorization",
+        "request-timeout",
         "set-cookie",
         "te",
         "throughline-principal",
@@ -248,9 +251,11 @@ const fn is_reserved(name: &str) -> bool {
         "upgrade",
         "x-amzn-trace-id",
         "x-b3-flags",
+        "x-b3-parentspanid",
         "x-b3-sampled",
         "x-b3-spanid",
         "x-b3-traceid",
+        "x-envoy-expected-rq-timeout-ms",
     ];
     let mut at = 0;
     while at < RESERVED.len() {
