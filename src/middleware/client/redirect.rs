@@ -1,60 +1,21 @@
-//! Following redirects (RFC 9110 §15.4) with reqwest: each is a request of its own, made anew from what the first one was before
-//! anything was written for its host.
-
-use std::future::poll_fn;
-use std::pin::pin;
+//! Following redirects (RFC 9110 §15.4): each is a request of its own, made anew from what the first one was before anything was written
+//! for its host.
 
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
 };
 use http::{Method, StatusCode};
-use reqwest::{Body, Request, Response, Url};
-use throughline_core::Context;
-use tower_service::Service;
-
-use super::reqwest::{answer, begin};
-use super::{CallBody, CallFuture, ClientLayer};
-use crate::error::{Code, Error};
-
-/// Sends `request`, and what its answers redirect to. `client` is ready for the first one.
-pub(super) async fn send<S>(
-    layer: &ClientLayer,
-    ctx: &Context,
-    mut request: Request,
-    mut client: S,
-) -> Result<http::Response<CallBody<Body>>, Error>
-where
-    S: Service<Request, Response = Response, Error = reqwest::Error>,
-{
-    let mut resend = 0;
-    loop {
-        let template = (resend < layer.config().redirects).then(|| Template::of(&request));
-        let call = begin(layer, ctx, &mut request, resend)?;
-        let response = CallFuture::sent(call, answer(client.call(request))).await?;
-        let next =
-            template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
-        let Some(next) = next else { return Ok(response) };
-        // Its head was all of it.
-        pin!(response.into_body()).parts().1.finish();
-        ctx.run(poll_fn(|cx| client.poll_ready(cx)))
-            .await
-            .map_err(|_| Error::from_context(ctx))?
-            .map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))?;
-        request = next;
-        resend += 1;
-    }
-}
+use reqwest::{Request, Url};
 
 /// A request to be sent again, elsewhere.
-struct Template {
+pub(super) struct Template {
     request: Request,
     /// It had a body that can't be had twice.
     is_body_lost: bool,
 }
 
 impl Template {
-    fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request) -> Self {
         if let Some(request) = request.try_clone() {
             return Template { request, is_body_lost: false };
         }
@@ -66,7 +27,7 @@ impl Template {
     }
 
     /// What an answer with this status and `location` asks for; `None`: nothing that we can do.
-    fn redirected(self, status: StatusCode, location: &http::HeaderValue) -> Option<Request> {
+    pub(super) fn redirected(self, status: StatusCode, location: &http::HeaderValue) -> Option<Request> {
         let Template { mut request, is_body_lost } = self;
         let becomes_get = match status {
             // §15.4.2 and §15.4.3: as all clients do.
@@ -105,6 +66,8 @@ fn origin(url: &Url) -> (&str, Option<&str>, Option<u16>) {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::Body;
+
     use super::*;
 
     fn redirected(method: Method, status: u16, location: &str) -> Option<Request> {

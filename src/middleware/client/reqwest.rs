@@ -1,15 +1,17 @@
 //! reqwest: its client as a tower service, and `send_with` on its requests.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context as TaskContext, Poll};
 
+use http::header::LOCATION;
 use reqwest::{Body, Request, RequestBuilder, Response, ResponseBuilderExt, Url};
 use throughline_core::Context;
 use tower_service::Service;
 
 use super::call::Call;
-use super::{CallBody, ClientLayer, ClientService, error_for_status, redirect};
+use super::redirect::Template;
+use super::{CallBody, CallFuture, ClientLayer, ClientService, error_for_status};
 use crate::error::{Code, Error};
 
 /// Sends a request with a context.
@@ -42,7 +44,7 @@ impl SendWith for RequestBuilder {
     async fn send_with(self, ctx: &Context, layer: &ClientLayer) -> Result<Response, Error> {
         let (client, request) = self.build_split();
         let request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
-        let response = redirect::send(layer, ctx, request, client).await?;
+        let response = send(layer, ctx, request, client).await?;
         Ok(wrap(error_for_status(response).await?))
     }
 }
@@ -65,11 +67,40 @@ where
         let other = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, other);
         let (layer, ctx) = (self.layer.clone(), Context::current());
-        Box::pin(async move { Ok(wrap(redirect::send(&layer, &ctx, request, ready).await?)) })
+        Box::pin(async move { Ok(wrap(send(&layer, &ctx, request, ready).await?)) })
     }
 }
 
-pub(super) fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, resend: u32) -> Result<Call, Error> {
+/// Sends `request`, and what its answers redirect to. `client` is ready for the first one.
+async fn send<S>(
+    layer: &ClientLayer,
+    ctx: &Context,
+    mut request: Request,
+    mut client: S,
+) -> Result<http::Response<CallBody<Body>>, Error>
+where
+    S: Service<Request, Response = Response, Error = reqwest::Error>,
+{
+    let mut resend = 0;
+    loop {
+        let template = (resend < layer.config().redirects).then(|| Template::of(&request));
+        let call = begin(layer, ctx, &mut request, resend)?;
+        let response = CallFuture::sent(call, answer(client.call(request))).await?;
+        let next =
+            template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
+        let Some(next) = next else { return Ok(response) };
+        // Its head was all of it.
+        pin!(response.into_body()).parts().1.finish();
+        ctx.run(poll_fn(|cx| client.poll_ready(cx)))
+            .await
+            .map_err(|_| Error::from_context(ctx))?
+            .map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))?;
+        request = next;
+        resend += 1;
+    }
+}
+
+fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, resend: u32) -> Result<Call, Error> {
     let (method, url) = (request.method().clone(), request.url().as_str().to_owned());
     let uri = url.parse().unwrap_or_default();
     Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut(), resend)
@@ -79,7 +110,7 @@ pub(super) fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, r
 #[derive(Clone)]
 struct Answered(Url);
 
-pub(super) async fn answer(
+async fn answer(
     sent: impl Future<Output = Result<Response, reqwest::Error>>,
 ) -> Result<http::Response<Body>, reqwest::Error> {
     let response = sent.await.map_err(reqwest::Error::without_url)?;
