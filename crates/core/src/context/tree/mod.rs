@@ -9,7 +9,8 @@
 //!
 //! 1. **Counts.** A node is freed by whoever takes `refs` from 1 to 0, or finds itself the sole owner (`refs` is 1) of a node that is
 //!    not linked. Nobody raises `refs` from 0: a canceller that meets a linked child takes it only by [`CancelNode::try_ref`].
-//!    Models: `lifetime::sole_owner`, `last_child_frees_its_parent`, `linked_child_drop_against_cancel`.
+//!    Models: `lifetime::sole_owner`, `last_child_frees_its_parent`, `linked_child_drop_against_cancel`,
+//!    `merge::merge_drop_against_cancel`.
 //! 2. **Ancestors.** `parent`, `up`, `timed_by`, `deadline`, `values` do not change after birth, and point to ancestors (or into the
 //!    node itself), which `parent` keeps alive. The origin in a latched `state` is an ancestor, the node itself, or for a merge an
 //!    ancestor of its second parent, which it owns as well.
@@ -23,7 +24,7 @@
 //!    `linked_child_drop_against_cancel`, `cancel::cancels_of_parent_and_child`.
 //! 5. **Locks.** Under a node's lock that of a child may be taken, and no other one: the older node's comes first. No user code (waker,
 //!    destructor, clone) runs under them.
-//!    Tests `c20_…`; locks taken in two orders would be a deadlock in `cancel::cancels_of_parent_and_child` or another model.
+//!    Models, which a second order brings to a deadlock: `wake::two_linkers`, `cancel::cancels_of_parent_and_child`. Tests `c20_…`.
 //! 6. **No wake-up is lost.** Who waits: pushes the waiter, links every level up to the top, fences (SeqCst), looks at the flags. Who
 //!    cancels: sets the flag, fences (SeqCst), then goes through the lists. One of them sees the other.
 //!    Models: `wake::link_against_cancel`, `two_linkers`, `observer_against_wake`, `cancel::birth_under_a_cancelling_parent`,

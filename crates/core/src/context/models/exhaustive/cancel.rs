@@ -31,8 +31,8 @@ fn two_cancels_and_an_observer() {
 }
 
 /// One cancels a context, another its parent, and a third waits below: each of the cancellers finds all below done, and the waiter is
-/// woken, once. Fails when `push` queues a node that is in another canceller's queue. Bounded, as both cancellers take the same locks:
-/// over 130,000 orders without.
+/// woken, once. Fails when `wake_level` takes the lock of the node above while it holds the node's own. Bounded, as both cancellers take
+/// the same locks: over 130,000 orders without.
 #[test]
 fn cancels_of_parent_and_child() {
     model_within(3, || {

@@ -29,8 +29,8 @@ fn read(ctx: &Context) {
     assert_eq!(ctx.value(&VALUE).unwrap().0.load(Ordering::Relaxed), 0);
 }
 
-/// Two owners let go, of which the last one sees that it is the only one and skips the read-modify-write. Fails when `release` reads the
-/// count with `Relaxed`, or gives its own up with it.
+/// Two owners let go, of which the last one sees that it is the only one and skips the read-modify-write. Fails when `is_last` reads the
+/// count with `Relaxed`, when `release` gives its own up with that, and without the fence that follows.
 #[test]
 fn sole_owner() {
     model(|| {
@@ -62,9 +62,9 @@ fn last_child_frees_its_parent() {
     });
 }
 
-/// The last owner of a child that is waited on lets go while its parent is cancelled. Fails when `try_ref` raises a count from 0, and
-/// when `pop_child` says that the child is out of the list before it is. Bounded, as counts, flags and locks are all contended: over
-/// 10,000 orders without.
+/// The last owner of a child that is waited on lets go while its parent is cancelled. Fails when `is_last` takes a child that is linked
+/// for free of others, and when `unlink` leaves it in the list. Bounded, as counts, flags and locks are all contended: over 10,000
+/// orders without.
 #[test]
 fn linked_child_drop_against_cancel() {
     model_within(4, || {

@@ -62,7 +62,7 @@ fn own_deadline_against_cancel() {
     });
 }
 
-/// A deadline is set below a context that is being cancelled, and passes later. Fails without the fence in `with_deadline`, and when
+/// A deadline is set below a context that is being cancelled, and passes later. Fails without the fence in `mark_path`, and when
 /// `mark_timed` marks nothing.
 #[test]
 fn deadline_set_under_a_cancelling_parent() {
@@ -78,7 +78,8 @@ fn deadline_set_under_a_cancelling_parent() {
 }
 
 /// Two set deadlines below one parent whose parent is being cancelled: a mark that one has found stands for those above it. Fails when
-/// `mark_timed` marks from the bottom up. Bounded, as three threads go through the marks of three levels.
+/// `mark_path` says of a node that it is fenced before those above it are marked. Bounded, as three threads go through the marks
+/// of three levels.
 #[test]
 fn two_deadlines_under_a_cancelling_grandparent() {
     model_within(3, || {

@@ -7,7 +7,8 @@ use loom::thread;
 use super::{Waiter, model, model_within};
 use crate::context::Context;
 
-/// Fails when `register` does not look again after it has linked, and when one of the two fences is missing.
+/// Fails when `register` does not look again after it has linked. Not without one of the two fences: here each side also takes the lock
+/// that the other has taken.
 #[test]
 fn link_against_cancel() {
     model(|| {
@@ -23,7 +24,8 @@ fn link_against_cancel() {
 }
 
 /// The second to wait finds its context linked already, and the first has not come to the top yet when that is cancelled. Fails when
-/// `link_up` stops at a node that is linked. Bounded, as flags and locks of three levels are contended; the fault needs one preemption.
+/// `link_up` stops at a node that is linked, and when it holds a child's lock while it takes the parent's. Bounded, as flags and
+/// locks of three levels are contended; the faults need few preemptions.
 #[test]
 fn two_linkers() {
     model_within(3, || {
@@ -40,8 +42,7 @@ fn two_linkers() {
     });
 }
 
-/// Two who wait on one context: one is dropped while the canceller takes them out. Fails when `pop_waiter` says `notified` before it has
-/// taken the waker, and when it leaves the entry that it notifies in the list.
+/// Two who wait on one context: one is dropped while the canceller takes them out. Fails when `drop` leaves the entry in the list.
 #[test]
 fn waiter_drop_against_wake() {
     model(|| {
@@ -58,8 +59,8 @@ fn waiter_drop_against_wake() {
     });
 }
 
-/// A task that polls again with another waker is woken through that one, or finds the context done. Fails when `register` keeps the first
-/// waker, and when `wait` queues an entry once more that a canceller has taken out.
+/// A task that polls again with another waker is woken through that one, or finds the context done. Fails when `wait` keeps the first
+/// waker.
 #[test]
 fn changed_waker_against_wake() {
     model(|| {
@@ -78,7 +79,7 @@ fn changed_waker_against_wake() {
 }
 
 /// Who finds a context done while it is being cancelled latches that and wakes nobody: its waiters are woken all the same, and find it
-/// done from then on. Fails when `wake` skips nodes that are done already, and when `poll` looks at its own entry alone.
+/// done from then on. Fails when `take_children` skips children that are done already, and when `poll` looks at its own entry alone.
 #[test]
 fn observer_against_wake() {
     model(|| {

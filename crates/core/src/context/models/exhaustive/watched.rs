@@ -14,12 +14,36 @@ use super::thread_index;
 /// As many as a model may have.
 const THREADS: usize = 3;
 
-pub(in crate::context) struct Watched<A> {
+pub(in crate::context) struct Watched<A: Exclusive> {
     inner: A,
     marks: [(Flag, atomic::AtomicUsize); THREADS],
 }
 
-impl<A> Watched<A> {
+/// Freeing a pointer comes after all uses of it: loom knows nothing of memory, but says so if anything allows another order. Every node
+/// and every link has one. A number may be in an `Arc`, whose order loom does not see.
+pub(in crate::context) trait Exclusive {
+    fn claim(&mut self) {}
+}
+
+impl Exclusive for atomic::AtomicBool {}
+impl Exclusive for atomic::AtomicUsize {}
+impl Exclusive for atomic::AtomicU64 {}
+
+impl<T> Exclusive for atomic::AtomicPtr<T> {
+    fn claim(&mut self) {
+        self.with_mut(|_| ());
+    }
+}
+
+impl<A: Exclusive> Drop for Watched<A> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.inner.claim();
+        }
+    }
+}
+
+impl<A: Exclusive> Watched<A> {
     fn of(inner: A) -> Self {
         Watched { inner, marks: std::array::from_fn(|_| (Flag::new(false), atomic::AtomicUsize::new(0))) }
     }
