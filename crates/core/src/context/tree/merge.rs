@@ -2,8 +2,9 @@
 
 use std::mem::ManuallyDrop;
 
+use super::birth::mark_timed;
 use super::list::Link;
-use super::node::{CancelNode, Kind, MergeNode, Node, Ref, mark_timed};
+use super::node::{CancelNode, Kind, MergeNode, Node, Ref};
 use super::sync::{Ordering, fence};
 use super::value;
 

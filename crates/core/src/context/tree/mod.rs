@@ -36,6 +36,7 @@
 //!    `two_deadlines_under_a_cancelling_grandparent`, `merge::deadline_of_the_second_against_cancel_of_the_first`.
 #![allow(unsafe_code)]
 
+mod birth;
 mod cancel;
 mod cause;
 mod list;

@@ -1,4 +1,4 @@
-//! Nodes: their layout, their birth and their death.
+//! Nodes: their layout, their counts and their death.
 
 use std::mem::{self, ManuallyDrop};
 use std::ptr::{self, NonNull};
@@ -58,7 +58,7 @@ pub(super) struct CancelNode {
     /// Whether a deadline was ever set below: for whoever cancels.
     pub(super) timed_below: AtomicBool,
     /// Whether `timed_below` is set here and in all above, and a fence has followed: for whoever sets a deadline below.
-    timed_fenced: AtomicBool,
+    pub(super) timed_fenced: AtomicBool,
     /// Whether a merge ever took something below as its second parent.
     pub(super) merged_below: AtomicBool,
 }
@@ -66,9 +66,9 @@ pub(super) struct CancelNode {
 /// A node that brings a deadline of its own.
 #[repr(C)]
 pub(super) struct DeadlineNode {
-    node: Node,
+    pub(super) node: Node,
     /// Somebody who waited has found the clock to be the real one: a context belongs to one clock, so who waits next need not look.
-    is_real: AtomicBool,
+    pub(super) is_real: AtomicBool,
 }
 
 /// A node with two parents.
@@ -380,102 +380,5 @@ impl CancelNode {
             }
         }
         None
-    }
-}
-
-// Making nodes of every kind: the safe face of the tree's births.
-impl Ref {
-    /// A child that can be cancelled.
-    #[inline]
-    pub(in crate::context) fn with_cancel(parent: Option<&Ref>) -> Ref {
-        Ref::new(|| CancelNode::of(Node::below(parent, Kind::Cancel)))
-    }
-
-    /// A child with the values of `parent` and nothing else of it.
-    pub(in crate::context) fn without_cancel(parent: &Ref) -> Ref {
-        Ref::new(|| {
-            let mut node = Node::below(Some(parent), Kind::WithoutCancel);
-            (node.up, node.deadline, node.timed_by) = (None, None, None);
-            node.state = AtomicPtr::new(ptr::null_mut());
-            node
-        })
-    }
-
-    /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already.
-    #[inline]
-    pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, now: Option<Instant>) -> Ref {
-        let mut this = Ref::new(|| {
-            let mut node = Node::below(parent, Kind::Deadline);
-            let is_real = AtomicBool::new(node.is_known_real());
-            node.deadline = Some(at);
-            DeadlineNode { node, is_real }
-        });
-        let own = this.0;
-        // SAFETY: nobody else has seen the node yet.
-        unsafe { this.0.as_mut() }.timed_by = Some(own);
-        mark_timed(this.node().up());
-        // A parent that is done already wins over a deadline that has passed already.
-        if let Some(outcome) = parent.and_then(|parent| parent.node().outcome_at(now)) {
-            this.node().latch(outcome);
-        }
-        this
-    }
-}
-
-/// Says to `node` and all above that a deadline is below: whoever cancels one of them from here on stamps the cancellation, and who
-/// did before is seen by whoever asks after this.
-///
-/// The fence is paid once for a node, not for each deadline below it: who finds `timed_fenced` set comes after the fence of whoever set
-/// it, and so sees every flag of a canceller who came too early to see `timed_below`.
-#[inline]
-pub(super) fn mark_timed(node: Option<&CancelNode>) {
-    if node.is_some_and(|node| !node.timed_fenced.load(Ordering::Acquire)) {
-        mark_path(node);
-    }
-}
-
-#[cold]
-fn mark_path(node: Option<&CancelNode>) {
-    let unfenced = |node: &&CancelNode| !node.timed_fenced.load(Ordering::Acquire);
-    let mut next = node.filter(unfenced);
-    while let Some(node) = next {
-        node.timed_below.store(true, Ordering::SeqCst);
-        next = node.node.up().filter(unfenced);
-    }
-    fence(Ordering::SeqCst);
-    let mut next = node.filter(unfenced);
-    while let Some(node) = next {
-        node.timed_fenced.store(true, Ordering::Release);
-        next = node.node.up().filter(unfenced);
-    }
-}
-
-/// Nodes from one upwards: what a recursion would keep on its stack. The first few cost no allocation.
-pub(super) struct Path<'a> {
-    first: [Option<&'a Node>; 8],
-    len: usize,
-    more: Vec<&'a Node>,
-}
-
-impl<'a> Path<'a> {
-    pub(super) fn new() -> Self {
-        Path { first: [None; 8], len: 0, more: Vec::new() }
-    }
-
-    pub(super) fn push(&mut self, node: &'a Node) {
-        match self.first.get_mut(self.len) {
-            Some(place) => {
-                *place = Some(node);
-                self.len += 1;
-            }
-            None => self.more.push(node),
-        }
-    }
-
-    pub(super) fn pop(&mut self) -> Option<&'a Node> {
-        self.more.pop().or_else(|| {
-            self.len = self.len.checked_sub(1)?;
-            self.first[self.len].take()
-        })
     }
 }

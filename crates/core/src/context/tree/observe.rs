@@ -6,7 +6,8 @@
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
-use super::node::{CancelNode, Node, Path, Ref};
+use super::birth::Path;
+use super::node::{CancelNode, Node, Ref};
 use super::sync::Ordering;
 use crate::context::{Cause, ContextError, clock};
 
