@@ -11,7 +11,8 @@ use opentelemetry_sdk::propagation::BaggagePropagator;
 use throughline_benches::{Row, Target};
 use throughline_core::propagation::baggage;
 
-use crate::request::{headers, into_fresh};
+use crate::headers::headers;
+use crate::request::into_fresh;
 
 pub(crate) const ROWS: &[Row] = &[
     row(

@@ -12,7 +12,8 @@ use throughline_benches::{Row, Target};
 use throughline_core::propagation::deadline::{self, ReplyReserve};
 use throughline_core::{Context, Propagator};
 
-use crate::request::{TRACEPARENT, headers, into_fresh};
+use crate::headers::{TRACEPARENT, headers};
+use crate::request::into_fresh;
 
 pub(crate) const ROWS: &[Row] = &[
     row(

@@ -3,6 +3,7 @@
 
 mod baggage;
 mod defaults;
+mod headers;
 mod request;
 mod trace_context;
 

@@ -15,7 +15,8 @@ use throughline_benches::{Row, Target};
 use throughline_core::propagation::w3c;
 use throughline_core::{SpanContext, TraceState};
 
-use crate::request::{TRACEPARENT, TRACESTATE, headers, into_fresh};
+use crate::headers::{TRACEPARENT, TRACESTATE, headers};
+use crate::request::into_fresh;
 
 pub(crate) const ROWS: &[Row] = &[
     Row {

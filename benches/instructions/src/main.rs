@@ -6,6 +6,8 @@
 //! without valgrind it says that it was skipped.
 #![allow(clippy::print_stdout)]
 
+#[path = "../../benches/propagation/headers.rs"]
+mod headers;
 mod operations;
 
 use std::process::{Command, ExitCode};

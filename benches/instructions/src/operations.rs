@@ -6,7 +6,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use throughline_core::propagation::{baggage, w3c};
 use throughline_core::{CancelHandle, Context, Key};
+
+use crate::headers::{TRACEPARENT, TRACESTATE, headers};
 
 /// One operation of docs/performance.md.
 pub(crate) struct Operation {
@@ -89,6 +92,31 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         let root = Context::background().with_cancel();
         poll(n, pin!(root.scope(Never)));
     }),
+    operation("P14 traceparent, extract", 745, |n| {
+        let map = headers(&[("traceparent", TRACEPARENT)]);
+        repeat(n, || w3c::extract(black_box(&map)));
+    }),
+    operation("P14 with tracestate, extract", 1_950, |n| {
+        let map = headers(&[("traceparent", TRACEPARENT), ("tracestate", TRACESTATE)]);
+        repeat(n, || w3c::extract(black_box(&map)));
+    }),
+    operation("P15 traceparent, inject in place of another", 845, |n| {
+        let mut map = headers(&[("traceparent", TRACEPARENT)]);
+        let span = w3c::extract(&map).expect("it is valid");
+        for _ in 0..n {
+            w3c::inject(black_box(&span), black_box(&mut map));
+        }
+    }),
+    operation("P16 baggage of 64, extract and read all", 22_800, |n| {
+        let members: Vec<String> = (0..64).map(|i| format!("attribute-{i:02}=some-value-of-it-{i:02}")).collect();
+        let map = headers(&[("baggage", &members.join(","))]);
+        repeat(n, || {
+            let baggage = baggage::extract(black_box(&map));
+            for member in baggage.iter() {
+                black_box((member.key(), member.value()));
+            }
+        });
+    }),
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -103,7 +131,8 @@ fn chain(depth: usize) -> Vec<CancelHandle> {
 }
 
 static KEYS: [Key<u64>; 16] = [const { Key::new("key") }; 16];
-static NEXT: Key<u64> = Key::new("next");
+/// Several: how far a search goes depends on where the linker has put a key.
+static NEXT: [Key<u64>; 8] = [const { Key::new("next") }; 8];
 
 fn values(count: usize) -> Context {
     KEYS[..count].iter().fold(Context::background(), |ctx, key| ctx.with_value(key, 7))
@@ -111,7 +140,11 @@ fn values(count: usize) -> Context {
 
 fn with_value(n: u64, count: usize) {
     let ctx = values(count);
-    repeat(n, || black_box(&ctx).with_value(&NEXT, 1));
+    repeat(n / NEXT.len() as u64, || {
+        for key in &NEXT {
+            let _ = black_box(black_box(&ctx).with_value(key, 1));
+        }
+    });
 }
 
 fn repeat<R>(n: u64, operation: impl Fn() -> R) {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use http::header::{HeaderName, HeaderValue};
 
+use super::baggage::grammar::is_token;
 use super::field::parsed;
 use super::principal::PRINCIPAL;
 use crate::context::Place;
@@ -203,23 +204,6 @@ pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
 
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-}
-
-/// `token` (RFC 9110 §5.6.2).
-const fn is_token(name: &[u8]) -> bool {
-    let mut at = 0;
-    while at < name.len() {
-        let is_tchar = name[at].is_ascii_alphanumeric()
-            || matches!(
-                name[at],
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-            );
-        if !is_tchar {
-            return false;
-        }
-        at += 1;
-    }
-    at > 0
 }
 
 /// Whether a header is HTTP's, a credential's, or one that this crate writes.

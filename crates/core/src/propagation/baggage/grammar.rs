@@ -138,6 +138,10 @@ pub(super) fn has_key(text: &[u8], key: &[u8]) -> bool {
 }
 
 /// Whether all of `text` is one token.
-pub(super) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && run(text, 0, TOKEN) == text.len()
+pub(in crate::propagation) const fn is_token(text: &[u8]) -> bool {
+    let mut at = 0;
+    while at < text.len() && CLASSES[text[at] as usize] & TOKEN != 0 {
+        at += 1;
+    }
+    at > 0 && at == text.len()
 }

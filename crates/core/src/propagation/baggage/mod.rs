@@ -1,7 +1,7 @@
 //! W3C Baggage: the header `baggage`.
 
 mod error;
-mod grammar;
+pub(super) mod grammar;
 mod list;
 mod member;
 pub(crate) mod value;
