@@ -212,15 +212,21 @@ fn inject_timeout(
         }
     }
     let Some(remaining) = remaining.filter(|_| !is_private) else { return Ok(()) };
-    let said = deadline::extract_least(&[TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs], headers);
+    let name = match (&protocol, &config.timeout_name) {
+        (Protocol::Http, Some(name)) => name,
+        _ => &deadline::GRPC_TIMEOUT,
+    };
+    let said = match protocol {
+        Protocol::Connect => deadline::extract_least(&[TimeoutHeader::ConnectTimeoutMs], headers),
+        Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
+    };
     if said.is_some_and(|said| said <= remaining.saturating_sub(config.reserve.of(remaining))) {
         // Who made the request grants less than there is.
         return Ok(());
     }
-    match (protocol, &config.timeout_name) {
-        (Protocol::Connect, _) => deadline::inject_connect(remaining, &config.reserve, headers),
-        (Protocol::Http, Some(name)) => deadline::inject_as(name, remaining, &config.reserve, headers),
-        (Protocol::Grpc, _) | (Protocol::Http, None) => deadline::inject(remaining, &config.reserve, headers),
+    match protocol {
+        Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers),
+        Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers),
     }
 }
 

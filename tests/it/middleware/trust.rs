@@ -293,6 +293,15 @@ async fn who_makes_a_request_may_grant_less_than_there_is() {
 }
 
 #[tokio::test]
+async fn what_another_protocols_header_grants_does_not_stand_for_the_callees_own() {
+    let echo = |headers: HeaderMap| async move { format!("{}", headers.contains_key("connect-timeout-ms")) };
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let asked = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "1S");
+    let asked = asked.header("connect-protocol-version", "1");
+    assert_eq!(asked.send_with(&ours(), &client()).await.unwrap().text().await.unwrap(), "true");
+}
+
+#[tokio::test]
 async fn values_are_copied_onto_spans_and_log_lines_by_an_allow_list() {
     use tracing::instrument::WithSubscriber;
     use tracing_subscriber::layer::SubscriberExt;
