@@ -242,6 +242,7 @@ impl Protocol {
         // Connect protocol, "Unary-Request": unary calls have a version, streams a media type.
         static CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
         let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |media_type| media_type.as_bytes());
+        // gRPC-Web's, too.
         if media_type.starts_with(b"application/grpc") {
             Protocol::Grpc
         } else if media_type.starts_with(b"application/connect+") || headers.contains_key(&CONNECT_PROTOCOL_VERSION) {

@@ -69,7 +69,7 @@ impl<F: Future> Future for Run<'_, F> {
         }
         match this.work.poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if was_waiting && !this.wait.is_woken() => Poll::Pending,
+            Poll::Pending if was_waiting && !this.wait.is_alarmed() => Poll::Pending,
             Poll::Pending => this.wait.register(cx).map(Err),
         }
     }

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::context::Place;
 use crate::{Codec, Context, Key};
 
-/// The header `throughline-principal`: the subject, percent-encoded but for unreserved characters and `@` and `:`.
-pub(super) static PRINCIPAL: Key<Principal> =
-    Key::on_the_wire("throughline-principal", Place::Header, Codec::new(encode, decode));
+const NAME: &str = "throughline-principal";
+/// `throughline-principal`: the subject, percent-encoded but for unreserved characters and `@` and `:`.
+pub(super) static HEADER: HeaderName = HeaderName::from_static(NAME);
+static PRINCIPAL: Key<Principal> = Key::on_the_wire(NAME, Place::Header, Codec::new(encode, decode));
 
 const NOT_PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':');
@@ -83,7 +85,7 @@ fn encode(principal: &Principal) -> String {
     utf8_percent_encode(&principal.0, NOT_PLAIN).to_string()
 }
 
-fn decode(text: &str) -> Option<Principal> {
+pub(super) fn decode(text: &str) -> Option<Principal> {
     if text.len() > 3 * Principal::MAX_BYTES {
         return None;
     }

@@ -11,7 +11,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::baggage::grammar::is_token;
 use super::field::parsed;
-use super::principal::PRINCIPAL;
+use super::principal;
 use crate::context::Place;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
 
@@ -132,9 +132,10 @@ mod sealed {
 ///
 /// What can't be decoded is absent, as is a header that comes twice, is longer than 8,192 bytes or is not printable ASCII.
 pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKey], carrier: &E) -> Context {
-    let mut below = ctx.clone();
-    let principal: &'static dyn WireKey = &PRINCIPAL;
-    for key in keys.iter().copied().chain([principal]) {
+    let principal =
+        parsed(carrier, &principal::HEADER, |line| Some(ctx.with_principal(principal::decode(text(line)?)?)));
+    let mut below = principal.unwrap_or_else(|| ctx.clone());
+    for key in keys {
         let next = match (key.member_name(), key.header_name()) {
             (Some(name), _) => ctx.baggage().get(name).and_then(|text| key.read(&below, &text)),
             (None, Some(name)) => parsed(carrier, &name, |line| key.read(&below, text(line)?)),
@@ -153,7 +154,7 @@ fn text(line: &[u8]) -> Option<&str> {
 /// The headers that values of `ctx` travel in: what is not for strangers.
 pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
     let in_headers = ctx.wire_values().filter(|(_, place, _)| *place == Place::Header);
-    in_headers.map(|(name, ..)| HeaderName::from_static(name)).chain(PRINCIPAL.header_name())
+    in_headers.map(|(name, ..)| HeaderName::from_static(name)).chain([principal::HEADER.clone()])
 }
 
 /// The text of what goes with `ctx` under `name`: the value of a key that is declared for the wire, or else a member of the baggage,

@@ -63,7 +63,8 @@ impl<C: Holder> Wait<C> {
         self.holder.context().0.as_ref()
     }
 
-    /// Whether this poll can be answered by [`is_woken`](Self::is_woken) alone: it waits, with the task's waker.
+    /// Whether it waits, with the task's waker: then who cancels calls that, and nothing else needs a look but
+    /// [`is_alarmed`](Self::is_alarmed).
     #[inline]
     pub(in crate::context) fn is_waiting(&self, cx: &TaskContext<'_>) -> bool {
         self.waker.is_some_and(|(data, vtable)| same(cx.waker(), data, vtable))
@@ -76,10 +77,10 @@ impl<C: Holder> Wait<C> {
         self.entry.is_notified() || self.target().is_some_and(Ref::is_latched)
     }
 
-    /// Whether there is a reason to look: a canceller has come by, or some alarm of the process has gone off.
+    /// Whether some alarm of the process has gone off, perhaps its own.
     #[inline]
-    pub(in crate::context) fn is_woken(&self) -> bool {
-        self.entry.is_notified() || self.alarm.as_ref().is_some_and(Alarm::may_have_fired)
+    pub(in crate::context) fn is_alarmed(&self) -> bool {
+        self.alarm.as_ref().is_some_and(Alarm::may_have_fired)
     }
 
     /// Ready once the context is done; else the task is woken when it is.
@@ -89,7 +90,7 @@ impl<C: Holder> Wait<C> {
             self.disarm();
             return Poll::Ready(error);
         }
-        if self.is_waiting(cx) && !self.is_woken() {
+        if self.is_waiting(cx) && !self.is_alarmed() {
             return Poll::Pending;
         }
         self.register(cx)
