@@ -1,9 +1,10 @@
-//! Attributes of HTTP spans (OpenTelemetry semantic conventions 1.45, "HTTP spans").
+//! Attributes of spans (OpenTelemetry semantic conventions 1.45, "HTTP spans" and "RPC spans").
 
 use std::borrow::Cow;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use throughline_core::Span;
 use throughline_core::trace::{SpanBuilder, Value};
 
 /// The names that are ours.
@@ -16,6 +17,7 @@ pub(super) const SHED: &str = "throughline.shed";
 pub(super) const ERROR_TYPE: &str = "error.type";
 /// The name of gRPC's status, from headers or trailers.
 pub(super) const RPC_STATUS_CODE: &str = "rpc.status_code";
+pub(super) const RPC_METHOD: &str = "rpc.method";
 
 /// Longer texts of a peer's are cut off.
 const MAX_TEXT: usize = 256;
@@ -40,6 +42,22 @@ pub(super) fn with_method<'a>(span: SpanBuilder<'a>, sent: &Method) -> SpanBuild
     let name = method(sent);
     let span = span.attribute("http.request.method", name);
     if name == "_OTHER" { span.attribute("http.request.method_original", cut(sent.as_str())) } else { span }
+}
+
+/// What a request calls by gRPC: `package.Service/Method`.
+pub(super) fn rpc_method(uri: &Uri) -> String {
+    cut(uri.path().strip_prefix('/').unwrap_or(uri.path()))
+}
+
+pub(super) fn with_rpc<'a>(span: SpanBuilder<'a>, uri: &Uri) -> SpanBuilder<'a> {
+    span.attribute("rpc.system.name", "grpc").attribute(RPC_METHOD, rpc_method(uri))
+}
+
+/// Of a method that the server does not know, as anybody can make up names.
+pub(super) fn set_unknown_rpc(span: &Span, uri: &Uri) {
+    span.set_name("grpc");
+    span.set_attribute(RPC_METHOD, "_OTHER");
+    span.set_attribute_with("rpc.method_original", || rpc_method(uri));
 }
 
 pub(super) fn protocol_version(version: Version) -> &'static str {

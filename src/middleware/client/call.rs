@@ -33,13 +33,22 @@ impl Call {
         headers: &mut HeaderMap,
         resend: u32,
     ) -> Result<Call, Error> {
-        let name = semconv::method(method);
-        let name = if name == "_OTHER" { "HTTP" } else { name };
-        let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Client), method);
+        let is_grpc = grpc::is_grpc(headers);
+        let mut span = if is_grpc {
+            // The names that a client's code has are known.
+            semconv::with_rpc(ctx.span(semconv::rpc_method(uri)), uri)
+        } else {
+            let name = semconv::method(method);
+            let span = ctx.span(if name == "_OTHER" { "HTTP" } else { name });
+            semconv::with_method(span, method)
+        };
         if let Some(tracer) = &config.tracer {
             span = span.tracer(tracer);
         }
-        span = semconv::with_server(span, uri, headers).attribute_with("url.full", || semconv::redacted(full_url));
+        span = semconv::with_server(span.kind(SpanKind::Client), uri, headers);
+        if !is_grpc {
+            span = span.attribute_with("url.full", || semconv::redacted(full_url));
+        }
         if resend > 0 {
             span = span.attribute("http.request.resend_count", resend);
         }
@@ -47,7 +56,7 @@ impl Call {
         if let Some(remaining) = remaining {
             span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
         }
-        let (span, is_grpc) = (span.start(), grpc::is_grpc(headers));
+        let span = span.start();
         let is_external = !config.internal.has(uri, headers);
         let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external, is_grpc };
         if call.ctx.is_done() {
@@ -71,7 +80,7 @@ impl Call {
         if let Some(span) = &self.span {
             span.set_attribute(semconv::SHED, "not sent");
             self.note_cause(span);
-            note_error(span, &error);
+            self.note_error(span, &error);
         }
         self.finish();
         error
@@ -82,9 +91,14 @@ impl Call {
         let error = Error::from_context(&self.ctx);
         if let Some(span) = &self.span {
             self.note_cause(span);
+            if self.is_grpc {
+                span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
+            }
             // That its own caller cancelled it is no failure of the call.
             if error.code() == Code::DeadlineExceeded {
-                note_error(span, &error);
+                self.note_error(span, &error);
+            } else if self.is_grpc {
+                span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
             }
         }
         error
@@ -97,13 +111,24 @@ impl Call {
         }
     }
 
+    fn note_error(&self, span: &Span, error: &Error) {
+        span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+        if self.is_grpc {
+            span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
+        }
+        if let Some(origin) = error.origin() {
+            span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+        }
+        span.set_status(Status::Error(error.message().to_owned().into()));
+    }
+
     /// There is no answer, or half of one.
     pub(super) fn failed(&mut self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         let error = error.into();
         let code = if grpc::is_timeout(&*error) { Code::DeadlineExceeded } else { Code::Unavailable };
         let error = Error::wrap(code, error);
         if let Some(span) = &self.span {
-            note_error(span, &error);
+            self.note_error(span, &error);
         }
         self.finish();
         error
@@ -112,7 +137,9 @@ impl Call {
     /// Notes the head of the answer.
     pub(super) fn answered(&self, status: StatusCode, headers: &mut HeaderMap) {
         let Some(span) = &self.span else { return };
-        span.set_attribute("http.response.status_code", status.as_u16());
+        if !self.is_grpc || !status.is_success() {
+            span.set_attribute("http.response.status_code", status.as_u16());
+        }
         if status.is_client_error() || status.is_server_error() {
             span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
             span.set_status(Status::Error("".into()));
@@ -141,7 +168,7 @@ impl Call {
         };
         let error = error.unwrap_or_else(|| Error::new(Code::Unknown, "the answer is no success"));
         if let Some(span) = &self.span {
-            note_error(span, &error);
+            self.note_error(span, &error);
         }
         self.finish();
         error
@@ -187,14 +214,6 @@ fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut He
         w3c::inject(span, headers);
         headers.remove(&w3c::TRACESTATE);
     }
-}
-
-fn note_error(span: &Span, error: &Error) {
-    span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
-    if let Some(origin) = error.origin() {
-        span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
-    }
-    span.set_status(Status::Error(error.message().to_owned().into()));
 }
 
 /// Writes the time left as the callee's protocol has it, in place of one that is longer.

@@ -17,7 +17,8 @@
 //! # tonic
 //! A tonic channel starts a timer of its own from the `grpc-timeout` that it is given to send, which is the callee's time and so shorter than the
 //! caller's: it gives up as the callee does, and the answer that tells why mostly comes too late. The call has then exceeded its deadline. tonic
-//! makes `UNKNOWN` of an error that the layer returns; [`Error::from_grpc_status`](crate::Error) gives back the error.
+//! makes `UNKNOWN` of an error that the layer returns; [`Error::from_grpc_status`](crate::Error) gives back the error. Which host is called, for
+//! the span and for [`internal_hosts`](ClientLayer::internal_hosts), the layer sees of a client that is made `with_origin`; the channel adds its own below.
 //!
 //! # Redirects and retries
 //! Each is a request of its own: a span, a `traceparent`, the time that is left by then, and what its own host may know. Nothing that was

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use throughline_core::propagation::{Counted, Format, baggage, deadline, values};
-use throughline_core::trace::{SpanKind, Status};
+use throughline_core::trace::{SpanBuilder, SpanKind, Status};
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Extractor, Propagator, Span, SpanContext};
 use tokio::time::Instant;
 
@@ -20,7 +20,8 @@ pub(super) struct Exchange {
     config: Arc<Config>,
     trust: Trust,
     method: Method,
-    pub(super) is_grpc: bool,
+    /// Of a request by gRPC.
+    grpc: Option<Uri>,
     /// What the handler is called with.
     ctx: Context,
     /// The answer in place of a handler's, to one who is not who he says.
@@ -39,7 +40,7 @@ struct Live {
 
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
-        let trust = config.trust.of(head);
+        let (trust, is_grpc) = (config.trust.of(head), grpc::is_grpc(&head.headers));
         let carrier = Counted::new(&head.headers);
         let sent = granted(config, &carrier);
         let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
@@ -52,8 +53,10 @@ impl Exchange {
             None => config.base.with_cancel(),
         };
         let span = match trust {
-            Trust::Internal => start_span(config, trust, head, &extract(config, handle.context(), &carrier), &carrier),
-            Trust::Edge => start_span(config, trust, head, handle.context(), &carrier),
+            Trust::Internal => {
+                start_span(config, trust, head, is_grpc, &extract(config, handle.context(), &carrier), &carrier)
+            }
+            Trust::Edge => start_span(config, trust, head, is_grpc, handle.context(), &carrier),
         };
         config.counts.add_dropped(carrier.dropped());
         if trust == Trust::Edge {
@@ -65,7 +68,7 @@ impl Exchange {
             config: Arc::clone(config),
             trust,
             method: head.method.clone(),
-            is_grpc: grpc::is_grpc(&head.headers),
+            grpc: is_grpc.then(|| head.uri.clone()),
             refusal: None,
             late_from,
             is_interrupted: false,
@@ -75,6 +78,10 @@ impl Exchange {
     /// What the handler is called with.
     pub(super) fn context(&self) -> &Context {
         &self.ctx
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        self.grpc.is_some()
     }
 
     /// Finds out who a stranger's request is made for. `false`: it is refused.
@@ -88,6 +95,7 @@ impl Exchange {
                 true
             }
             Err(error) => {
+                self.note_unknown_method();
                 self.refusal = Some(error);
                 false
             }
@@ -100,6 +108,14 @@ impl Exchange {
         let cause = live.handle.cause().map_or("", |cause| cause.name());
         live.span.set_attribute(semconv::SHED, "dead on arrival");
         live.span.add_event("dead on arrival", [(semconv::CANCEL_CAUSE, cause)]);
+        self.note_unknown_method();
+    }
+
+    /// Notes that no handler has shown that it knows the method of gRPC.
+    fn note_unknown_method(&self) {
+        if let (Some(live), Some(uri)) = (&self.live, &self.grpc) {
+            semconv::set_unknown_rpc(&live.span, uri);
+        }
     }
 
     /// The answer in place of a handler's: to a request that is refused, or whose context is done.
@@ -137,8 +153,11 @@ impl Exchange {
 
     /// Notes what gRPC says in headers (of an answer without a body) or trailers.
     pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
-        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc) else { return };
+        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };
         let Some(code) = grpc::status(headers) else { return };
+        if code == Some(Code::Unimplemented) {
+            self.note_unknown_method();
+        }
         live.span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
         if let Some(code) = code.filter(|code| grpc::is_servers_fault(*code)) {
             live.span.set_attribute(semconv::ERROR_TYPE, code.as_str());
@@ -150,7 +169,9 @@ impl Exchange {
     pub(super) fn answered<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
         if let Some(live) = &self.live {
-            live.span.set_attribute("http.response.status_code", status.as_u16());
+            if !self.is_grpc() || !status.is_success() {
+                live.span.set_attribute("http.response.status_code", status.as_u16());
+            }
             self.note_grpc_status(response.headers());
             if status.is_server_error() && response.extensions().get::<Error>().is_none() {
                 live.span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
@@ -282,15 +303,23 @@ fn remove_claims(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context, carrier: &impl Extractor) -> Span {
+fn start_span(
+    config: &Config,
+    trust: Trust,
+    head: &Parts,
+    is_grpc: bool,
+    ctx: &Context,
+    carrier: &impl Extractor,
+) -> Span {
     let (method, route) = (semconv::method(&head.method), route(head));
     let name = match (method, route) {
+        _ if is_grpc => semconv::rpc_method(&head.uri).into(),
         ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
         ("_OTHER", None) => "HTTP".into(),
         (method, Some(route)) => format!("{method} {route}").into(),
         (method, None) => std::borrow::Cow::Borrowed(method),
     };
-    let mut span = semconv::with_method(ctx.span(name).kind(SpanKind::Server), &head.method);
+    let mut span = ctx.span(name).kind(SpanKind::Server);
     if let Some(tracer) = &config.tracer {
         span = span.tracer(tracer);
     }
@@ -303,20 +332,26 @@ fn start_span(config: &Config, trust: Trust, head: &Parts, ctx: &Context, carrie
         // The base's own span is not what asked for this.
         span = span.new_root();
     }
-    span = semconv::with_server(span, &head.uri, &head.headers)
+    span = semconv::with_server(span, &head.uri, &head.headers);
+    span = if is_grpc { semconv::with_rpc(span, &head.uri) } else { with_http(span, head, route) };
+    if let Some(remaining) = ctx.remaining() {
+        span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
+    }
+    span.start()
+}
+
+fn with_http<'a>(span: SpanBuilder<'a>, head: &Parts, route: Option<&str>) -> SpanBuilder<'a> {
+    let mut span = semconv::with_method(span, &head.method)
         .attribute("url.path", semconv::cut(head.uri.path()))
         .attribute("url.scheme", if head.uri.scheme_str() == Some("https") { "https" } else { "http" })
         .attribute("network.protocol.version", semconv::protocol_version(head.version));
     if let Some(route) = route {
         span = span.attribute("http.route", route.to_owned());
     }
-    if let Some(agent) = semconv::user_agent(&head.headers) {
-        span = span.attribute("user_agent.original", agent);
+    match semconv::user_agent(&head.headers) {
+        Some(agent) => span.attribute("user_agent.original", agent),
+        None => span,
     }
-    if let Some(remaining) = ctx.remaining() {
-        span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
-    }
-    span.start()
 }
 
 #[cfg(feature = "axum")]

@@ -157,7 +157,7 @@ impl Drop for OnUnwind<'_> {
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
     let extensions = response.extensions_mut();
     let error = extensions.remove::<Error>();
-    if let Some(error) = error.or_else(|| grpc::error_in(extensions).filter(|_| exchange.is_grpc)) {
+    if let Some(error) = error.or_else(|| grpc::error_in(extensions).filter(|_| exchange.is_grpc())) {
         let mut headers = std::mem::take(response.headers_mut());
         headers.remove(CONTENT_LENGTH);
         grpc::remove_status(&mut headers);
@@ -174,7 +174,7 @@ fn answer_with<R: Body<Data = Bytes>>(
     headers: HeaderMap,
 ) -> Response<ResponseBody<R>> {
     let error = exchange.outbound(error);
-    let mut response = if exchange.is_grpc { grpc::answer(error) } else { error.to_response() };
+    let mut response = if exchange.is_grpc() { grpc::answer(error) } else { error.to_response() };
     let own = std::mem::replace(response.headers_mut(), headers);
     for (name, value) in &own {
         response.headers_mut().insert(name, value.clone());

@@ -41,6 +41,34 @@ async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
     let (asked, served) = (caller.span().await, service.span().await);
     assert_eq!(served.parent_span_id, Some(asked.span_context.span_id()));
     assert_eq!((status_code(&asked), status_code(&served)), (Some("OK"), Some("OK")), "from the trailers");
+    for span in [&asked, &served] {
+        assert_eq!(span.name, "cards.Cards/Get");
+        assert_eq!(text(span, "rpc.system.name"), Some("grpc"));
+        assert_eq!(text(span, "rpc.method"), Some("cards.Cards/Get"));
+        assert_eq!(text(span, "server.address"), Some("127.0.0.1"));
+        assert!(span.attributes.iter().all(|(key, _)| !key.starts_with("http.") && !key.starts_with("url.")));
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_nobody_knows_makes_no_name() {
+    let (caller, unknown, edge) = (Traced::new("caller"), Traced::new("cards"), Traced::new("api"));
+    let address = serve_grpc(unknown.internal(), async |_| Err(Status::unimplemented("no such method"))).await;
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap_err();
+    assert_eq!(caller.span().await.name, "cards.Cards/Get", "the client's code knows it");
+    // Nor does one whose request no handler has seen: it is dead on arrival, or refused.
+    let layer = edge.edge().authenticator(|_| Err(Error::new(Code::Unauthenticated, "who is it?")));
+    let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    for grpc_timeout in ["0n", "1H"] {
+        let request = Request::post(METHOD).header("content-type", "application/grpc");
+        let request = request.header("grpc-timeout", grpc_timeout).body(Body::empty()).unwrap();
+        layer.layer(service).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+    }
+    for span in std::iter::once(unknown.span().await).chain(edge.spans(2).await) {
+        assert_eq!((span.name.as_ref(), text(&span, "rpc.method")), ("grpc", Some("_OTHER")));
+        assert_eq!(text(&span, "rpc.method_original"), Some("cards.Cards/Get"));
+    }
 }
 
 #[tokio::test]
@@ -60,7 +88,9 @@ async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
     let served = told.recv().await.unwrap();
     assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
     for span in [caller.span().await, service.span().await] {
-        assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
+        let status = status_code(&span);
+        assert_eq!((text(&span, "error.type"), status), (Some("DEADLINE_EXCEEDED"), Some("DEADLINE_EXCEEDED")));
+        assert_eq!(span.name, "cards.Cards/Get");
     }
 }
 

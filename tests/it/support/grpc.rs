@@ -85,8 +85,9 @@ pub async fn call_grpc(
     method: &'static str,
     message: &'static str,
 ) -> Result<Bytes, Status> {
-    let channel = Endpoint::from_shared(format!("http://{to}")).unwrap().connect_lazy();
-    let mut client: tonic::client::Grpc<ClientService<Channel>> = tonic::client::Grpc::new(layer.layer(channel));
+    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
+    let channel: ClientService<Channel> = layer.layer(endpoint.connect_lazy());
+    let mut client = tonic::client::Grpc::with_origin(channel, endpoint.uri().clone());
     client.ready().await.map_err(|e| Status::from_error(e.into()))?;
     let mut request = Request::new(Bytes::from(message));
     request.extensions_mut().insert(ctx.clone());
