@@ -1,5 +1,8 @@
 //! B3 (Zipkin): the header `b3`, or several of `X-B3-*` (openzipkin/b3-propagation).
 //!
+//! A caller that says nothing of sampling leaves it to the callee: [`ParentBased`](crate::trace::ParentBased) then asks its own sampler, and
+//! a process without one passes the open question on.
+//!
 //! Digits are lower-case. A trace id of 16 digits is a longer one with zeros on the left. A parent's id is checked and not kept, and
 //! never written: the callee makes spans of its own.
 
@@ -22,9 +25,10 @@ pub static SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 pub static FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
 /// What the caller says of recording the trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampling {
     /// Nothing: the callee decides.
+    #[default]
     Deferred,
     /// Not to be recorded.
     Denied,
@@ -35,14 +39,15 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    fn flags(self) -> TraceFlags {
-        TraceFlags::NONE.with_sampled(matches!(self, Sampling::Accepted | Sampling::Debug))
+    pub(super) fn is_sampled(self) -> bool {
+        matches!(self, Sampling::Accepted | Sampling::Debug)
     }
 
     fn of(span: &SpanContext, debug: bool) -> Self {
         match (debug, span.is_sampled()) {
             (true, _) => Sampling::Debug,
             (false, true) => Sampling::Accepted,
+            (false, false) if span.is_undecided() => Sampling::Deferred,
             (false, false) => Sampling::Denied,
         }
     }
@@ -82,11 +87,12 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
 /// Writes the header `b3` in place of what was there.
 pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
     let state = match Sampling::of(span, debug) {
-        Sampling::Debug => 'd',
-        Sampling::Accepted => '1',
-        Sampling::Denied | Sampling::Deferred => '0',
+        Sampling::Debug => "-d",
+        Sampling::Accepted => "-1",
+        Sampling::Denied => "-0",
+        Sampling::Deferred => "",
     };
-    let value = format!("{}-{}-{state}", span.trace_id(), span.span_id());
+    let value = format!("{}-{}{state}", span.trace_id(), span.span_id());
     carrier.set(&B3, HeaderValue::try_from(value).expect("hexadecimal digits and dashes"));
 }
 
@@ -109,16 +115,17 @@ pub fn inject_multi<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carri
     carrier.set(&TRACE_ID, hex(&span.trace_id().to_hex()));
     carrier.set(&SPAN_ID, hex(&span.span_id().to_hex()));
     carrier.remove(&PARENT_SPAN_ID);
-    match Sampling::of(span, debug) {
-        // Debug implies the decision, which is then not sent beside it.
-        Sampling::Debug => {
-            carrier.set(&FLAGS, HeaderValue::from_static("1"));
-            carrier.remove(&SAMPLED);
-        }
-        sampling => {
-            let state = if sampling == Sampling::Accepted { "1" } else { "0" };
-            carrier.set(&SAMPLED, HeaderValue::from_static(state));
-            carrier.remove(&FLAGS);
+    // Debug implies the decision, which is then not sent beside it.
+    let (state, flags) = match Sampling::of(span, debug) {
+        Sampling::Debug => (None, Some("1")),
+        Sampling::Accepted => (Some("1"), None),
+        Sampling::Denied => (Some("0"), None),
+        Sampling::Deferred => (None, None),
+    };
+    for (name, value) in [(&SAMPLED, state), (&FLAGS, flags)] {
+        match value {
+            Some(value) => carrier.set(name, HeaderValue::from_static(value)),
+            None => carrier.remove(name),
         }
     }
 }
@@ -170,5 +177,7 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
 fn span(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Option<SpanContext> {
     // Shorter ids than these two are an error, other than Jaeger's.
     let trace_id = if let 16 | 32 = trace_id.len() { padded_trace_id(trace_id)? } else { return None };
-    Some(SpanContext::new(trace_id, SpanId::from_hex(span_id)?, sampling.flags(), TraceState::EMPTY, true))
+    let flags = TraceFlags::NONE.with_sampled(sampling.is_sampled());
+    let span = SpanContext::new(trace_id, SpanId::from_hex(span_id)?, flags, TraceState::EMPTY, true);
+    Some(if sampling == Sampling::Deferred { span.into_undecided() } else { span })
 }

@@ -2,6 +2,7 @@
 
 use http::header::HeaderName;
 
+use super::b3::Sampling;
 use super::{b3, baggage, jaeger, values, w3c, xray};
 use crate::{Context, Extractor, Injector, Key, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
@@ -69,15 +70,12 @@ impl Format {
         match self {
             Format::TraceContext => Caller { span: w3c::extract(carrier), ..Caller::default() },
             Format::Baggage => Caller::default(),
-            Format::B3 | Format::B3Multi => b3::extract(carrier).map_or_else(Caller::default, |it| Caller {
-                is_denied: it.sampling == b3::Sampling::Denied,
-                is_debug: it.sampling == b3::Sampling::Debug,
-                span: it.span,
-            }),
+            Format::B3 | Format::B3Multi => {
+                b3::extract(carrier).map_or_else(Caller::default, |it| Caller { span: it.span, sampling: it.sampling })
+            }
             Format::Jaeger => jaeger::extract(carrier).map_or_else(Caller::default, |it| Caller {
-                is_debug: it.debug,
+                sampling: if it.debug { Sampling::Debug } else { Sampling::Deferred },
                 span: Some(it.span),
-                ..Caller::default()
             }),
             Format::XRay => Caller { span: xray::extract(carrier), ..Caller::default() },
         }
@@ -88,8 +86,24 @@ impl Format {
 #[derive(Default)]
 struct Caller {
     span: Option<SpanContext>,
-    is_denied: bool,
-    is_debug: bool,
+    /// What it says beyond the span's flag: debug, or without a span a decision alone.
+    sampling: Sampling,
+}
+
+impl Caller {
+    /// With what `other`, in another format, says of the same trace.
+    fn and(self, other: Caller) -> Caller {
+        let (Some(span), Some(same)) = (&self.span, &other.span) else { return self };
+        if same.trace_id() != span.trace_id() {
+            return self;
+        }
+        // That nothing is decided has no flag: B3 can say it of the very span that a flag calls not sampled.
+        let is_open = same.is_undecided() && same.span_id() == span.span_id() && !span.is_sampled();
+        Caller {
+            sampling: if other.sampling == Sampling::Debug { Sampling::Debug } else { self.sampling },
+            span: self.span.map(|span| if is_open { span.into_undecided() } else { span }),
+        }
+    }
 }
 
 /// The [`Format`]s in which contexts are extracted and injected, in their order.
@@ -184,18 +198,13 @@ impl Propagator {
     /// A context below `ctx` with what the carrier has: the caller's span as remote parent, and its baggage. What the carrier does not
     /// have stays as it is in `ctx`.
     ///
-    /// Where several formats have a span, the last one's counts, as with other implementations of OpenTelemetry. A bare `b3: 0`, where
-    /// no format has a span, is a trace that is not recorded.
+    /// Where several formats have a span, the last one's counts, as with other implementations of OpenTelemetry. A decision alone, as
+    /// `b3: 0` or `b3: 1` where no format has a span, holds for the trace that begins: its remote parent is a span that nobody has seen.
     pub fn extract<E: Extractor + ?Sized>(&self, ctx: &Context, carrier: &E) -> Context {
         let caller = self.caller(carrier);
-        let mut ctx = if caller.is_debug { ctx.with_value(&DEBUG, ()) } else { ctx.clone() };
-        if let Some(span) = caller.span {
+        let mut ctx = if caller.sampling == Sampling::Debug { ctx.with_value(&DEBUG, ()) } else { ctx.clone() };
+        if let Some(span) = caller.span.or_else(|| unseen(caller.sampling)) {
             ctx = ctx.with_remote_parent(span);
-        } else if caller.is_denied {
-            // Nobody has seen a span of these ids, and nobody will: they say what was said, in every format and to every sampler.
-            let (trace_id, span_id) = (TraceId::random(), SpanId::random());
-            let unseen = SpanContext::new(trace_id, span_id, TraceFlags::RANDOM, TraceState::EMPTY, true);
-            ctx = ctx.with_remote_parent(unseen);
         }
         if self.formats().any(|format| format == Format::Baggage) {
             let baggage = baggage::extract(carrier);
@@ -237,24 +246,25 @@ impl Propagator {
     }
 
     fn caller<E: Extractor + ?Sized>(&self, carrier: &E) -> Caller {
-        let mut without_ids = Caller::default();
+        let mut alone = Caller::default();
         // Both read the same headers: the later of them is enough.
         let mut has_b3 = false;
         let is_b3 = |format: &Format| matches!(format, Format::B3 | Format::B3Multi);
         let mut formats = self.formats().rev().filter(|it| !(is_b3(it) && std::mem::replace(&mut has_b3, true)));
         while let Some(format) = formats.next() {
-            let mut caller = format.extract_caller(carrier);
-            if let Some(span) = &caller.span {
-                // Others write the same span, too, and what they ask of its trace holds.
-                let asks =
-                    |other: Caller| other.is_debug && other.span.is_some_and(|it| it.trace_id() == span.trace_id());
-                caller.is_debug |= formats.filter(|it| it.has_debug()).any(|it| asks(it.extract_caller(carrier)));
-                return caller;
-            }
-            without_ids.is_denied |= caller.is_denied;
-            without_ids.is_debug |= caller.is_debug;
+            let caller = format.extract_caller(carrier);
+            let Some(span) = caller.span else {
+                // B3 alone says something without a span.
+                if caller.sampling != Sampling::Deferred {
+                    alone = caller;
+                }
+                continue;
+            };
+            // Others write the same span, too, and what they ask of its trace holds.
+            let others = formats.filter(|it| it.has_debug()).map(|it| it.extract_caller(carrier));
+            return others.fold(Caller { span: Some(span), sampling: caller.sampling }, Caller::and);
         }
-        without_ids
+        alone
     }
 }
 
@@ -263,4 +273,12 @@ impl Default for Propagator {
     fn default() -> Self {
         Propagator::new([Format::TraceContext, Format::Baggage])
     }
+}
+
+/// The parent of a trace of which a decision came and no span. Nobody has seen a span of these ids, and nobody will: they say what was
+/// said, in every format and to every sampler.
+fn unseen(sampling: Sampling) -> Option<SpanContext> {
+    let flags = TraceFlags::RANDOM.with_sampled(sampling.is_sampled());
+    let unseen = || SpanContext::new(TraceId::random(), SpanId::random(), flags, TraceState::EMPTY, true);
+    (sampling != Sampling::Deferred).then(unseen)
 }

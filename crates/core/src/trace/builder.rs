@@ -255,21 +255,18 @@ impl<'a> SpanBuilder<'a> {
                 };
                 catch_unwind(AssertUnwindSafe(|| config.sampler.sample(&span))).unwrap_or_default()
             }
-            // Nobody here to decide: the caller's decision goes on.
+            // Nobody here to decide: the caller's decision goes on, as does the lack of one.
             None => {
                 SamplingResult { sampled: parent.is_some_and(SpanContext::is_sampled), ..SamplingResult::default() }
             }
         };
         let flags = parent.map_or(TraceFlags::RANDOM, SpanContext::flags).with_sampled(result.sampled);
         let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
+        let decided =
+            SpanContext::new(trace_id, SpanId::random_at(now.0), flags, trace_state.unwrap_or_default(), false);
+        let is_open = config.is_none() && parent.is_some_and(SpanContext::is_undecided);
         Decision {
-            span_context: SpanContext::new(
-                trace_id,
-                SpanId::random_at(now.0),
-                flags,
-                trace_state.unwrap_or_default(),
-                false,
-            ),
+            span_context: if is_open { decided.into_undecided() } else { decided },
             parent_span_id: parent.map(SpanContext::span_id),
             parent_is_remote: parent.is_some(),
             is_recorded: result.sampled && admits(config),
@@ -282,9 +279,8 @@ impl<'a> SpanBuilder<'a> {
 /// A span below another of this process: as that one was decided.
 #[inline]
 fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool, now: UnixNanos) -> Decision {
-    let span_id = SpanId::random_at(now.0);
     Decision {
-        span_context: SpanContext::new(parent.trace_id(), span_id, parent.flags(), parent.trace_state().clone(), false),
+        span_context: parent.child(SpanId::random_at(now.0)),
         parent_span_id: Some(parent.span_id()),
         parent_is_remote: false,
         is_recorded: is_recorded && admits(config),

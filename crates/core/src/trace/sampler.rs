@@ -100,7 +100,8 @@ impl Sampler for AlwaysOff {
     }
 }
 
-/// Follows the caller's decision, and asks another sampler about traces that begin here.
+/// Follows the caller's decision, and asks another sampler about traces that begin here and about those that a caller has left to us
+/// to decide on, as [B3](crate::propagation::b3) can.
 ///
 /// # Examples
 /// ```
@@ -120,7 +121,7 @@ impl Sampler for AlwaysOff {
 pub struct ParentBased(Arc<dyn Sampler>);
 
 impl ParentBased {
-    /// Asks `root` when there is no caller.
+    /// Asks `root` when there is no caller, or no decision of its.
     pub fn new(root: impl Sampler + 'static) -> Self {
         Self(Arc::new(root))
     }
@@ -142,8 +143,10 @@ impl fmt::Debug for ParentBased {
 impl Sampler for ParentBased {
     fn sample(&self, span: &SamplingParameters<'_>) -> SamplingResult {
         match span.parent {
-            Some(parent) => SamplingResult { sampled: parent.is_sampled(), ..SamplingResult::default() },
-            None => self.0.sample(span),
+            Some(parent) if !parent.is_undecided() => {
+                SamplingResult { sampled: parent.is_sampled(), ..SamplingResult::default() }
+            }
+            _ => self.0.sample(span),
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct SpanContext {
     span_id: SpanId,
     flags: TraceFlags,
     is_remote: bool,
+    /// The caller has left it to the callee whether to record: not sampled, for want of a decision.
+    is_undecided: bool,
     trace_state: TraceState,
 }
 
@@ -30,7 +32,7 @@ impl SpanContext {
         trace_state: TraceState,
         is_remote: bool,
     ) -> Self {
-        Self { trace_id, span_id, flags, is_remote, trace_state }
+        Self { trace_id, span_id, flags, is_remote, is_undecided: false, trace_state }
     }
 
     /// The trace that the span belongs to.
@@ -75,7 +77,23 @@ impl SpanContext {
         Self { trace_state, ..self }
     }
 
+    /// Whether nobody has decided yet on recording the trace; it is not sampled then.
+    #[inline]
+    pub(crate) const fn is_undecided(&self) -> bool {
+        self.is_undecided
+    }
+
+    pub(crate) fn into_undecided(self) -> Self {
+        Self { flags: self.flags.with_sampled(false), is_undecided: true, ..self }
+    }
+
     pub(super) fn into_remote(self) -> Self {
         Self { is_remote: true, ..self }
+    }
+
+    /// The identity of a span of this process below this one, decided on as this one.
+    #[inline]
+    pub(super) fn child(&self, span_id: SpanId) -> Self {
+        Self { span_id, is_remote: false, trace_state: self.trace_state.clone(), ..*self }
     }
 }

@@ -4,7 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use throughline_core::propagation::b3::Sampling;
 use throughline_core::propagation::{Format, b3, jaeger, xray};
+use throughline_core::trace::{AlwaysOff, ParentBased, SpanKind, TraceIdRatio, Tracer};
 use throughline_core::{Baggage, Context, Propagator, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+use crate::memory::Memory;
 
 const LONG: &str = "80f198ee56343ba864fe8b2a57d3eff7";
 const SHORT: &str = "64fe8b2a57d3eff7";
@@ -225,7 +228,7 @@ fn the_last_format_with_a_span_counts() {
 }
 
 #[test]
-fn a_bare_denial_is_a_trace_that_is_not_recorded() {
+fn a_bare_decision_is_a_trace_that_it_holds_for() {
     let both = Propagator::new([Format::TraceContext, Format::B3]);
     let root = Context::background();
     let ctx = both.extract(&root, &headers(&[("b3", "0")]));
@@ -233,7 +236,66 @@ fn a_bare_denial_is_a_trace_that_is_not_recorded() {
     assert_eq!(both.extract_span_context(&headers(&[("b3", "0")])), None, "there is no span to link to");
     let ctx = both.extract(&root, &headers(&[("b3", "0"), ("traceparent", W3C)]));
     assert_eq!(ctx.span_context().unwrap().trace_id().to_string(), W3C[3..35], "a span says more");
-    assert_eq!(both.extract(&root, &headers(&[("b3", "1")])).span_context(), None, "a trace begins");
+    for (line, expected) in
+        [(("b3", "1"), "1"), (("b3", "d"), "d"), (("x-b3-sampled", "1"), "1"), (("x-b3-flags", "1"), "d")]
+    {
+        let (memory, root) = Memory::with_sampler(ParentBased::new(TraceIdRatio::new(0.0)));
+        let span = both.extract(&root, &headers(&[line])).span("GET /").start();
+        let (mut sent, ids) = (HeaderMap::new(), span.span_context().unwrap().clone());
+        both.inject(&span, &mut sent);
+        span.end();
+        assert_eq!(memory.count(), 1, "{line:?}");
+        assert_eq!(sent["b3"], format!("{}-{}-{expected}", ids.trace_id(), ids.span_id()));
+        assert!(ids.flags().is_random(), "the trace's id is ours");
+    }
+}
+
+/// openzipkin/b3-propagation, "Sampling State": "Absent means defer the decision to the receiver of this header."
+#[test]
+fn a_decision_that_b3_leaves_open_is_the_samplers_and_goes_on_open_where_there_is_none() {
+    let formats = [Format::Jaeger, Format::B3, Format::B3Multi];
+    let ids = format!("{LONG}-{SPAN}");
+    let requests = [headers(&[("b3", &ids)]), headers(&[("x-b3-traceid", LONG), ("x-b3-spanid", SPAN)])];
+    for (format, request) in formats[1..].iter().flat_map(|format| requests.iter().map(move |it| (*format, it))) {
+        let propagator = Propagator::new([format]);
+        for (sampler, recorded) in [(ParentBased::default(), 1), (ParentBased::new(AlwaysOff), 0)] {
+            let (memory, root) = Memory::with_sampler(sampler);
+            let span = propagator.extract(&root, request).span("GET /").start();
+            let mut sent = HeaderMap::new();
+            Propagator::new(formats).inject(&span, &mut sent);
+            let ids = span.span_context().unwrap().clone();
+            span.end();
+            assert_eq!((memory.count(), ids.trace_id().to_string().as_str()), (recorded, LONG));
+            assert_eq!(sent["b3"], format!("{LONG}-{}-{recorded}", ids.span_id()));
+            assert_eq!(sent["x-b3-sampled"], recorded.to_string());
+            assert_eq!(sent["uber-trace-id"], format!("{LONG}:{}:0:{recorded}", ids.span_id()));
+        }
+        let undecided = propagator.extract(&Context::background().with_tracer(&Tracer::noop()), request);
+        let server = undecided.span("GET /").kind(SpanKind::Server).start();
+        let client = server.span("call").kind(SpanKind::Client).start();
+        for ctx in [&undecided, server.context(), client.context()] {
+            let mut sent = headers(&[("x-b3-sampled", "1"), ("x-b3-flags", "1")]);
+            Propagator::new(formats).inject(ctx, &mut sent);
+            assert_eq!(sent["b3"], format!("{LONG}-{}", ctx.span_context().unwrap().span_id()));
+            assert!(!sent.contains_key("x-b3-sampled") && !sent.contains_key("x-b3-flags"), "{sent:?}");
+        }
+    }
+}
+
+#[test]
+fn a_decision_stays_open_beside_a_traceparent_of_the_same_span() {
+    let both = Propagator::new([Format::B3, Format::TraceContext]);
+    let passed_on = |b3: &str, traceparent: &str| {
+        let request = headers(&[("b3", b3), ("traceparent", traceparent)]);
+        let mut sent = HeaderMap::new();
+        both.inject(&both.extract(&Context::background(), &request), &mut sent);
+        sent["b3"].to_str().unwrap().to_owned()
+    };
+    let ids = format!("{LONG}-{SPAN}");
+    assert_eq!(passed_on(&ids, &format!("00-{ids}-00")), ids);
+    assert_eq!(passed_on(&ids, &format!("00-{ids}-01")), format!("{ids}-1"), "it is decided");
+    let below = format!("{LONG}-{SHORT}");
+    assert_eq!(passed_on(&ids, &format!("00-{below}-00")), format!("{below}-0"), "so it is by a span below");
 }
 
 #[test]
