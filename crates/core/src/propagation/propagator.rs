@@ -6,8 +6,9 @@ use super::b3::Sampling;
 use super::{b3, baggage, jaeger, values, w3c, xray};
 use crate::{Context, Extractor, Injector, Key, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// Set where the caller asked for debug (B3, Jaeger), so that the callees are asked, too.
-static DEBUG: Key<()> = Key::new("trace debug");
+/// The trace for which the caller asked for debug (B3, Jaeger), so that the callees are asked, too. Another one that begins below, with the
+/// values of the request, is not debugged.
+static DEBUG: Key<TraceId> = Key::new("trace debug");
 
 /// A format in which a context crosses process boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,8 +203,11 @@ impl Propagator {
     /// `b3: 0` or `b3: 1` where no format has a span, holds for the trace that begins: its remote parent is a span that nobody has seen.
     pub fn extract<E: Extractor + ?Sized>(&self, ctx: &Context, carrier: &E) -> Context {
         let caller = self.caller(carrier);
-        let mut ctx = if caller.sampling == Sampling::Debug { ctx.with_value(&DEBUG, ()) } else { ctx.clone() };
+        let mut ctx = ctx.clone();
         if let Some(span) = caller.span.or_else(|| unseen(caller.sampling)) {
+            if caller.sampling == Sampling::Debug {
+                ctx = ctx.with_value(&DEBUG, span.trace_id());
+            }
             ctx = ctx.with_remote_parent(span);
         }
         if self.formats().any(|format| format == Format::Baggage) {
@@ -223,7 +227,7 @@ impl Propagator {
     /// Writes what `ctx` has: its span, its baggage, and the values of keys that are declared for the wire, in place of what was there. Of
     /// what it has not, the carrier is left as it was.
     pub fn inject<I: Injector + ?Sized>(&self, ctx: &Context, carrier: &mut I) {
-        let debug = |span: &SpanContext| span.is_sampled() && ctx.value(&DEBUG).is_some();
+        let debug = |span: &SpanContext| span.is_sampled() && ctx.value(&DEBUG) == Some(&span.trace_id());
         for format in self.formats() {
             match (format, ctx.span_context()) {
                 (Format::Baggage, _) => {

@@ -312,6 +312,30 @@ fn debug_survives() {
 }
 
 #[test]
+fn debug_is_said_of_one_trace_and_of_none_that_leaves_it() {
+    let all = Propagator::new([Format::B3, Format::B3Multi, Format::Jaeger]);
+    let (_, root) = Memory::new();
+    for line in
+        [("b3", format!("{LONG}-{SPAN}-d")), ("b3", "d".into()), ("uber-trace-id", format!("{LONG}:{SPAN}:0:3"))]
+    {
+        let request = all.extract(&root, &headers(&[(line.0, &line.1)]));
+        let server = request.span("GET /").start();
+        for (span, state, flags) in [
+            (server.span("below").start(), "d", "3"),
+            (server.detach_linked("audit"), "1", "1"),
+            (server.span("batch").new_root().start(), "1", "1"),
+        ] {
+            let mut sent = HeaderMap::new();
+            all.inject(&span, &mut sent);
+            let ids = span.span_context().unwrap();
+            assert_eq!(sent["b3"], format!("{}-{}-{state}", ids.trace_id(), ids.span_id()));
+            assert_eq!(sent.contains_key("x-b3-flags"), state == "d");
+            assert_eq!(sent["uber-trace-id"], format!("{}:{}:0:{flags}", ids.trace_id(), ids.span_id()));
+        }
+    }
+}
+
+#[test]
 fn debug_survives_beside_a_traceparent_of_the_same_trace() {
     let both = Propagator::new([Format::B3, Format::TraceContext]);
     let passed_on = |b3: &str, ids: &str| {
