@@ -46,7 +46,8 @@ mod observe;
 pub(super) mod sync;
 mod value;
 mod wait;
+mod wire;
 
 pub(super) use node::{Kind, Ref};
-pub(super) use value::Encode;
 pub(super) use wait::Wait;
+pub(super) use wire::Encode;

@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::node::{Kind, Node, Ref};
 use crate::context::Key;
-use crate::context::key::{Meta, Place, Wire};
+use crate::context::key::Meta;
 
 /// The values in scope at a node: an open-addressed table that is never full, so there is always an empty slot. A child's is a copy of
 /// its parent's with one slot more in use, which costs a `memcpy` as long as there is room.
@@ -16,14 +16,14 @@ pub(super) struct Values {
     /// 64 less the binary logarithm of the number of slots.
     shift: u8,
     has_local: bool,
-    has_wire: bool,
+    pub(super) has_wire: bool,
 }
 
 /// Null: empty. Else the address of a value, with its [`Tag`] in the word before it: finding a value is finding its key.
-type Slot = *const u8;
+pub(super) type Slot = *const u8;
 
 /// The address of a key. That of a key that has "nothing" is odd, so who looks for its value goes past it.
-type Tag = *const Meta;
+pub(super) type Tag = *const Meta;
 
 const EMPTY_LEN: usize = 4;
 static EMPTY: EmptyTable = EmptyTable([ptr::null(); EMPTY_LEN]);
@@ -91,7 +91,7 @@ impl Values {
     }
 
     /// The address of a value, or of "nothing", for each key.
-    fn entries(&self) -> impl Iterator<Item = Slot> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = Slot> {
         self.slots().iter().copied().filter(|slot| !slot.is_null())
     }
 
@@ -117,7 +117,7 @@ impl Values {
 /// # Safety
 /// `slot` has one.
 #[inline]
-unsafe fn tag_of(slot: Slot) -> Tag {
+pub(super) unsafe fn tag_of(slot: Slot) -> Tag {
     // SAFETY: says the caller; values are at least as aligned as tags.
     unsafe { *slot.cast::<Tag>().sub(1) }
 }
@@ -127,7 +127,7 @@ unsafe fn tag_of(slot: Slot) -> Tag {
 /// # Safety
 /// `slot` has a tag.
 #[inline]
-unsafe fn key_of(slot: Slot) -> &'static Meta {
+pub(super) unsafe fn key_of(slot: Slot) -> &'static Meta {
     // SAFETY: says the caller; a tag is the address of a static, plus one at most.
     unsafe { &*tag_of(slot).map_addr(|address| address & !1) }
 }
@@ -210,32 +210,6 @@ impl Ref {
             Kind::Value | Kind::Nothing => unsafe { self.0.cast::<ValueNode>().as_ref() }.key,
             _ => None,
         }
-    }
-
-    /// What leaves the process of all that is in scope: name, place, and the value as text; `None` where a key has "nothing".
-    pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
-        let values = Some(&self.node().values).filter(|values| values.has_wire);
-        values.into_iter().flat_map(Values::entries).filter_map(|slot| {
-            // SAFETY: what is in a table has a tag.
-            let (key, tag) = unsafe { (key_of(slot), tag_of(slot)) };
-            let Wire { place, encode } = key.wire.as_ref()?;
-            // SAFETY: as in `value`; `encode` is of the key's type.
-            let text = ptr::eq(tag, key).then(|| unsafe { (encode.0)(slot) });
-            Some((key.name, *place, text))
-        })
-    }
-}
-
-/// Writes the values of one key as text, whose type is known to the key alone.
-#[derive(Clone, Copy)]
-pub(in crate::context) struct Encode(unsafe fn(*const u8) -> String);
-
-impl Encode {
-    /// For the `Meta` of a `Key<T>`, and of no other.
-    pub(in crate::context) const fn of<T>(encode: fn(&T) -> String) -> Self {
-        // SAFETY: functions are called alike with a reference and with a pointer, whatever sized thing it points to. Who calls it
-        // sees to the rest.
-        Encode(unsafe { std::mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) })
     }
 }
 
