@@ -39,7 +39,7 @@ pub(crate) use key::Place;
 pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
-use tree::Ref;
+use tree::{Ref, WireValue};
 
 /// What a request carries through all the code that works for it: a deadline, a Done signal, the reason it was ended, and typed values.
 ///
@@ -292,8 +292,8 @@ impl Context {
         }
     }
 
-    /// What leaves the process of all the values in scope: name, place, and the value as text; `None` where a key has "nothing".
-    pub(crate) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
+    /// What leaves the process of all the values in scope.
+    pub(crate) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
         self.0.iter().flat_map(Ref::wire_values)
     }
 

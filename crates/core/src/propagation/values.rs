@@ -153,8 +153,8 @@ fn text(line: &[u8]) -> Option<&str> {
 
 /// The headers that values of `ctx` travel in: what is not for strangers.
 pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
-    let in_headers = ctx.wire_values().filter(|(_, place, _)| *place == Place::Header);
-    in_headers.map(|(name, ..)| HeaderName::from_static(name)).chain([principal::HEADER.clone()])
+    let in_headers = ctx.wire_values().filter(|value| value.place() == Place::Header);
+    in_headers.map(|value| HeaderName::from_static(value.name())).chain([principal::HEADER.clone()])
 }
 
 /// The text of what goes with `ctx` under `name`: the value of a key that is declared for the wire, or else a member of the baggage,
@@ -172,17 +172,17 @@ pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
 /// assert_eq!(values::get(&ctx.without_value(&TENANT), "tenant"), None);
 /// ```
 pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
-    match ctx.wire_values().find(|(key, ..)| *key == name) {
-        Some((.., text)) => text.map(Cow::Owned),
+    match ctx.wire_values().find(|value| value.name() == name) {
+        Some(value) => value.text().map(Cow::Owned),
         None => ctx.baggage().get(name),
     }
 }
 
 /// Writes the values that have headers of their own, and removes those headers that the context has "nothing" for.
 pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut I) {
-    for (name, _, text) in ctx.wire_values().filter(|(_, place, _)| *place == Place::Header) {
-        let name = HeaderName::from_static(name);
-        match text.filter(|text| is_printable(text)).and_then(|text| HeaderValue::try_from(text).ok()) {
+    for value in ctx.wire_values().filter(|value| value.place() == Place::Header) {
+        let name = HeaderName::from_static(value.name());
+        match value.text().filter(|text| is_printable(text)).and_then(|text| HeaderValue::try_from(text).ok()) {
             Some(value) => carrier.set(&name, value),
             None => carrier.remove(&name),
         }
@@ -192,7 +192,8 @@ pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut 
 /// The baggage of `ctx` with the values that travel in it: the same bytes, unless one was set since.
 pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     let mut baggage = Cow::Borrowed(ctx.baggage());
-    for (name, _, text) in ctx.wire_values().filter(|(_, place, _)| *place == Place::Baggage) {
+    for value in ctx.wire_values().filter(|value| value.place() == Place::Baggage) {
+        let (name, text) = (value.name(), value.text());
         if baggage.get(name).as_deref() == text.as_deref() {
             continue;
         }

@@ -50,4 +50,4 @@ mod wire;
 
 pub(super) use node::{Kind, Ref};
 pub(super) use wait::Wait;
-pub(super) use wire::Encode;
+pub(super) use wire::{Encode, WireValue};

@@ -23,7 +23,7 @@ pub(super) struct Values {
 pub(super) type Slot = *const u8;
 
 /// The address of a key. That of a key that has "nothing" is odd, so who looks for its value goes past it.
-pub(super) type Tag = *const Meta;
+type Tag = *const Meta;
 
 const EMPTY_LEN: usize = 4;
 static EMPTY: EmptyTable = EmptyTable([ptr::null(); EMPTY_LEN]);

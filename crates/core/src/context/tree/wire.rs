@@ -1,22 +1,48 @@
 //! Values that leave the process.
 
+use std::marker::PhantomData;
 use std::ptr;
 
 use super::node::Ref;
-use super::value::{Values, key_of, tag_of};
-use crate::context::key::{Place, Wire};
+use super::value::{Slot, Values, key_of, tag_of};
+use crate::context::key::{Meta, Place, Wire};
+
+/// A value that leaves the process, or the "nothing" of its key. It becomes text when that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct WireValue<'a> {
+    key: &'static Meta,
+    wire: &'static Wire,
+    /// In the table of a node that `'a` borrows.
+    slot: Slot,
+    scope: PhantomData<&'a Ref>,
+}
+
+impl WireValue<'_> {
+    /// The name of the member or header.
+    pub(crate) fn name(&self) -> &'static str {
+        self.key.name
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.wire.place
+    }
+
+    /// The value as its key writes it; `None` where the key has "nothing".
+    pub(crate) fn text(&self) -> Option<String> {
+        // SAFETY: what is in a table has a tag. Where that is the key, a value of the key's type is behind it, as in `Ref::value`, and
+        // `encode` is of that type.
+        unsafe { ptr::eq(tag_of(self.slot), self.key).then(|| (self.wire.encode.0)(self.slot)) }
+    }
+}
 
 impl Ref {
-    /// What leaves the process of all that is in scope: name, place, and the value as text; `None` where a key has "nothing".
-    pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = (&'static str, Place, Option<String>)> + '_ {
+    /// What leaves the process of all that is in scope.
+    pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
         let values = Some(&self.node().values).filter(|values| values.has_wire);
         values.into_iter().flat_map(Values::entries).filter_map(|slot| {
             // SAFETY: what is in a table has a tag.
-            let (key, tag) = unsafe { (key_of(slot), tag_of(slot)) };
-            let Wire { place, encode } = key.wire.as_ref()?;
-            // SAFETY: as in `value`; `encode` is of the key's type.
-            let text = ptr::eq(tag, key).then(|| unsafe { (encode.0)(slot) });
-            Some((key.name, *place, text))
+            let key = unsafe { key_of(slot) };
+            Some(WireValue { key, wire: key.wire.as_ref()?, slot, scope: PhantomData })
         })
     }
 }

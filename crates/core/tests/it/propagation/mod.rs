@@ -4,4 +4,5 @@ mod counted;
 mod deadline;
 mod formats;
 mod timeouts;
+mod values;
 mod w3c;
