@@ -56,7 +56,7 @@ pub(super) struct Wire {
 }
 
 /// Where a value is on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// A member of the baggage.
     Baggage,

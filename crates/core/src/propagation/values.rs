@@ -2,6 +2,8 @@
 //!
 //! A sender writes all that its context has ([`Propagator::inject`](crate::Propagator::inject)). A receiver reads the keys it lists
 //! ([`extract`]); other members of the baggage are passed on undecoded.
+//!
+//! Of two keys that travel under one name, the one whose value was set last is sent, or its "nothing".
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -157,8 +159,8 @@ pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
     in_headers.map(|value| HeaderName::from_static(value.name())).chain([principal::HEADER.clone()])
 }
 
-/// The text of what goes with `ctx` under `name`: the value of a key that is declared for the wire, or else a member of the baggage,
-/// decoded. It may have any character.
+/// The text of what goes with `ctx` under `name`: the value of a key that is declared for the wire, one for the baggage before one for a
+/// header, or else a member of the baggage, decoded. It may have any character.
 ///
 /// # Examples
 /// ```
@@ -172,7 +174,7 @@ pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
 /// assert_eq!(values::get(&ctx.without_value(&TENANT), "tenant"), None);
 /// ```
 pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
-    match ctx.wire_values().find(|value| value.name() == name) {
+    match ctx.wire_values().filter(|value| value.name() == name).min_by_key(|value| value.place()) {
         Some(value) => value.text().map(Cow::Owned),
         None => ctx.baggage().get(name),
     }

@@ -27,6 +27,10 @@ impl WireValue<'_> {
         self.wire.place
     }
 
+    fn is_sent_as(&self, other: &WireValue<'_>) -> bool {
+        self.place() == other.place() && self.name() == other.name()
+    }
+
     /// The value as its key writes it; `None` where the key has "nothing".
     pub(crate) fn text(&self) -> Option<String> {
         // SAFETY: what is in a table has a tag. Where that is the key, a value of the key's type is behind it, as in `Ref::value`, and
@@ -36,15 +40,44 @@ impl WireValue<'_> {
 }
 
 impl Ref {
-    /// What leaves the process of all that is in scope.
+    /// What leaves the process of all that is in scope. Of keys that have one name in one place, the one that was set last counts.
     pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
-        let values = Some(&self.node().values).filter(|values| values.has_wire);
-        values.into_iter().flat_map(Values::entries).filter_map(|slot| {
-            // SAFETY: what is in a table has a tag.
-            let key = unsafe { key_of(slot) };
-            Some(WireValue { key, wire: key.wire.as_ref()?, slot, scope: PhantomData })
+        let values = &self.node().values;
+        wire_entries(values).filter(move |value| {
+            let is_alone = wire_entries(values).filter(|other| other.is_sent_as(value)).nth(1).is_none();
+            is_alone || self.nearest(value).is_some_and(|key| ptr::eq(key, value.key))
         })
     }
+
+    /// The key that was set last of those whose values are sent as `value` is. The tables don't say; the chain of nodes does.
+    #[cold]
+    fn nearest(&self, value: &WireValue<'_>) -> Option<&'static Meta> {
+        // Local keys are in the chain beyond a spawn, and no longer in the table.
+        let is_one =
+            |key: &Meta| wire_entries(&self.node().values).any(|it| it.is_sent_as(value) && ptr::eq(it.key, key));
+        let mut next = self;
+        loop {
+            if let Some(key) = next.key().filter(|key| is_one(key)) {
+                return Some(key);
+            }
+            let parent = next.parent()?;
+            next = match next.node().as_merge() {
+                // The values of the first parent hide those of the second.
+                Some(merge) if !wire_entries(&parent.node().values).any(|it| is_one(it.key)) => &merge.second,
+                _ => parent,
+            };
+        }
+    }
+}
+
+/// Those of the values in scope that leave the process, each key's.
+fn wire_entries(values: &Values) -> impl Iterator<Item = WireValue<'_>> {
+    let values = Some(values).filter(|values| values.has_wire);
+    values.into_iter().flat_map(Values::entries).filter_map(|slot| {
+        // SAFETY: what is in a table has a tag.
+        let key = unsafe { key_of(slot) };
+        Some(WireValue { key, wire: key.wire.as_ref()?, slot, scope: PhantomData })
+    })
 }
 
 /// Writes the values of one key as text, whose type is known to the key alone.

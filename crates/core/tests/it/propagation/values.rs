@@ -32,3 +32,50 @@ fn a_value_is_written_as_text_where_its_text_is_wanted_and_once() {
     assert_eq!((values::get(&ctx, "tenant"), written()), (None, [0, 0]));
     assert_eq!((sent(&ctx)["x-zone"].as_bytes(), written()), (&b"4"[..], [1, 1]));
 }
+
+#[test]
+fn of_two_keys_with_one_name_on_the_wire_the_one_set_last_is_sent() {
+    static MEMBERS: [Key<u8>; 4] = [const { Key::baggage("tenant") }; 4];
+    static HEADERS: [Key<u8>; 4] = [const { Key::header("x-shard", Codec::text()) }; 4];
+    static OTHER: Key<u8> = Key::header("tenant", Codec::text());
+    let says = |ctx: &Context, expected: Option<&str>| {
+        let headers = sent(ctx);
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+        let member = expected.map(|value| format!("tenant={value}"));
+        assert_eq!(
+            (text("baggage"), text("x-shard"), text("tenant")),
+            (member.as_deref(), expected, Some("9")),
+            "{ctx:?}"
+        );
+        for name in ["tenant", "x-shard"] {
+            assert_eq!(values::get(ctx, name).as_deref(), expected, "{ctx:?}");
+        }
+    };
+    let with = |ctx: &Context, key: usize, value: u8| {
+        ctx.with_value(&MEMBERS[key], value).with_cancel().with_value(&HEADERS[key], value)
+    };
+    let root = Context::background().with_value(&OTHER, 9);
+    for (first, second) in (0..4).flat_map(|a| (0..4).map(move |b| (a, b))) {
+        let (one, two) = (with(&root, first, 1), with(&root, second, 2));
+        says(&with(&one, second, 2), Some("2"));
+        says(&with(&with(&one, second, 2), first, 3).with_cancel(), Some("3"));
+        says(&with(&one, second, 2).without_value(&MEMBERS[second]).without_value(&HEADERS[second]), None);
+        let below = Context::merge(&Context::merge(&root, &two), &one);
+        says(&below, Some("2"));
+        says(&Context::merge(&one, &two), Some("1"));
+        says(&Context::merge(&Context::background().with_cancel(), &with(&two, first, 1)), Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn of_two_keys_with_one_name_the_one_that_crosses_a_spawn_is_sent_below_it() {
+    static ALL: [Key<u8>; 2] = [const { Key::header("x-shard", Codec::text()) }; 2];
+    static TASKS: [Key<u8>; 2] = [const { Key::header("x-shard", Codec::text()).local() }; 2];
+    for (all, task) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let ctx =
+            Context::background().with_value(&ALL[all], 1).with_value(&ALL[1 - all], 2).with_value(&TASKS[task], 3);
+        assert_eq!(sent(&ctx)["x-shard"], "3");
+        let below = ctx.spawn(async { sent(&Context::current())["x-shard"].clone() }).await;
+        assert_eq!(below.unwrap().unwrap(), "2");
+    }
+}
