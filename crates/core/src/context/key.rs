@@ -1,10 +1,11 @@
 //! Keys of typed values.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
-use super::tree::Encode;
+use super::tree::ErasedCodec;
 
 /// The key of a value of type `T` in a [`Context`](super::Context).
 ///
@@ -34,8 +35,8 @@ use super::tree::Encode;
 /// ```
 #[repr(C)]
 pub struct Key<T> {
-    meta: Meta,
-    codec: Option<Codec<T>>,
+    pub(super) meta: Meta,
+    of: PhantomData<fn(T) -> T>,
 }
 
 /// What is known of a key without its type. Its address is the key's.
@@ -52,7 +53,7 @@ pub(super) struct Meta {
 pub(super) struct Wire {
     pub(super) place: Place,
     /// Of the type that the key has.
-    pub(super) encode: Encode,
+    pub(super) codec: ErasedCodec,
 }
 
 /// Where a value is on the wire.
@@ -67,14 +68,13 @@ pub(crate) enum Place {
 impl<T> Key<T> {
     /// A key for values that cross spawns and stay in the process.
     pub const fn new(name: &'static str) -> Self {
-        Key { meta: Meta { name, is_local: false, wire: None, _one_place: AtomicBool::new(false) }, codec: None }
+        Key { meta: Meta { name, is_local: false, wire: None, _one_place: AtomicBool::new(false) }, of: PhantomData }
     }
 
     /// A key for values that leave the process as text.
     pub(crate) const fn on_the_wire(name: &'static str, place: Place, codec: Codec<T>) -> Self {
         let mut key = Key::new(name);
-        key.meta.wire = Some(Wire { place, encode: Encode::of(codec.encode) });
-        key.codec = Some(codec);
+        key.meta.wire = Some(Wire { place, codec: ErasedCodec::of(codec.encode, codec.decode) });
         key
     }
 
@@ -105,10 +105,6 @@ impl<T> Key<T> {
     #[inline]
     pub(super) fn meta(&'static self) -> &'static Meta {
         &self.meta
-    }
-
-    pub(crate) fn codec(&self) -> Option<&Codec<T>> {
-        self.codec.as_ref()
     }
 
     pub(crate) fn place(&self) -> Option<Place> {
@@ -157,10 +153,6 @@ impl<T> Codec<T> {
         T: fmt::Display + FromStr,
     {
         Codec { encode: |value| value.to_string(), decode: |text| text.parse().ok() }
-    }
-
-    pub(crate) fn decode(&self, text: &str) -> Option<T> {
-        (self.decode)(text)
     }
 }
 

@@ -124,7 +124,7 @@ mod sealed {
 
     impl<T: Send + Sync + 'static> Read for Key<T> {
         fn read(&'static self, ctx: &Context, text: &str) -> Option<Context> {
-            Some(ctx.with_value(self, self.codec()?.decode(text)?))
+            Some(ctx.with_value(self, self.decode(text)?))
         }
     }
 }
@@ -191,12 +191,17 @@ pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut 
     }
 }
 
-/// The baggage of `ctx` with the values that travel in it: the same bytes, unless one was set since.
+/// The baggage of `ctx` with the values that travel in it: the same bytes, unless one was set since to another value.
 pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     let mut baggage = Cow::Borrowed(ctx.baggage());
     for value in ctx.wire_values().filter(|value| value.place() == Place::Baggage) {
         let (name, text) = (value.name(), value.text());
-        if baggage.get(name).as_deref() == text.as_deref() {
+        let is_untouched = match (baggage.get(name), &text) {
+            // Others may write the same value in another way (`007`).
+            (Some(before), Some(text)) => before == *text || value.rewrite(&before).as_ref() == Some(text),
+            (before, text) => before.is_none() && text.is_none(),
+        };
+        if is_untouched {
             continue;
         }
         // Where there is no room for what it is now, it is not what it was before.

@@ -50,4 +50,4 @@ mod wire;
 
 pub(super) use node::{Kind, Ref};
 pub(super) use wait::Wait;
-pub(super) use wire::{Encode, WireValue};
+pub(super) use wire::{ErasedCodec, WireValue};

@@ -1,10 +1,11 @@
 //! Values that leave the process.
 
 use std::marker::PhantomData;
-use std::ptr;
+use std::{mem, ptr};
 
 use super::node::Ref;
 use super::value::{Slot, Values, key_of, tag_of};
+use crate::context::Key;
 use crate::context::key::{Meta, Place, Wire};
 
 /// A value that leaves the process, or the "nothing" of its key. It becomes text when that is asked for.
@@ -35,7 +36,14 @@ impl WireValue<'_> {
     pub(crate) fn text(&self) -> Option<String> {
         // SAFETY: what is in a table has a tag. Where that is the key, a value of the key's type is behind it, as in `Ref::value`, and
         // `encode` is of that type.
-        unsafe { ptr::eq(tag_of(self.slot), self.key).then(|| (self.wire.encode.0)(self.slot)) }
+        unsafe { ptr::eq(tag_of(self.slot), self.key).then(|| (self.wire.codec.encode)(self.slot)) }
+    }
+
+    /// What its key makes of `text`, once read and written again: two texts that come to the same stand for one value.
+    pub(crate) fn rewrite(&self, text: &str) -> Option<String> {
+        let codec = self.wire.codec;
+        // SAFETY: `of` has put it beside that codec.
+        unsafe { (codec.rewrite)(codec, text) }
     }
 }
 
@@ -80,15 +88,51 @@ fn wire_entries(values: &Values) -> impl Iterator<Item = WireValue<'_>> {
     })
 }
 
-/// Writes the values of one key as text, whose type is known to the key alone.
+/// The codec of one key, whose type is known to the key alone.
 #[derive(Clone, Copy)]
-pub(in crate::context) struct Encode(unsafe fn(*const u8) -> String);
+pub(in crate::context) struct ErasedCodec {
+    encode: unsafe fn(*const u8) -> String,
+    /// A `fn(&str) -> Option<T>`.
+    decode: unsafe fn(),
+    rewrite: unsafe fn(ErasedCodec, &str) -> Option<String>,
+}
 
-impl Encode {
+impl ErasedCodec {
     /// For the `Meta` of a `Key<T>`, and of no other.
-    pub(in crate::context) const fn of<T>(encode: fn(&T) -> String) -> Self {
+    pub(in crate::context) const fn of<T>(encode: fn(&T) -> String, decode: fn(&str) -> Option<T>) -> Self {
         // SAFETY: functions are called alike with a reference and with a pointer, whatever sized thing it points to. Who calls it
         // sees to the rest.
-        Encode(unsafe { std::mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) })
+        let encode = unsafe { mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) };
+        // SAFETY: it is not called before `decode` has given it its type back.
+        let decode = unsafe { mem::transmute::<fn(&str) -> Option<T>, unsafe fn()>(decode) };
+        ErasedCodec { encode, decode, rewrite: rewrite::<T> }
     }
+
+    /// # Safety
+    /// It is one of `T`.
+    unsafe fn decode<T>(self, text: &str) -> Option<T> {
+        // SAFETY: `of` has taken this type from it, says the caller.
+        let decode = unsafe { mem::transmute::<unsafe fn(), fn(&str) -> Option<T>>(self.decode) };
+        decode(text)
+    }
+}
+
+impl<T> Key<T> {
+    /// The value that `text` stands for; `None` also where values of the key stay in the process.
+    pub(crate) fn decode(&self, text: &str) -> Option<T> {
+        let wire = self.meta.wire.as_ref()?;
+        // SAFETY: the codec of a `Key<T>`'s `Meta` is one of `T`.
+        unsafe { wire.codec.decode(text) }
+    }
+}
+
+/// What a codec writes of the value that it reads from `text`.
+///
+/// # Safety
+/// `codec` is one of `T`.
+unsafe fn rewrite<T>(codec: ErasedCodec, text: &str) -> Option<String> {
+    // SAFETY: says the caller.
+    let value: T = unsafe { codec.decode(text) }?;
+    // SAFETY: `value` is a `T`.
+    Some(unsafe { (codec.encode)(ptr::from_ref(&value).cast()) })
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use http::HeaderMap;
-use throughline_core::propagation::values;
+use throughline_core::propagation::{WireKey, values};
 use throughline_core::{Codec, Context, Key, Propagator};
 
 /// What `ctx` sends by default.
@@ -11,6 +11,31 @@ fn sent(ctx: &Context) -> HeaderMap {
     let mut headers = HeaderMap::new();
     Propagator::default().inject(ctx, &mut headers);
     headers
+}
+
+/// `ctx` as a receiver has it that lists `keys`, and to which `baggage` came.
+fn received(keys: &[&'static dyn WireKey], baggage: &str) -> Context {
+    let mut headers = HeaderMap::new();
+    headers.insert("baggage", baggage.parse().unwrap());
+    values::extract(&Propagator::default().extract(&Context::background(), &headers), keys, &headers)
+}
+
+#[test]
+fn a_member_that_is_read_goes_on_byte_for_byte_until_its_value_changes() {
+    static TENANT: Key<u64> = Key::baggage("tenant");
+    static RATE: Key<f64> = Key::baggage("rate");
+    for line in
+        ["tenant=007;ttl=60,note=x", "tenant=%37;ttl=60, rate=1.50 ,note=x", "rate=1e3,tenant=+7", "tenant=abc;p,note"]
+    {
+        let ctx = received(&[&TENANT, &RATE], line);
+        assert_eq!(sent(&ctx)["baggage"], line, "nobody has set anything");
+        assert_eq!(ctx.value(&TENANT), line.contains('7').then_some(&7));
+    }
+    let ctx = received(&[&TENANT], "tenant=007;ttl=60,note=x");
+    assert_eq!(sent(&ctx.with_value(&TENANT, 7))["baggage"], "tenant=007;ttl=60,note=x", "the same value");
+    assert_eq!(sent(&ctx.with_value(&TENANT, 8))["baggage"], "note=x,tenant=8");
+    assert_eq!(sent(&ctx.without_value(&TENANT))["baggage"], "note=x");
+    assert_eq!(sent(&received(&[], "tenant=abc;p").with_value(&TENANT, 8))["baggage"], "tenant=8");
 }
 
 #[test]
