@@ -17,7 +17,7 @@ use super::principal;
 use crate::context::Place;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
 
-/// The longest text of a value in a header of its own; a longer one is not read.
+/// The longest text of a value in a header of its own; a longer one is neither read nor sent.
 const MAX_TEXT: usize = 8_192;
 
 /// # Keys that cross the wire
@@ -59,12 +59,12 @@ impl<T: Display + FromStr> Key<T> {
 impl<T> Key<T> {
     /// A key whose values go with every call in the header `name`, in the text of `codec`.
     ///
-    /// A text that is not printable ASCII cannot go in a header: such a value is not sent. A receiver that does not list the key does
-    /// not pass the header on.
+    /// A text that is not printable ASCII, has a blank at either end or is longer than 8,192 bytes does not arrive in a header as it is: such
+    /// a value is not sent. A receiver that does not list the key does not pass the header on.
     ///
     /// # Panics
-    /// When `name` is not a header's name in lower case, or is one that HTTP or this crate uses for itself: in a `static`, it does not
-    /// compile.
+    /// When `name` is not a header's name in lower case, is one that HTTP or this crate uses for itself, or ends in `-bin`, as those whose
+    /// values gRPC takes for base64: in a `static`, it does not compile.
     ///
     /// # Examples
     /// ```
@@ -149,8 +149,7 @@ pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKe
 }
 
 fn text(line: &[u8]) -> Option<&str> {
-    let line = Some(line).filter(|line| line.len() <= MAX_TEXT)?;
-    std::str::from_utf8(line).ok().filter(|text| is_printable(text))
+    std::str::from_utf8(line).ok().filter(|text| fits_header(text))
 }
 
 /// The headers that values of `ctx` travel in: what is not for strangers.
@@ -184,7 +183,7 @@ pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
 pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut I) {
     for value in ctx.wire_values().filter(|value| value.place() == Place::Header) {
         let name = HeaderName::from_static(value.name());
-        match value.text().filter(|text| is_printable(text)).and_then(|text| HeaderValue::try_from(text).ok()) {
+        match value.text().filter(|text| fits_header(text)).and_then(|text| HeaderValue::try_from(text).ok()) {
             Some(value) => carrier.set(&name, value),
             None => carrier.remove(&name),
         }
@@ -211,13 +210,17 @@ pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     baggage
 }
 
-fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+/// Whether a text comes out of a header as it went in: blanks around a value are no part of it (RFC 9110 §5.5).
+fn fits_header(text: &str) -> bool {
+    text.len() <= MAX_TEXT
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
 }
 
-/// Whether a header is HTTP's, a credential's, or one that this crate writes.
+/// Whether a header is HTTP's, a credential's, or one that this crate writes, or one whose values gRPC takes for base64 (`-bin`).
 const fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 31] = [
+    const RESERVED: [&str; 34] = [
         "absolute-expiry-time",
         "authorization",
         "b3",
@@ -229,9 +232,12 @@ const fn is_reserved(name: &str) -> bool {
         "content-type",
         "cookie",
         "creation-time",
+        "expect",
         "grpc-timeout",
         "host",
+        "keep-alive",
         "proxy-authorization",
+        "proxy-connection",
         "request-timeout",
         "set-cookie",
         "te",
@@ -257,7 +263,7 @@ const fn is_reserved(name: &str) -> bool {
         }
         at += 1;
     }
-    false
+    matches!(name.as_bytes(), [.., b'-', b'b', b'i', b'n'])
 }
 
 const fn is_same(a: &[u8], b: &[u8]) -> bool {

@@ -104,3 +104,44 @@ async fn of_two_keys_with_one_name_the_one_that_crosses_a_spawn_is_sent_below_it
         assert_eq!(below.unwrap().unwrap(), "2");
     }
 }
+
+#[test]
+fn a_header_is_sent_with_what_its_receiver_reads_as_the_same_text() {
+    static NOTE: Key<String> = Key::header("x-note", Codec::text());
+    let longest = "x".repeat(8_192);
+    for text in ["", "a", "a  b", "\u{7e}", &longest] {
+        let headers = sent(&Context::background().with_value(&NOTE, text.to_owned()));
+        let read = values::extract(&Context::background(), &[&NOTE], &headers);
+        assert_eq!(read.value(&NOTE).map(String::as_str), Some(text));
+    }
+    for text in [" ", " a", "a ", "a\tb", "\u{e9}", "a\r\nb", &format!("{longest}x")] {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-note", "stale".parse().unwrap());
+        Propagator::default().inject(&Context::background().with_value(&NOTE, text.to_owned()), &mut headers);
+        assert_eq!(headers.get("x-note"), None, "{text:?}");
+    }
+}
+
+#[test]
+fn a_header_that_has_a_meaning_is_no_name_of_a_key() {
+    let is_refused = |name| std::panic::catch_unwind(|| Key::<u8>::header(name, Codec::text())).is_err();
+    for name in [
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "traceparent",
+        "throughline-principal",
+        // Between gRPC's services a value under such a name is binary, in base64.
+        "x-shard-bin",
+        "-bin",
+        "X-Shard",
+        "x shard",
+        "",
+    ] {
+        assert!(is_refused(name), "{name:?}");
+    }
+    for name in ["x-shard", "x-bin-shard", "bin", "shard_bin", "expectations"] {
+        assert!(!is_refused(name), "{name:?}");
+    }
+}
