@@ -15,7 +15,7 @@ pub struct Dropped {
     pub spans: u64,
     /// `tracestate` lists.
     pub trace_states: u64,
-    /// Members of the baggage, also those beyond its limits.
+    /// Members of the baggage, also those beyond its limits, and those whose value could not be decoded by the key that reads them.
     pub baggage_members: u64,
     /// Lines of deadline headers, and the times of messages.
     pub deadlines: u64,

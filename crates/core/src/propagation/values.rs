@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use http::header::{HeaderName, HeaderValue};
 
+use super::baggage::BAGGAGE;
 use super::baggage::grammar::is_token;
 use super::field::parsed;
 use super::principal;
@@ -132,14 +133,21 @@ mod sealed {
 /// A context below `ctx` with what a carrier from a service of ours has of `keys`, and the principal. What travels in the baggage is
 /// read from that of `ctx`, so it is extracted before.
 ///
-/// What can't be decoded is absent, as is a header that comes twice, is longer than 8,192 bytes or is not printable ASCII.
+/// What can't be decoded is absent, as is a header that comes twice, is longer than 8,192 bytes or is not printable ASCII. The carrier is
+/// told. A member that can't be decoded is still passed on.
 pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKey], carrier: &E) -> Context {
     let principal =
         parsed(carrier, &principal::HEADER, |line| Some(ctx.with_principal(principal::decode(text(line)?)?)));
     let mut below = principal.unwrap_or_else(|| ctx.clone());
     for key in keys {
         let next = match (key.member_name(), key.header_name()) {
-            (Some(name), _) => ctx.baggage().get(name).and_then(|text| key.read(&below, &text)),
+            (Some(name), _) => ctx.baggage().get(name).and_then(|text| {
+                let read = key.read(&below, &text);
+                if read.is_none() {
+                    carrier.dropped(&BAGGAGE, 1);
+                }
+                read
+            }),
             (None, Some(name)) => parsed(carrier, &name, |line| key.read(&below, text(line)?)),
             (None, None) => None,
         };

@@ -6,6 +6,7 @@ use throughline_core::propagation::{Counted, Dropped, Format, message, values};
 use throughline_core::{Codec, Context, Key, Propagator};
 
 static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
+static TENANT: Key<u64> = Key::baggage("tenant");
 
 /// What is counted of a request in which everything is read that can be.
 fn dropped(lines: &[(&'static str, &str)]) -> [u64; 5] {
@@ -16,7 +17,7 @@ fn dropped(lines: &[(&'static str, &str)]) -> [u64; 5] {
     let carrier = Counted::new(&headers);
     let all = [Format::TraceContext, Format::Baggage, Format::B3, Format::Jaeger, Format::XRay];
     let ctx = Propagator::new(all).extract(&Context::background(), &carrier);
-    let _ = values::extract(&ctx, &[&SHARD], &carrier);
+    let _ = values::extract(&ctx, &[&SHARD, &TENANT], &carrier);
     let timeouts = [
         TimeoutHeader::GrpcTimeout,
         TimeoutHeader::ConnectTimeoutMs,
@@ -38,7 +39,7 @@ fn what_is_valid_or_not_there_is_not_counted() {
         dropped(&[
             ("traceparent", PARENT),
             ("tracestate", "a=1"),
-            ("baggage", "k=v,what is this"),
+            ("baggage", "k=v,what is this,tenant=7"),
             ("grpc-timeout", "1S"),
             ("x-envoy-expected-rq-timeout-ms", "0"),
             ("creation-time", "1"),
@@ -73,6 +74,11 @@ fn what_is_malformed_is_counted_by_what_it_was() {
             ("creation-time", "today"),
         ]),
         [0, 0, 0, 4, 0]
+    );
+    assert_eq!(
+        dropped(&[("baggage", "tenant=abc,other=abc")]),
+        [0, 0, 1, 0, 0],
+        "what a key that is listed can't read"
     );
     let b3 = [("b3", "x"), ("x-b3-traceid", "y")];
     let headers: HeaderMap =
