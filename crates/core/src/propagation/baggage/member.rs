@@ -52,7 +52,8 @@ impl<'a> Member<'a> {
     /// The member that `text`, without commas, is, if its key is `key`; the rest of all the others is not looked at.
     pub(super) fn named(text: &'a [u8], key: &str) -> Option<Self> {
         let text = Some(text).filter(|text| grammar::has_key(text, key.as_bytes()))?;
-        Member::at(std::str::from_utf8(text).ok()?, 0).0
+        // A key with an equals sign in it begins what is another's member.
+        Member::at(std::str::from_utf8(text).ok()?, 0).0.filter(|member| member.key == key)
     }
 
     /// As it came, without the blanks around it.

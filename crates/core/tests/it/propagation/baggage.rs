@@ -91,6 +91,15 @@ fn the_last_of_one_key_is_read_and_the_only_one_that_insert_leaves() {
 }
 
 #[test]
+fn what_is_no_key_finds_nothing() {
+    for (text, key) in
+        [("a=b=c", "a=b"), ("a=b;c=d", "a=b;c"), (" a =b", "a "), ("=v", ""), ("a=b", "a=b"), ("k=1,a=b", "k=1,a")]
+    {
+        assert_eq!(of(text).get(key), None, "{key:?} of {text:?}");
+    }
+}
+
+#[test]
 fn properties_stay_with_their_member() {
     let baggage = of("a=1;ttl = 60 ; x, b=2;y=%20").insert("c", "3").unwrap();
     assert_eq!(baggage.as_str(), "a=1;ttl = 60 ; x,b=2;y=%20,c=3");
