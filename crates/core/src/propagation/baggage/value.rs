@@ -89,7 +89,8 @@ impl Baggage {
         self.text.is_empty()
     }
 
-    /// How many members did not come in: beyond the limits, or with a byte that no member may have.
+    /// How many members did not come in: beyond the limits, or with a byte that no member may have. Also those that broke the grammar and
+    /// were left out when another was set or removed.
     pub fn dropped_count(&self) -> usize {
         self.dropped
     }
@@ -116,7 +117,8 @@ impl Baggage {
         std::iter::from_fn(next).flatten()
     }
 
-    /// The same with `key` set to `value`, as the last member and the only one of that key, without properties.
+    /// The same with `key` set to `value`, as the last member and the only one of that key, without properties. Members that break the
+    /// grammar are left out, and [counted](Self::dropped_count).
     ///
     /// # Errors
     /// `key` is not a token (RFC 9110 §5.6.2), or there is no room for the member.
@@ -144,7 +146,7 @@ impl Baggage {
         properties: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
     ) -> Result<Self, BaggageError> {
         let member = member::encode(key, value, properties)?;
-        let (mut text, others) = self.without(key, member.len() + 1);
+        let (mut text, others, dropped) = self.without(key, member.len() + 1);
         if !text.is_empty() {
             text.push(',');
         }
@@ -152,17 +154,20 @@ impl Baggage {
         if !list::fits(text.len(), others + 1) {
             return Err(BaggageError::FULL);
         }
-        Ok(Baggage { text: HeaderValue::try_from(text).expect("encoded"), dropped: self.dropped })
+        Ok(Baggage { text: HeaderValue::try_from(text).expect("encoded"), dropped: self.dropped + dropped })
     }
 
-    /// The same without `key`.
+    /// The same without `key`; if it has one, also without the members that break the grammar, which are counted.
     #[must_use]
     pub fn remove(&self, key: &str) -> Self {
         if !self.iter().any(|member| member.key() == key) {
             return self.clone();
         }
-        let (text, _) = self.without(key, 0);
-        Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped: self.dropped }
+        let (text, _, dropped) = self.without(key, 0);
+        Baggage {
+            text: HeaderValue::try_from(text).expect("printable ASCII and tabs"),
+            dropped: self.dropped + dropped,
+        }
     }
 
     /// The same, of at most `bytes` bytes and `members` members: byte for byte if it is within that, or else the members that are, in
@@ -183,16 +188,22 @@ impl Baggage {
         Baggage { text: HeaderValue::try_from(text).expect("checked"), dropped: self.dropped + dropped }
     }
 
-    /// The members that keep to the grammar and have another key, as they came, and their number.
-    fn without(&self, key: &str, room: usize) -> (String, usize) {
+    /// The members that keep to the grammar and have another key, as they came, and their number; and that of those that break it.
+    fn without(&self, key: &str, room: usize) -> (String, usize, usize) {
         let mut text = String::with_capacity(self.text.len() + room);
-        let mut count = 0;
-        for member in self.iter().filter(|member| member.key() != key) {
-            let comma = if text.is_empty() { "" } else { "," };
-            text.extend([comma, member.as_str()]);
-            count += 1;
+        let (mut kept, mut broken) = (0, 0);
+        for part in self.as_str().split(',').filter(|part| list::has_member(part.as_bytes())) {
+            match Member::at(part, 0).0 {
+                Some(member) if member.key() == key => {}
+                Some(member) => {
+                    let comma = if text.is_empty() { "" } else { "," };
+                    text.extend([comma, member.as_str()]);
+                    kept += 1;
+                }
+                None => broken += 1,
+            }
         }
-        (text, count)
+        (text, kept, broken)
     }
 }
 

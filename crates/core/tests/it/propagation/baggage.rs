@@ -100,6 +100,19 @@ fn what_is_no_key_finds_nothing() {
 }
 
 #[test]
+fn what_breaks_the_grammar_goes_no_further_than_a_change_and_is_counted() {
+    let baggage = Baggage::from_lines([b"what is this, k=v;p ,,a,e=\xff".as_slice()]);
+    assert_eq!((baggage.as_str(), baggage.dropped_count()), ("what is this,k=v;p,a", 1));
+    let set = baggage.insert("j", "1").unwrap();
+    assert_eq!((set.as_str(), set.dropped_count()), ("k=v;p,j=1", 3));
+    assert_eq!(set.insert("j", "2").unwrap().dropped_count(), 3);
+    let removed = baggage.remove("k");
+    assert_eq!((removed.as_str(), removed.dropped_count()), ("", 3));
+    let same = baggage.remove("x");
+    assert_eq!((same.as_str(), same.dropped_count()), (baggage.as_str(), 1), "nothing was changed");
+}
+
+#[test]
 fn properties_stay_with_their_member() {
     let baggage = of("a=1;ttl = 60 ; x, b=2;y=%20").insert("c", "3").unwrap();
     assert_eq!(baggage.as_str(), "a=1;ttl = 60 ; x,b=2;y=%20,c=3");
