@@ -15,7 +15,8 @@ const DIGITS: usize = 14;
 ///
 /// A trace is recorded when its randomness R (`rv` of the tracestate's member `ot`, or else the trace id's low 56 bits)
 /// is at least the rejection threshold T = (1 − ratio) · 2^56. The threshold is then written as `ot=th:…`, so that
-/// whoever counts spans knows how many traces each stands for; a trace that is not recorded loses its `th`.
+/// whoever counts spans knows how many traces each stands for; a trace that is not recorded loses its `th`, as does one whose
+/// tracestate has no room for ours.
 ///
 /// # Examples
 /// ```
@@ -83,6 +84,9 @@ fn rewrite(state: &TraceState, member: Option<&str>, threshold: Option<u64>) -> 
     if fields.is_empty() {
         return state.remove("ot");
     }
-    // A full list has no room for more: the decision stands all the same.
-    state.insert("ot", &fields).unwrap_or_else(|_| state.clone())
+    state.insert("ot", &fields).unwrap_or_else(|_| match threshold {
+        // No room for it. The decision stands all the same; what must not go on is the caller's threshold, which is not ours.
+        Some(_) => rewrite(state, member, None),
+        None => state.remove("ot"),
+    })
 }

@@ -184,6 +184,14 @@ fn t13_ratio_reads_and_writes_ot_in_the_tracestate() {
     assert_eq!(sample(0.5, "a=1,ot=rv:80000000000000"), (true, state("ot=th:8;rv:80000000000000,a=1")));
     assert_eq!(sample(0.5, "ot=th:0;rv:7fffffffffffff;x:y,a=1"), (false, state("ot=rv:7fffffffffffff;x:y,a=1")));
     assert_eq!(sample(0.5, "ot=th:0"), (false, state("")), "a threshold that no longer holds is not sent on");
+    // 256 bytes of one value, to which a third's 14 digits are too many.
+    let rest = format!("rv:ffffffffffffff;x:{}", "x".repeat(231));
+    assert_eq!(
+        sample(1.0 / 3.0, &format!("a=1,ot=th:8;{rest}")),
+        (true, state(&format!("ot={rest},a=1"))),
+        "what has no room is left out, and nobody else's is in its place"
+    );
+    assert_eq!(sample(1.0, "a=1,ot=x:y ;th:8"), (true, state("a=1")), "a value that would end in a blank is none");
     for bad in ["80", "8000000000000g", "8000000000000A", "800000000000000", "+8000000000000"] {
         assert!(!sample(0.5, &format!("ot=rv:{bad}")).0, "{bad}: the trace id decides");
     }
