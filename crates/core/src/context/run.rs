@@ -62,10 +62,8 @@ impl<F: Future> Future for Run<'_, F> {
         let this = self.project();
         let was_waiting = this.wait.is_waiting(cx);
         let is_known_done = if was_waiting { this.wait.is_known_over() } else { this.wait.context().is_flagged() };
-        if is_known_done {
-            if let Some(error) = this.wait.context().err() {
-                return Poll::Ready(Err(error));
-            }
+        if is_known_done && let Some(error) = this.wait.context().err() {
+            return Poll::Ready(Err(error));
         }
         match this.work.poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),

@@ -281,11 +281,11 @@ impl CancelNode {
 
     /// Leaves the lists of the parents.
     pub(super) fn unlink(&self) {
-        if let Some(up) = self.node.up() {
-            if self.link.is_linked() {
-                // SAFETY: as in `link_up`.
-                unsafe { up.lock().unlink(&self.link) };
-            }
+        if let Some(up) = self.node.up()
+            && self.link.is_linked()
+        {
+            // SAFETY: as in `link_up`.
+            unsafe { up.lock().unlink(&self.link) };
         }
         let Some(merge) = self.node.as_merge() else { return };
         if let Some(anchor) = merge.second.node().anchor() {

@@ -127,11 +127,11 @@ impl<C: Holder> Wait<C> {
         // The clock before the flags (invariant 7).
         let (now, is_virtual) = clock::now_and_kind();
         let now = this.alarm.as_ref().filter(|_| is_virtual).map_or(now, |alarm| alarm.now(now));
-        if now >= deadline || node.is_flagged() {
-            if let Some(error) = target.error_at(now) {
-                this.alarm = None;
-                return Poll::Ready(error);
-            }
+        if (now >= deadline || node.is_flagged())
+            && let Some(error) = target.error_at(now)
+        {
+            this.alarm = None;
+            return Poll::Ready(error);
         }
         match &mut this.alarm {
             Some(alarm) => alarm.rearm(cx),
