@@ -11,7 +11,7 @@ use crate::context::{Cause, Context};
 /// `set_cause`. Bounded, as each of three threads goes through all flags.
 #[test]
 fn two_cancels_and_an_observer() {
-    model_within(3, || {
+    model_within(6, || {
         let top = Arc::new(Context::background().with_cancel());
         let child = top.with_cancel();
         let cancel = |cause: Cause| {
@@ -35,7 +35,7 @@ fn two_cancels_and_an_observer() {
 /// the same locks: over 130,000 orders without.
 #[test]
 fn cancels_of_parent_and_child() {
-    model_within(3, || {
+    model(|| {
         let top = Context::background().with_cancel();
         let middle = top.with_cancel();
         let mut waiter = Waiter::new(&middle);
@@ -58,7 +58,7 @@ fn cancels_of_parent_and_child() {
 /// latches the outcome in the node that was asked alone. Bounded, as each of three threads goes through all flags.
 #[test]
 fn an_observer_latches_from_the_top_down() {
-    model_within(3, || {
+    model_within(6, || {
         let top = Context::background().with_cancel();
         let middle = Arc::new(top.with_cancel());
         let bottom = middle.with_cancel();

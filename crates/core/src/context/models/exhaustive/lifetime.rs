@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{Waiter, model, model_within};
+use super::{Waiter, model};
 use crate::context::{Context, Key};
 
 /// A value whose uses must all come before its destructor: loom says so if anything allows another order.
@@ -67,7 +67,7 @@ fn last_child_frees_its_parent() {
 /// orders without.
 #[test]
 fn linked_child_drop_against_cancel() {
-    model_within(4, || {
+    model(|| {
         let parent = Arc::new(Context::background().with_cancel());
         let child = parent.with_value(&VALUE, Tracked::new()).with_cancel().disarm();
         let mut waiter = Waiter::new(&child);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::{Waiter, clock, model, model_within};
+use super::{Waiter, clock, model};
 use crate::context::{Cause, Context, ContextError};
 
 /// A merge is born, and waited on, while its second parent is cancelled. Fails when `wait_for_second` does not look at the second
 /// parent after it has linked. Bounded, as a merge links itself, then waits through two parents: over 56,000 orders without.
 #[test]
 fn merge_against_cancel_of_the_second() {
-    model_within(3, || {
+    model(|| {
         let first = Context::background().with_cancel();
         let second = Arc::new(Context::background().with_cancel());
         let canceller = Arc::clone(&second);
@@ -31,7 +31,7 @@ fn merge_against_cancel_of_the_second() {
 /// its lists.
 #[test]
 fn both_parents_are_cancelled() {
-    model_within(3, || {
+    model(|| {
         let first = Context::background().with_cancel();
         let second = Context::background().with_cancel();
         let both = Context::merge(&first, &second);

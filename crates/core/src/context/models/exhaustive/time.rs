@@ -26,7 +26,7 @@ fn cancel(handle: &CancelHandle) -> Option<ContextError> {
 /// all three threads.
 #[test]
 fn earliest_event_wins() {
-    model_within(3, || {
+    model(|| {
         let parent = Context::background().with_cancel();
         let timed = parent.with_deadline(clock::at(1));
         let sibling = parent.with_deadline(clock::at(1));
@@ -47,7 +47,7 @@ fn earliest_event_wins() {
 /// look at the deadline, and when `cancel` does not stamp what has a deadline. Bounded, as alarms are behind one lock for all.
 #[test]
 fn own_deadline_against_cancel() {
-    model_within(4, || {
+    model(|| {
         let timed = Context::background().with_deadline(clock::at(1)).with_cancel();
         let mut waiter = Waiter::new(&timed);
         assert!(!waiter.poll());
@@ -82,7 +82,7 @@ fn deadline_set_under_a_cancelling_parent() {
 /// of three levels.
 #[test]
 fn two_deadlines_under_a_cancelling_grandparent() {
-    model_within(3, || {
+    model_within(4, || {
         let top = Arc::new(Context::background().with_cancel());
         let middle = Arc::new(top.with_cancel());
         let parent = Arc::clone(&middle);

@@ -28,7 +28,7 @@ fn link_against_cancel() {
 /// locks of three levels are contended; the faults need few preemptions.
 #[test]
 fn two_linkers() {
-    model_within(3, || {
+    model_within(6, || {
         let top = Context::background().with_cancel();
         let middle = top.with_cancel();
         let bottom = middle.with_cancel();
