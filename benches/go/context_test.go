@@ -39,7 +39,9 @@ func BenchmarkP4Cancel(b *testing.B) {
 				root, cancel := context.WithCancel(context.Background())
 				stops := make([]context.CancelFunc, children)
 				for i := range stops {
-					_, stops[i] = context.WithCancel(root)
+					var ctx context.Context
+					ctx, stops[i] = context.WithCancel(root)
+					_ = ctx.Done()
 				}
 				b.StartTimer()
 				cancel()

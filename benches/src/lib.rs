@@ -16,8 +16,6 @@ use criterion::Criterion;
 pub enum Target {
     /// At most this many times the named peer's time.
     Ratio(&'static str, f64),
-    /// At most this many nanoseconds.
-    Nanos(f64),
     /// At most this many nanoseconds more than the named measurement of ours.
     Above(&'static str, f64),
     /// Nothing is asked of it: a figure to know.
@@ -50,6 +48,13 @@ pub fn criterion() -> Criterion {
         .configure_from_args()
 }
 
+/// Whether this run measures everything: with a filter or another mode on the command line, figures of an earlier run would stand
+/// among those of this one.
+#[must_use]
+pub fn is_whole() -> bool {
+    env::args().skip(1).all(|argument| argument == "--bench")
+}
+
 /// A measurement of Go's beside one of ours.
 #[derive(Clone, Copy)]
 pub struct GoRow {
@@ -66,7 +71,7 @@ pub struct GoRow {
 /// As [`summarize`], for the table of Go's figures: `output` is what `go test -bench` printed.
 ///
 /// # Errors
-/// When the document cannot be read or written.
+/// When a row was not measured, and when the document cannot be read or written.
 pub fn summarize_go(version: &str, output: &str, rows: &[GoRow]) -> io::Result<()> {
     let theirs = |name: &str| {
         output.lines().find_map(|line| {
@@ -78,13 +83,12 @@ pub fn summarize_go(version: &str, output: &str, rows: &[GoRow]) -> io::Result<(
     };
     let mut text = format!("| row | ours, ns | {version}, ns | ratio |\n|---|---|---|---|\n");
     for row in rows {
-        let (Some(ours), Some(go)) = (median(row.ours), theirs(row.go)) else { continue };
+        let (ours, go) = median(row.ours).zip(theirs(row.go)).ok_or_else(|| not_measured(row.name))?;
         let (ours, go) = (ours / row.per.0, go / row.per.1);
         writeln!(text, "| {} | {} | {} | {:.2} |", row.name, nanos(ours), nanos(go), ours / go)
             .map_err(io::Error::other)?;
     }
-    println!("\n{text}");
-    write_section("docs/performance.md", "go", &text)
+    report("docs/performance.md", "go", &text)
 }
 
 /// The median of one measurement, in nanoseconds per iteration; `None` where it was not measured.
@@ -92,6 +96,10 @@ fn median(id: &str) -> Option<f64> {
     let file = criterion_home().join(id).join("new/estimates.json");
     let estimates: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
     estimates["median"]["point_estimate"].as_f64()
+}
+
+fn not_measured(row: &str) -> io::Error {
+    io::Error::other(format!("{row}: not measured"))
 }
 
 fn criterion_home() -> PathBuf {
@@ -118,14 +126,13 @@ fn times(ratio: f64) -> String {
 fn line(row: &Row) -> Option<String> {
     let ours = median(row.ours)? / row.per;
     let peers: Vec<(&str, f64)> =
-        row.peers.iter().filter_map(|(name, id)| Some((*name, median(id)? / row.per))).collect();
+        row.peers.iter().map(|(name, id)| Some((*name, median(id)? / row.per))).collect::<Option<_>>()?;
     let best = peers.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
     let (target, met) = match row.target {
         Target::Ratio(peer, most) => {
             let theirs = peers.iter().find(|(name, _)| *name == peer)?.1;
             (format!("≤ {most} × {peer} (is {})", times(ours / theirs)), Some(ours <= most * theirs))
         }
-        Target::Nanos(most) => (format!("≤ {most} ns"), Some(ours <= most)),
         Target::Above(base, most) => {
             let base = median(base)? / row.per;
             (format!("≤ +{most} ns (is {:+.2})", ours - base), Some(ours <= base + most))
@@ -144,19 +151,20 @@ fn line(row: &Row) -> Option<String> {
 }
 
 /// Prints the table of `rows` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of
-/// `docs/performance.md`. A row that was not measured in this run (a filter on the command line) leaves the document as it was.
+/// `docs/performance.md`, if this [`is_whole`].
 ///
 /// # Errors
-/// When the document cannot be read or written.
+/// When a row was not measured, and when the document cannot be read or written.
 pub fn summarize(table: &str, rows: &[Row]) -> io::Result<()> {
-    let lines: Vec<Option<String>> = rows.iter().map(line).collect();
-    let complete = lines.iter().all(Option::is_some);
+    if !is_whole() {
+        return Ok(());
+    }
     let mut text = String::from("| row | ours, ns | best peer, ns | ratio | target | |\n|---|---|---|---|---|---|\n");
-    for line in lines.into_iter().flatten() {
+    for row in rows {
+        let line = line(row).ok_or_else(|| not_measured(row.name))?;
         writeln!(text, "{line}").map_err(io::Error::other)?;
     }
-    println!("\n{text}");
-    if complete { write_section("docs/performance.md", table, &text) } else { Ok(()) }
+    report("docs/performance.md", table, &text)
 }
 
 /// Prints `text` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of `document`, below the

@@ -83,7 +83,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The processor time of `n` operations, half of them on each of two threads: both threads' time added up.
+/// How long `n` operations take, half of them on each of two threads: both threads' time added up, waits for each other included.
 fn on_two_threads(n: u64, operation: impl Fn() + Sync) -> Duration {
     let start = Barrier::new(2);
     let half = || {

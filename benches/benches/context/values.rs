@@ -31,7 +31,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P12 lookup at 50: not linear past 16",
         ours: "P12/context, 50",
-        peers: &[("OpenTelemetry", "P12/opentelemetry, 50")],
+        peers: &[("OpenTelemetry", "P12/opentelemetry, 50"), ("http::Extensions", "P12/extensions, 50")],
         target: Target::Above("P12/context, 16", 5.0),
         per: 1.0,
     },
