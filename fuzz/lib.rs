@@ -1,4 +1,4 @@
-//! The properties that the fuzz targets assert: those of the tests, with the same bound on what is allocated.
+//! The properties that the fuzz targets assert: those of the tests, and a bound on what is allocated, which the tests of the wire have, too.
 
 #![allow(clippy::unwrap_used)]
 
