@@ -1,6 +1,5 @@
 //! Tasks that succeed or fail together: Go's `errgroup`, with a context that every task is given.
 
-use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic;
@@ -9,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{CancelHandle, Cause, Context, ContextError};
 
@@ -25,6 +24,9 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 /// others with [`Cause::Panicked`].
 ///
 /// Dropping the group cancels its context and aborts its tasks, without waiting for them.
+///
+/// It may go on as long as its process does, as an accept loop's: of the tasks that have ended it holds those alone that did so since
+/// the last [`spawn`](Self::spawn).
 ///
 /// # Examples
 /// ```
@@ -42,6 +44,7 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 pub struct Group<E: GroupError> {
     shared: Arc<Shared<E>>,
     tasks: JoinSet<()>,
+    first_panic: Option<JoinError>,
     places: Option<Arc<Semaphore>>,
 }
 
@@ -56,6 +59,7 @@ impl<E: GroupError> Group<E> {
         Self {
             shared: Arc::new(Shared { handle: ctx.with_cancel(), first_error: OnceLock::new() }),
             tasks: JoinSet::new(),
+            first_panic: None,
             places: None,
         }
     }
@@ -95,6 +99,9 @@ impl<E: GroupError> Group<E> {
         F: FnOnce(Context) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.note(ended);
+        }
         let (sender, receiver) = oneshot::channel();
         let ctx = self.context().across_spawn();
         let shared = self.shared.clone();
@@ -130,19 +137,21 @@ impl<E: GroupError> Group<E> {
     /// # Cancellation safety
     /// Dropping the future drops the group: its tasks are cancelled and aborted.
     pub async fn join(mut self) -> Result<(), E> {
-        let mut first_panic: Option<Box<dyn Any + Send>> = None;
         while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended
-                && let Ok(payload) = error.try_into_panic()
-            {
-                first_panic.get_or_insert(payload);
-            }
+            self.note(ended);
         }
         self.shared.handle.cancel();
-        if let Some(payload) = first_panic {
-            panic::resume_unwind(payload);
+        if let Some(error) = self.first_panic.take() {
+            panic::resume_unwind(error.into_panic());
         }
         self.shared.first_error.get().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Of a task that has ended only the first panic is kept.
+    fn note(&mut self, ended: Result<(), JoinError>) {
+        if let Some(error) = ended.err().filter(JoinError::is_panic) {
+            self.first_panic.get_or_insert(error);
+        }
     }
 }
 

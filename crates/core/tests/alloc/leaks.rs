@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
-use throughline_core::{CancelHandle, Context, Key};
+use throughline_core::{CancelHandle, Context, ContextError, Group, Key};
 
 use crate::counting::{Count, count};
 
@@ -130,6 +130,22 @@ fn r01_values_deadlines_and_merges_leave_nothing() {
         }
     });
     assert_eq!(left, 0);
+}
+
+#[test]
+fn r01_tasks_that_have_ended_leave_nothing_in_a_group_that_goes_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut group: Group<ContextError> = Group::new(&Context::background());
+    let mut accept = |connections: usize| {
+        runtime.block_on(async {
+            for _ in 0..connections {
+                group.spawn(async |_| Ok(())).await.unwrap();
+            }
+        });
+    };
+    // The runtime's queues get as long as they will.
+    accept(1_000);
+    assert_eq!(bytes_left(|| accept(10_000)), 0);
 }
 
 #[cfg(feature = "tokio-util")]

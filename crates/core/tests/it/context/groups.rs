@@ -274,6 +274,17 @@ fn c26_join_resumes_the_first_panic_after_all_have_ended() {
     assert_eq!(seen.into_inner().unwrap(), [const { Err(CANCELED) }; 3]);
 }
 
+#[tokio::test]
+async fn c26_join_resumes_a_panic_though_tasks_were_spawned_since() {
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    assert_eq!(group.spawn(async |_| -> Result<(), _> { panic!("first") }).await, Err(CANCELED));
+    for _ in 0..2 {
+        assert_eq!(group.spawn(async |_| Ok(())).await, Err(CANCELED));
+    }
+    let panicked = AssertUnwindSafe(group.join()).catch_unwind().await;
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"first"));
+}
+
 #[test]
 fn c26_dropping_the_group_cancels_and_aborts_without_waiting() {
     let alive = Arc::new(AtomicUsize::new(0));
