@@ -129,7 +129,8 @@ impl<E: GroupError> Group<E> {
     /// Waits until every task has ended, cancels the group's context, and returns the first error.
     ///
     /// # Errors
-    /// The first error that a task returned; when the parent's end stopped a task, that [`ContextError`].
+    /// The first error that a task returned; when the parent's end stopped a task, that [`ContextError`]. A task that was dropped with
+    /// the runtime it was spawned onto was stopped, too, by [`Canceled`](ContextError::Canceled) where the context was live.
     ///
     /// # Panics
     /// Resumes the first panic of a task, after all have ended.
@@ -149,8 +150,13 @@ impl<E: GroupError> Group<E> {
 
     /// Of a task that has ended only the first panic is kept.
     fn note(&mut self, ended: Result<(), JoinError>) {
-        if let Some(error) = ended.err().filter(JoinError::is_panic) {
+        let Err(error) = ended else { return };
+        if error.is_panic() {
             self.first_panic.get_or_insert(error);
+        } else {
+            // Nobody aborts it but the group's own drop: its runtime has ended.
+            let stopped = self.context().err().unwrap_or(ContextError::Canceled);
+            self.shared.fail(&stopped.into());
         }
     }
 }

@@ -309,6 +309,29 @@ fn c26_dropping_the_group_cancels_and_aborts_without_waiting() {
     });
 }
 
+#[test]
+fn c26_join_fails_when_the_runtime_of_a_task_ended_before_it() {
+    for (spent, error) in [(false, CANCELED), (true, Stopped(ContextError::DeadlineExceeded))] {
+        let parent = Context::background().with_timeout(3600 * SECOND);
+        let mut group: Group<Failure> = Group::new(&parent);
+        let ended = runtime();
+        let alive = Arc::new(AtomicUsize::new(0));
+        let counted = Counted::new(&alive);
+        let handle = {
+            let _entered = ended.enter();
+            group.spawn(move |_| endless::<()>(counted))
+        };
+        drop(ended);
+        runtime().block_on(async {
+            if spent {
+                sleep(3600 * SECOND).await;
+            }
+            assert_eq!((group.join().await, handle.await), (Err(error.clone()), Err(error)));
+        });
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+}
+
 #[tokio::test]
 async fn c26_dropping_the_join_drops_the_group() {
     let alive = Arc::new(AtomicUsize::new(0));
