@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, unconstrained};
 
 use super::{CancelHandle, Cause, Context, ContextError};
 
@@ -191,7 +191,9 @@ impl<E: GroupError> fmt::Debug for Group<E> {
 /// task, whose own order of first polls is the runtime's affair.
 fn queue(places: Arc<Semaphore>) -> impl Future<Output = OwnedSemaphorePermit> + Send {
     let mut place = Box::pin(async move { places.acquire_owned().await.expect("the semaphore is never closed") });
-    let mut taken = match place.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+    // Before 1.54 it does not even queue for a task whose budget of polls is used up.
+    let first = pin!(unconstrained(place.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
+    let mut taken = match first {
         Poll::Ready(permit) => Some(permit),
         Poll::Pending => None,
     };

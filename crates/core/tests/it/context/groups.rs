@@ -10,7 +10,7 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use throughline_core::{Cause, Context, ContextError, Group, Key, try_join};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Barrier, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -205,6 +205,29 @@ fn c26_queue_is_in_order_however_many_are_spawned_at_once() {
     };
     let started = runtime.block_on(runtime.spawn(spawning)).unwrap();
     assert_eq!(started, (0..500).collect::<Vec<_>>());
+}
+
+/// As many places as that: each is taken, or waited for, when its task is spawned.
+#[test]
+fn c26_places_are_taken_in_order_however_many_there_are() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let spawning = async {
+        let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(200);
+        let (started, all) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Barrier::new(200)));
+        for n in 0..400 {
+            let (started, all) = (started.clone(), all.clone());
+            drop(group.spawn(async move |_| {
+                started.lock().unwrap().push(n);
+                all.wait().await;
+                Ok(())
+            }));
+        }
+        group.join().await.unwrap();
+        Arc::into_inner(started).unwrap().into_inner().unwrap()
+    };
+    let mut started = runtime.block_on(runtime.spawn(spawning)).unwrap();
+    started[..200].sort_unstable();
+    assert_eq!(started[..200], (0..200).collect::<Vec<_>>(), "before any has ended");
 }
 
 #[tokio::test]
