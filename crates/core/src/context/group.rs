@@ -271,9 +271,13 @@ where
     let (mut from_a, mut from_b) = (None, None);
     poll_fn(|cx| {
         poll_into(a.as_mut(), &mut from_a, cx);
-        poll_into(b.as_mut(), &mut from_b, cx);
-        // A failed `b` has just cancelled `a`, whose waker may have been called during this very poll: look again.
-        poll_into(a.as_mut(), &mut from_a, cx);
+        if from_b.is_none() {
+            poll_into(b.as_mut(), &mut from_b, cx);
+            if matches!(from_b, Some(None)) {
+                // It has just cancelled `a`, whose waker may have been called during this very poll: look again.
+                poll_into(a.as_mut(), &mut from_a, cx);
+            }
+        }
         if from_a.is_some() && from_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

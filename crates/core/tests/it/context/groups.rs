@@ -415,6 +415,33 @@ async fn c26_try_join_cancels_the_other_with_the_first_error_and_waits_for_it() 
 }
 
 #[tokio::test]
+async fn c26_try_join_polls_each_once_and_the_first_again_when_the_second_has_failed() {
+    let (fail, must_fail) = oneshot::channel::<()>();
+    let polls = AtomicUsize::new(0);
+    let count = |_| {
+        poll_fn(|_| {
+            polls.fetch_add(1, Ordering::SeqCst);
+            Poll::<Result<(), Failure>>::Pending
+        })
+    };
+    let ctx = Context::background();
+    let mut both = pin!(try_join(&ctx, count, async |_| {
+        let _ = must_fail.await;
+        Err::<(), _>(Own("first"))
+    }));
+    for n in 1..=3 {
+        assert!(super::poll_once(both.as_mut()).is_pending());
+        assert_eq!(polls.load(Ordering::SeqCst), n);
+    }
+    fail.send(()).unwrap();
+    assert_eq!(
+        super::poll_once(both.as_mut()),
+        Poll::Ready(Err(Own("first"))),
+        "the first is stopped in the same poll"
+    );
+}
+
+#[tokio::test]
 async fn c26_try_join_is_stopped_with_its_parent() {
     let parent = Context::background().with_cancel();
     let mut both = pin!(try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| pending::<Result<(), _>>()));
