@@ -44,11 +44,13 @@ impl Context {
     /// assert_eq!(Context::background().remaining(), None);
     /// ```
     pub fn remaining(&self) -> Option<Duration> {
-        let deadline = self.deadline()?;
-        if self.is_done() {
+        let ctx = self.0.as_ref()?;
+        let deadline = ctx.deadline()?;
+        let now = clock::now();
+        if ctx.error_at(now).is_some() {
             return Some(Duration::ZERO);
         }
-        Some(deadline.saturating_duration_since(clock::now()))
+        Some(deadline.saturating_duration_since(now))
     }
 
     /// `None` while the context is live; from when it is done always the same error.

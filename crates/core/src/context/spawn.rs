@@ -33,8 +33,7 @@ impl Context {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let ctx = self.across_spawn();
-        tokio::spawn(ctx.clone().carry(future))
+        tokio::spawn(self.across_spawn().carry(future))
     }
 
     /// [`spawn`](Context::spawn) for a future that stays on this thread.
@@ -59,8 +58,7 @@ impl Context {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let ctx = self.across_spawn();
-        tokio::task::spawn_local(ctx.carry(future))
+        tokio::task::spawn_local(self.across_spawn().carry(future))
     }
 
     /// Runs `f` on the runtime's blocking pool with this context as its argument and as the ambient one.

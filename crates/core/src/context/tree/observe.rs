@@ -47,8 +47,8 @@ impl Ref {
     }
 
     /// As [`error`](Self::error), with the clock read already.
-    pub(super) fn error_at(&self, now: Instant) -> Option<ContextError> {
-        self.node().resolve(Some(now)).map(|outcome| outcome.error)
+    pub(in crate::context) fn error_at(&self, now: Instant) -> Option<ContextError> {
+        self.node().outcome_at(Some(now)).map(|outcome| outcome.error)
     }
 
     pub(in crate::context) fn cause(&self) -> Option<Cause> {

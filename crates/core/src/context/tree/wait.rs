@@ -128,10 +128,10 @@ impl<C: Holder> Wait<C> {
         let (now, is_virtual) = clock::now_and_kind();
         let now = this.alarm.as_ref().filter(|_| is_virtual).map_or(now, |alarm| alarm.now(now));
         if (now >= deadline || node.is_flagged())
-            && let Some(error) = target.error_at(now)
+            && let Some(outcome) = node.resolve(Some(now))
         {
             this.alarm = None;
-            return Poll::Ready(error);
+            return Poll::Ready(outcome.error);
         }
         match &mut this.alarm {
             Some(alarm) => alarm.rearm(cx),
