@@ -1,6 +1,7 @@
 //! What a context keeps of its span: the identity, and the recording while it goes on.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attributes::Attributes;
@@ -55,8 +56,10 @@ pub(super) struct More {
     status: Status,
     dropped_events: u32,
     dropped_links: u32,
-    /// Where each error lay that has been recorded, with the index of its event.
-    errors: Vec<(usize, usize)>,
+    /// Where each error lay that has been recorded, with the hash of what it said: limits may leave less of it in its event.
+    errors: Vec<(usize, u64)>,
+    /// What the last one said.
+    last_error: Option<String>,
 }
 
 impl Cell {
@@ -190,27 +193,29 @@ impl More {
     }
 
     /// Adds an `exception` event and sets the status, unless the same error is there already: it lay at `address` and
-    /// said the same, or lay at an unknown address (`None`) and said what the last one begins with.
-    pub(super) fn exception(&mut self, address: Option<usize>, event: Event, status: Status, limits: &SpanLimits) {
-        let said = |event: &Event| event.attributes.get("exception.message").cloned();
-        let message = said(&event);
-        let recorded = |&(_, index): &(usize, usize)| self.events.get(index).and_then(said);
-        let seen = match address {
-            Some(address) => self.errors.iter().any(|error| error.0 == address && recorded(error) == message),
-            None => {
-                let last = self.errors.last().and_then(recorded);
-                let (last, message) = (last.as_ref().and_then(Value::as_str), message.as_ref().and_then(Value::as_str));
-                last.zip(message).is_some_and(|(last, message)| last.starts_with(message))
-            }
+    /// its `message` was the same, or lay at an unknown address (`None`) and said what the last one begins with.
+    pub(super) fn exception(
+        &mut self,
+        address: Option<usize>,
+        message: String,
+        event: Event,
+        status: Status,
+        limits: &SpanLimits,
+    ) {
+        let error = address.map(|address| (address, BuildHasherDefault::<DefaultHasher>::default().hash_one(&message)));
+        let seen = match &error {
+            Some(error) => self.errors.contains(error),
+            None => self.last_error.as_ref().is_some_and(|last| last.starts_with(&message)),
         };
         if seen {
             return;
         }
-        let index = self.events.len();
-        self.event(event, limits);
-        if self.events.len() > index {
-            self.errors.push((address.unwrap_or(0), index));
+        // As many as there can be events; one where there can be none.
+        if !full(&self.errors, limits.events.max(1)) {
+            self.errors.extend(error);
         }
+        self.last_error = Some(message);
+        self.event(event, limits);
         self.status(status, limits);
     }
 }

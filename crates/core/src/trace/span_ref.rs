@@ -137,9 +137,9 @@ impl<'a> SpanRef<'a> {
     fn exception(&self, address: Option<usize>, kind: &'static str, message: String) {
         let Some(cell) = self.cell else { return };
         let status = Status::Error(message.clone().into());
-        let attributes = [("exception.type", Value::from(kind)), ("exception.message", Value::from(message))];
+        let attributes = [("exception.type", Value::from(kind)), ("exception.message", Value::from(message.clone()))];
         let event = Event::new("exception", clock::now(), attributes);
-        cell.write(self.ctx, |span, limits| span.more().exception(address, event, status, limits));
+        cell.write(self.ctx, |span, limits| span.more().exception(address, message, event, status, limits));
     }
 
     fn event(&self, event: Event) {

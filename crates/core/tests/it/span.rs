@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
-use throughline_core::trace::{SpanKind, Status, Value};
+use throughline_core::trace::{SpanKind, SpanLimits, Status, Value};
 use throughline_core::{Cause, Context, Span};
 
 use crate::memory::Memory;
@@ -226,6 +226,34 @@ fn t05_one_error_is_recorded_once_and_two_that_look_alike_twice() {
         span.record_error(&place);
     };
     assert_eq!(recorded(reused).1, ["first", "second"], "another error may come to lie in the same place");
+}
+
+#[tokio::test]
+async fn t05_an_error_is_recorded_once_whatever_the_limits_leave_of_its_event() {
+    let all = SpanLimits::default();
+    let cut = SpanLimits { value_length: 8, ..all };
+    let few = [0, 1].map(|event_attributes| SpanLimits { event_attributes, ..all });
+    for limits in [cut, few[0], few[1], SpanLimits { events: 0, ..all }] {
+        let (memory, ctx) = Memory::with(|config| config.limits = limits);
+        let out = ctx.in_span("s", async |ctx| {
+            let error = Failure("no such card", Some(Box::new(Failure("no row", None))));
+            ctx.current_span().record_error(&error);
+            ctx.current_span().record_error(&error);
+            Err::<(), _>(error)
+        });
+        assert_eq!(out.await.unwrap_err().0, "no such card");
+        let span = memory.span("s");
+        assert_eq!(span.events.len() + span.dropped_events_count as usize, 1, "{limits:?}");
+
+        let span = ctx.span("two").start();
+        let mut place = Failure("no such card", None);
+        span.record_error(&place);
+        place.0 = "no such cardholder";
+        span.record_error(&place);
+        span.end();
+        let span = memory.span("two");
+        assert_eq!(span.events.len() + span.dropped_events_count as usize, 2, "alike as far as {limits:?} lets them");
+    }
 }
 
 #[test]
