@@ -126,6 +126,29 @@ async fn what_fails_is_delivered_again_until_it_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_error_that_the_handler_has_recorded_is_recorded_once() {
+    let (memory, telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let subscription = events.subscribe("s", "g");
+    tokio::spawn(subscription.serve(Consumer::new(&ctx).max_attempts(1), |ctx, message| async move {
+        let error = Error::wrap(Code::Unavailable, std::io::Error::other("no route"));
+        if message.payload == "recorded" {
+            ctx.current_span().record_error(&error);
+        }
+        Err(error)
+    }));
+    for payload in ["recorded", "returned"] {
+        events.publish(&ctx, Message::new("s", payload)).await.unwrap();
+    }
+    events.drain().await;
+    for span in spans(&memory, &telemetry, SpanKind::Consumer).await {
+        let messages: Vec<_> = span.events.iter().map(|event| event.attributes.get("exception.message")).collect();
+        assert_eq!(messages, [Some(&"UNAVAILABLE: unavailable: no route".into())]);
+        assert_eq!(span.status, Status::Error("unavailable".into()));
+    }
+}
+
+#[tokio::test]
 async fn what_says_that_it_is_not_retryable_is_not_tried_again() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));

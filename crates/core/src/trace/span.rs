@@ -120,6 +120,11 @@ impl Span {
         self.as_ref().record_error(error);
     }
 
+    /// As [`SpanRef::record_returned`].
+    pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
+        self.as_ref().record_returned(error);
+    }
+
     /// As [`SpanRef::set_name`].
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         self.as_ref().set_name(name);

@@ -109,11 +109,21 @@ impl<'a> SpanRef<'a> {
     /// Sets the status to `Error` and adds an `exception` event: `exception.type`, and `exception.message` with the chain
     /// of [`source`](Error::source)s, at most 16 of them and 4 KiB in all.
     ///
-    /// An error recorded twice on one span, which is to say at one address with one message, is one event.
+    /// An error recorded twice on one span, which is to say at one address with one message, is one event. One that was
+    /// returned lies elsewhere: [`record_returned`](Self::record_returned) is for those.
     pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
         if self.recorded().is_some() {
             let address = std::ptr::from_ref(error).cast::<()>().addr();
             self.exception(Some(address), std::any::type_name::<E>(), message(error));
+        }
+    }
+
+    /// [`record_error`](Self::record_error), for who gets the error that the work under the span has returned: the work may
+    /// have recorded it, and it has moved since. Nothing is done if the last error recorded has the same message, or one
+    /// that begins with it.
+    pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
+        if self.recorded().is_some() {
+            self.exception(None, std::any::type_name::<E>(), message(error));
         }
     }
 

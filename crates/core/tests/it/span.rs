@@ -257,6 +257,20 @@ async fn t05_an_error_is_recorded_once_whatever_the_limits_leave_of_its_event() 
 }
 
 #[test]
+fn t05_an_error_that_was_recorded_and_returned_is_recorded_once() {
+    let work = |span: &Span, says, returns| {
+        let error = Failure(says, Some(Box::new(Failure("no row", None))));
+        span.record_error(&error);
+        Failure(returns, error.1)
+    };
+    let both = |says, returns| recorded(|span| span.record_returned(&*Box::new(work(span, says, returns)))).1;
+    assert_eq!(both("no such card", "no such card"), ["no such card: no row"]);
+    assert_eq!(both("no such card", "no card"), ["no such card: no row", "no card: no row"]);
+    let (status, messages) = recorded(|span| span.record_returned(&Failure("no", None)));
+    assert_eq!((status, messages), (Status::Error("no".into()), vec!["no".to_owned()]), "who has not been recorded is");
+}
+
+#[test]
 fn t05_messages_are_bounded_whatever_an_error_says() {
     struct Endless;
     impl fmt::Debug for Endless {

@@ -102,7 +102,7 @@ impl Consumer {
         let again = match result {
             Ok(()) => false,
             Err(error) => {
-                span.record_error(&error);
+                span.record_returned(&error);
                 span.set_attribute("error.type", error.code().as_str());
                 span.set_status(Status::Error(error.message().to_owned().into()));
                 if let Some(cause) = span.cause() {
