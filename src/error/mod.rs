@@ -314,12 +314,16 @@ impl From<ContextError> for Error {
     }
 }
 
-/// By its kind; an `Error` that has become an `io::Error` comes back as it was.
+/// By its kind, or by the [`ContextError`] inside; an `Error` that has become an `io::Error` comes back as it was.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
-        match error.downcast::<Error>() {
-            Ok(error) => error,
-            Err(error) => Error::wrap(Code::from_io_kind(error.kind()), error),
+        let error = match error.downcast::<Error>() {
+            Ok(error) => return error,
+            Err(error) => error,
+        };
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<ContextError>()) {
+            Some(&stopped) => Error::from(stopped).with_source(Arc::new(error)),
+            None => Error::wrap(Code::from_io_kind(error.kind()), error),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
-use throughline::{Cause, Code, Context, Error};
+use throughline::{Cause, Code, Context, ContextError, Error};
 
 const PROBLEM: &str = "application/problem+json; charset=utf-8";
 
@@ -154,4 +154,18 @@ fn an_io_error_and_back() {
     assert_eq!(io.kind(), io::ErrorKind::NotFound);
     assert_eq!(Error::from(io).message(), "no such card");
     assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionRefused)).code(), Code::Unavailable);
+}
+
+#[test]
+fn a_contexts_end_that_became_an_io_error_keeps_its_code() {
+    for (stopped, code) in
+        [(ContextError::Canceled, Code::Cancelled), (ContextError::DeadlineExceeded, Code::DeadlineExceeded)]
+    {
+        for io in [io::Error::from(stopped), io::Error::other(stopped)] {
+            let error = Error::from(io);
+            assert_eq!((error.code(), error.message()), (code, Error::from(stopped).message()));
+            let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+            assert_eq!(source.unwrap().to_string(), stopped.to_string());
+        }
+    }
 }
