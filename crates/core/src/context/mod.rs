@@ -297,6 +297,11 @@ impl Context {
         self.0.iter().flat_map(Ref::wire_values)
     }
 
+    /// The context that was given the value under `key`: this one, or the one above that has brought it.
+    pub(crate) fn origin<T: Send + Sync + 'static>(&self, key: &'static Key<T>) -> Option<Context> {
+        self.0.as_ref()?.origin(key).map(|origin| Context(Some(origin)))
+    }
+
     fn across_spawn(&self) -> Context {
         Context(self.0.as_ref().map(Ref::across_spawn))
     }

@@ -23,6 +23,14 @@ pub(super) fn tracer(ctx: &Context) -> &Tracer {
     ctx.value(&TRACER).unwrap_or_else(|| Tracer::current_default())
 }
 
+/// Counts a write to the span that `ctx` is in, which has ended, on its own tracer: another may have been named below it.
+#[cold]
+pub(super) fn count_late_write(ctx: &Context) {
+    if let Some(own) = ctx.origin(&SPAN) {
+        tracer(&own).count_late_write();
+    }
+}
+
 pub(super) struct Cell {
     pub(super) span_context: SpanContext,
     /// Whether there ever was a recording; it may be over.
@@ -125,7 +133,7 @@ impl Cell {
             write(&mut recording, &self.limits);
         } else {
             drop(recording);
-            tracer(ctx).count_late_write();
+            count_late_write(ctx);
         }
     }
 

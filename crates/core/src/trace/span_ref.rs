@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::Cell;
+use super::cell::{Cell, count_late_write};
 use super::clock;
 use super::record::{Event, Link, Status, UnixNanos};
 use super::span_context::SpanContext;
@@ -71,6 +71,8 @@ impl<'a> SpanRef<'a> {
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         if self.is_recording() {
             self.set_attribute(key, value());
+        } else if self.recorded().is_some() {
+            count_late_write(self.ctx);
         }
     }
 

@@ -145,6 +145,31 @@ fn t04_after_its_end_a_span_never_changes_and_late_writes_are_counted() {
 }
 
 #[test]
+fn t04_a_value_that_comes_too_late_to_be_computed_is_a_late_write() {
+    let (_memory, ctx) = Memory::new();
+    let span = ctx.span("short").start();
+    let below = span.context().clone();
+    span.end();
+    below.current_span().set_attribute_with("k", || -> &str { unreachable!("never computed") });
+    assert_eq!(ctx.tracer().late_writes(), 1);
+}
+
+#[test]
+fn t04_late_writes_are_counted_by_the_spans_own_tracer() {
+    let (_memory, ctx) = Memory::new();
+    let (_other, elsewhere) = Memory::new();
+    let span = ctx.span("short").start();
+    let below = span.with_tracer(elsewhere.tracer()).with_cancel();
+    let merged = Context::merge(&elsewhere, &below);
+    span.end();
+    for late in [below.context(), &merged] {
+        late.current_span().set_attribute("k", "v");
+        late.current_span().set_attribute_with("k", || "v");
+    }
+    assert_eq!((ctx.tracer().late_writes(), elsewhere.tracer().late_writes()), (4, 0));
+}
+
+#[test]
 fn t04_ending_twice_is_one_end() {
     let (memory, ctx) = Memory::new();
     // `end` takes the span and the drop that follows it finds nothing to end.

@@ -1,6 +1,7 @@
 //! Values: every node knows all that are in scope, through a small table that is copied from its parent's and so never walked to.
 
 use std::alloc::{self, Layout};
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
 use super::node::{Kind, Node, Ref};
@@ -139,8 +140,24 @@ fn tag_nothing(key: &'static Meta) -> Tag {
 impl Ref {
     #[inline]
     pub(in crate::context) fn value<T: 'static>(&self, key: &'static Key<T>) -> Option<&T> {
+        // SAFETY: a value under this key was put there by `with_value` with this very key, so it is a `T`; it lies in an ancestor's
+        // block or this node's.
+        self.place(key.meta()).map(|place| unsafe { &*place.cast::<T>() })
+    }
+
+    /// The node that has the value under `key`: this one, or the ancestor that it was given to.
+    pub(in crate::context) fn origin<T: 'static>(&self, key: &'static Key<T>) -> Option<Ref> {
+        let place = NonNull::new(self.place(key.meta())?.cast_mut())?;
+        // SAFETY: as in `value`; `with_value` has put the value there in its node's block, which is alive and so has a count.
+        let owner = unsafe { ManuallyDrop::new(Ref(place.sub(value_at(align_of::<T>())).cast())) };
+        Some(Ref::clone(&owner))
+    }
+
+    /// Where the value under `key` lies.
+    #[inline]
+    fn place(&self, key: &'static Meta) -> Option<Slot> {
         let values = &self.node().values;
-        let mut index = values.home(key.meta());
+        let mut index = values.home(key);
         loop {
             // SAFETY: within the table, and there is an empty slot to stop at.
             let slot = unsafe { *values.slots.add(index) };
@@ -148,10 +165,8 @@ impl Ref {
                 return None;
             }
             // SAFETY: what is in a table has a tag.
-            if ptr::eq(unsafe { tag_of(slot) }, key.meta()) {
-                // SAFETY: a value under this key was put there by `with_value` with this very key, so it is a `T`; it lies in an
-                // ancestor's block or this node's.
-                return Some(unsafe { &*slot.cast::<T>() });
+            if ptr::eq(unsafe { tag_of(slot) }, key) {
+                return Some(slot);
             }
             index = (index + 1) & (values.cap() - 1);
         }
