@@ -90,7 +90,9 @@ impl<'a> SpanRef<'a> {
         time: SystemTime,
         attributes: impl Into<Attributes>,
     ) {
-        self.event(Event::new(name, UnixNanos::from(time), attributes));
+        if self.recorded().is_some() {
+            self.event(Event::new(name, UnixNanos::from(time), attributes));
+        }
     }
 
     /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.

@@ -1,9 +1,11 @@
 //! Whether spans are recorded, and what goes on the wire all the same: T13, T16.
 
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use throughline_core::trace::{
-    AlwaysOff, AlwaysOn, ParentBased, Sampler, SamplingParameters, SamplingResult, SpanKind, TraceIdRatio, Tracer,
+    AlwaysOff, AlwaysOn, Attributes, ParentBased, Sampler, SamplingParameters, SamplingResult, SpanKind, TraceIdRatio,
+    Tracer,
 };
 use throughline_core::{Context, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
@@ -75,11 +77,22 @@ fn t13_the_sampler_is_asked_once_and_sees_what_is_known() {
     assert!(memory.spans().iter().all(|span| span.span_context.trace_state().as_str() == "ours=1"));
 }
 
+/// Attributes that nobody asks for.
+struct Never;
+
+impl From<Never> for Attributes {
+    fn from(_: Never) -> Self {
+        unreachable!("never computed")
+    }
+}
+
 #[test]
 fn t13_an_unsampled_span_carries_identity_and_computes_nothing() {
     let (memory, ctx) = Memory::with_sampler(AlwaysOff);
     let root = ctx.span("root").attribute_with("k", || -> i64 { unreachable!("never computed") }).start();
     root.set_attribute_with("k", || -> i64 { unreachable!("never computed") });
+    root.add_event("e", Never);
+    root.add_event_at("e", SystemTime::now(), Never);
     let child = root.span("child").attribute_with("k", || -> i64 { unreachable!("never computed") }).start();
     child.set_attribute("k", 1);
     assert!(!root.is_recording() && !child.is_recording() && !child.current_span().is_recording());
