@@ -31,18 +31,23 @@ pub struct Attributes {
     // `None` until the first write, so that an empty set is one store to make and one load to drop.
     inline: Option<[Option<Attribute>; INLINE]>,
     more: Vec<Attribute>,
+    /// How many were dropped for their keys: the span, event or link that the others come to counts them.
+    refused: u32,
 }
 
 impl Attributes {
     /// No attribute.
     #[inline]
     pub const fn new() -> Self {
-        Self { inline: None, more: Vec::new() }
+        Self { inline: None, more: Vec::new(), refused: 0 }
     }
 
-    /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`.
+    /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`; the event, link or span that these
+    /// attributes are then given to counts it in its `dropped_attributes_count`.
     pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> bool {
-        self.put(key.into(), value.into(), u32::MAX)
+        let is_set = self.put(key.into(), value.into(), u32::MAX);
+        self.refused = self.refused.saturating_add(u32::from(!is_set));
+        is_set
     }
 
     /// The value of `key`.
@@ -67,11 +72,19 @@ impl Attributes {
 
     /// Keeps those for which `keep` says so; it may change the values.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
-        for (key, mut value) in std::mem::take(self).into_pairs() {
+        let all = std::mem::take(self);
+        self.refused = all.refused;
+        for (key, mut value) in all.into_pairs() {
             if keep(&key, &mut value) {
                 self.put(key, value, u32::MAX);
             }
         }
+    }
+
+    /// Whether nothing was set, and nothing dropped.
+    #[inline]
+    pub(super) fn is_untouched(&self) -> bool {
+        self.is_empty() && self.refused == 0
     }
 
     /// As `mem::take`, which copies all the room there is: this copies none if it is empty.
@@ -93,11 +106,12 @@ impl Attributes {
         self.put(key, value, count)
     }
 
-    /// Applies `limits` to attributes that came as a whole; the number dropped.
+    /// Applies `limits` to attributes that came as a whole; the number dropped, those for their keys included.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
         for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.more).map(|(_, value)| value) {
             value.truncate(limits.bytes());
         }
+        let refused = std::mem::take(&mut self.refused);
         let excess = u32::try_from(self.len()).unwrap_or(u32::MAX).saturating_sub(count);
         if excess > 0 {
             let all = std::mem::take(self).into_pairs();
@@ -105,7 +119,7 @@ impl Attributes {
                 self.put(key, value, count);
             }
         }
-        excess
+        excess.saturating_add(refused)
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, count, tracer};
+use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, tracer};
 use super::clock;
 use super::id::{SpanId, TraceFlags, TraceId};
 use super::limits::SpanLimits;
@@ -43,7 +43,6 @@ pub struct SpanBuilder<'a> {
     tracer: Option<&'a Tracer>,
     attributes: Attributes,
     links: Vec<Link>,
-    dropped_attributes: u32,
     is_root: bool,
     remote_parent: Option<SpanContext>,
     decision: Option<Decision>,
@@ -70,7 +69,6 @@ impl<'a> SpanBuilder<'a> {
             tracer: None,
             attributes: Attributes::new(),
             links: Vec::new(),
-            dropped_attributes: 0,
             is_root: false,
             remote_parent: None,
             decision: None,
@@ -87,9 +85,7 @@ impl<'a> SpanBuilder<'a> {
     /// An attribute from the start on; samplers see it. The last write of a key wins.
     #[inline]
     pub fn attribute(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
-        if !self.attributes.set(key, value) {
-            count(&mut self.dropped_attributes, 1);
-        }
+        self.attributes.set(key, value);
         self
     }
 
@@ -186,15 +182,15 @@ impl<'a> SpanBuilder<'a> {
         }
         let limits = config.limits;
         bound_name(&mut self.name, &limits);
-        let mut more = None;
-        if !(self.attributes.is_empty() && decision.attributes.is_empty() && self.links.is_empty()) {
-            more = self.bound(decision.attributes, &limits);
+        let (mut dropped_attributes, mut more) = (0, None);
+        if !(self.attributes.is_untouched() && decision.attributes.is_empty() && self.links.is_empty()) {
+            (dropped_attributes, more) = self.bound(decision.attributes, &limits);
         }
         let recording = Recording {
             is_live: true,
             parent_is_remote: decision.parent_is_remote,
             kind: self.kind,
-            dropped_attributes: self.dropped_attributes,
+            dropped_attributes,
             parent_span_id: decision.parent_span_id,
             start_time: self.start.unwrap_or(now),
             name: std::mem::take(&mut self.name),
@@ -211,16 +207,16 @@ impl<'a> SpanBuilder<'a> {
         Span::recorded(ctx.with_value(&SPAN, cell))
     }
 
-    /// Adds the sampler's attributes and applies `limits`.
-    fn bound(&mut self, sampled: Vec<(Cow<'static, str>, Value)>, limits: &SpanLimits) -> Option<Box<More>> {
+    /// Adds the sampler's attributes and applies `limits`: how many attributes are dropped, and the links.
+    fn bound(&mut self, sampled: Vec<(Cow<'static, str>, Value)>, limits: &SpanLimits) -> (u32, Option<Box<More>>) {
         self.attributes.extend(sampled);
-        count(&mut self.dropped_attributes, self.attributes.shrink_to(limits.attributes, limits));
+        let dropped = self.attributes.shrink_to(limits.attributes, limits);
         if self.links.is_empty() {
-            return None;
+            return (dropped, None);
         }
         let mut more = Box::<More>::default();
         std::mem::take(&mut self.links).into_iter().for_each(|link| more.link(link, limits));
-        Some(more)
+        (dropped, Some(more))
     }
 
     fn decide(&self, now: UnixNanos) -> Decision {

@@ -157,7 +157,7 @@ pub struct Event {
     pub time: UnixNanos,
     /// What is known about it.
     pub attributes: Attributes,
-    /// Attributes beyond the limit.
+    /// Attributes beyond the limit, or with a bad key.
     pub dropped_attributes_count: u32,
 }
 
@@ -176,7 +176,7 @@ pub struct Link {
     pub span_context: SpanContext,
     /// What is known about the connection.
     pub attributes: Attributes,
-    /// Attributes beyond the limit.
+    /// Attributes beyond the limit, or with a bad key.
     pub dropped_attributes_count: u32,
 }
 

@@ -1,10 +1,13 @@
 //! Attributes and their limits, sizes and times: T3, T7, T10.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use throughline_core::Context;
-use throughline_core::trace::{Attributes, Event, Link, SpanLimits, UnixNanos, Value};
+use throughline_core::trace::{
+    Attributes, Event, Link, Sampler, SamplingParameters, SamplingResult, SpanLimits, UnixNanos, Value,
+};
 
 use crate::memory::Memory;
 
@@ -93,6 +96,42 @@ fn t03_a_bad_key_is_dropped_and_counted() {
     span.end();
     let span = memory.span("s");
     assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 3));
+}
+
+#[test]
+fn t03_a_bad_key_is_counted_where_attributes_come_as_a_whole() {
+    struct Careless;
+    impl Sampler for Careless {
+        fn sample(&self, _: &SamplingParameters<'_>) -> SamplingResult {
+            let mut result = SamplingResult::record();
+            result.attributes.extend([("".into(), 1.into()), ("rule".into(), 2.into())]);
+            result
+        }
+    }
+    let limits = SpanLimits { event_attributes: 1, ..Default::default() };
+    let (memory, ctx) = Memory::with(|config| {
+        config.sampler = Arc::new(Careless);
+        config.from_context = Some(Arc::new(|_, attributes| assert!(!attributes.set("", 3))));
+        config.limits = limits;
+    });
+    let bad = || Attributes::from([("", 1), ("k", 2), ("", 3)]);
+    let mut redacted = bad();
+    redacted.retain(|_, _| true);
+    let span = ctx.span("s").start();
+    let span_context = span.span_context().unwrap().clone();
+    span.add_event("one", [("", 1)]);
+    span.add_event("beyond a limit, too", [("", 1), ("k", 2), ("l", 3)]);
+    span.add_event("redacted", redacted);
+    span.add_link(Link::new(span_context, bad()));
+    span.span("bare").attribute("", 1).start().end();
+    span.end();
+
+    let span = memory.span("s");
+    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 2), "the sampler's, and the context's");
+    let events: Vec<_> = span.events.iter().map(|e| (e.attributes.len(), e.dropped_attributes_count)).collect();
+    assert_eq!(events, [(0, 1), (1, 2), (1, 2)]);
+    assert_eq!((span.links[0].attributes.len(), span.links[0].dropped_attributes_count), (1, 2));
+    assert_eq!(memory.span("bare").dropped_attributes_count, 2, "its own, and the context's");
 }
 
 #[test]
