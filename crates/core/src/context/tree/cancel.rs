@@ -63,6 +63,7 @@ fn wake(top: &Ref) {
         if let Some(node) = next.node().as_cancel() {
             wake_level(node, &mut wakers, &mut below);
         }
+        let_go(next);
     }
 }
 
@@ -86,10 +87,18 @@ fn flag_merges(top: &Ref) {
     let mut seen = HashSet::new();
     let mut pending = vec![top.clone()];
     while let Some(next) = pending.pop() {
-        let Some(node) = next.node().as_cancel().filter(|node| seen.insert(ptr::from_ref(*node))) else { continue };
-        if let Some(merge) = node.node.as_merge() {
-            merge.latch_second();
+        if let Some(node) = next.node().as_cancel().filter(|node| seen.insert(ptr::from_ref(*node))) {
+            if let Some(merge) = node.node.as_merge() {
+                merge.latch_second();
+            }
+            node.lock().children(&mut pending);
         }
-        node.lock().children(&mut pending);
+        let_go(next);
     }
+}
+
+/// Gives up a count that may have become the last one: a destructor that panics, of a value or a cause, does not keep the cancel from
+/// reaching the others.
+fn let_go(node: Ref) {
+    shielded(|| drop(node));
 }

@@ -233,6 +233,44 @@ fn c20_destructors_of_values_and_causes_may_use_the_tree() {
     assert!(of_cause.load(Ordering::SeqCst));
 }
 
+static PANICS: Key<PanicsWhenDropped> = Key::new("panics");
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a value that panics");
+    }
+}
+
+/// Drops what it has when it is woken.
+struct Drops<T>(Mutex<Option<T>>);
+
+impl<T: Send> Wake for Drops<T> {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().unwrap().take());
+    }
+}
+
+#[test]
+fn r05_a_value_that_panics_when_a_cancel_frees_it_keeps_nobody_from_being_woken() {
+    let root = Context::background().with_cancel();
+    let freed = root.with_value(&PANICS, PanicsWhenDropped).with_cancel().disarm();
+    let sibling = root.with_cancel();
+    // What is waited on makes its parent one that the cancel goes down to.
+    let mut below_freed = Box::pin(freed.with_cancel().disarm().done_owned());
+    assert!(poll_with(below_freed.as_mut(), Waker::noop()).is_pending());
+    let (wakes, waker) = Wakes::new();
+    let mut below_sibling = pin!(sibling.with_cancel().disarm().done_owned());
+    assert!(poll_with(below_sibling.as_mut(), &waker).is_pending());
+    // Woken first, when the cancel has taken note of both: it then has the last of the one.
+    let drops = Waker::from(Arc::new(Drops(Mutex::new(Some((below_freed, freed))))));
+    let mut done = pin!(root.done());
+    assert!(poll_with(done.as_mut(), &drops).is_pending());
+    root.cancel();
+    assert_eq!((wakes.count(), sibling.check()), (1, Err(ContextError::Canceled)));
+}
+
 #[test]
 fn r05_panicking_wakers_keep_nobody_from_being_woken() {
     let handle = Context::background().with_cancel();
