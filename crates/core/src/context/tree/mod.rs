@@ -25,8 +25,10 @@
 //! 5. **Locks.** Under a node's lock that of a child may be taken, and no other one: the older node's comes first. No user code (waker,
 //!    destructor, clone) runs under them.
 //!    Models, which a second order brings to a deadlock: `wake::two_linkers`, `cancel::cancels_of_parent_and_child`. Tests `c20_…`.
-//! 6. **No wake-up is lost.** Who waits: pushes the waiter, links every level up to the top, fences (SeqCst), looks at the flags. Who
-//!    cancels: sets the flag, fences (SeqCst), then goes through the lists. One of them sees the other.
+//! 6. **No wake-up is lost.** Who waits: pushes the waiter, links every level up to the top, looks at the flags. Who cancels: sets the
+//!    flag, then goes through the lists, level by level, and leaves none out whose link it finds. Take the first level at which the
+//!    waiter, or whoever linked before and whose `owner` it has seen, came after the canceller had gone through the list: that
+//!    list's lock has let the waiter see the flag. Without such a level the canceller has found each link, and the waiter.
 //!    Models: `wake::link_against_cancel`, `two_linkers`, `observer_against_wake`, `cancel::birth_under_a_cancelling_parent`,
 //!    `merge::merge_against_cancel_of_the_second`, `lifetime::handle_drop_against_wait`, `hook::registration_against_cancel`.
 //! 7. **Who was first.** A cancellation is stamped after it was flagged; a deadline counts as first when it is not later than the stamp.

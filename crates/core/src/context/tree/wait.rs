@@ -7,7 +7,6 @@ use std::task::{Context as TaskContext, Poll, RawWakerVTable, Waker};
 
 use super::list::Entry;
 use super::node::Ref;
-use super::sync::{Ordering, fence};
 use crate::context::timer::Alarm;
 use crate::context::{Context, ContextError, clock};
 
@@ -102,15 +101,14 @@ impl<C: Holder> Wait<C> {
         let this = unsafe { self.get_unchecked_mut() };
         let Some(target) = this.holder.context().0.as_ref() else { return Poll::Pending };
         let node = target.node();
-        if let Some(anchor) = node.anchor() {
-            if this.waker.is_none_or(|(data, vtable)| !same(cx.waker(), data, vtable)) {
-                let waker = cx.waker().clone();
-                // SAFETY: always the anchor of the one context; `self` is pinned, and `drop` takes the entry out.
-                let unneeded = unsafe { anchor.lock().wait(&this.entry, waker) };
-                drop(unneeded);
-                anchor.link_up();
-            }
-            fence(Ordering::SeqCst);
+        if let Some(anchor) = node.anchor()
+            && this.waker.is_none_or(|(data, vtable)| !same(cx.waker(), data, vtable))
+        {
+            let waker = cx.waker().clone();
+            // SAFETY: always the anchor of the one context; `self` is pinned, and `drop` takes the entry out.
+            let unneeded = unsafe { anchor.lock().wait(&this.entry, waker) };
+            drop(unneeded);
+            anchor.link_up();
         }
         this.waker = Some((cx.waker().data(), cx.waker().vtable()));
         let Some(deadline) = node.deadline else {

@@ -7,8 +7,7 @@ use loom::thread;
 use super::{Waiter, model, model_within};
 use crate::context::Context;
 
-/// Fails when `register` does not look again after it has linked. Not without one of the two fences: here each side also takes the lock
-/// that the other has taken.
+/// Fails when `register` does not look again after it has linked.
 #[test]
 fn link_against_cancel() {
     model(|| {
