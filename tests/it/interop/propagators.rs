@@ -121,3 +121,28 @@ fn opentelemetry_js_baggage() {
         baggage_crosses_both_ways(peer, str::to_owned, not_empty);
     }
 }
+
+/// Ours to the peer, and from there back: what a member carries behind its value is still its own. Python has no properties.
+#[test]
+fn opentelemetry_js_baggage_properties_and_back() {
+    let Some(mut peer) = Peer::node("otel_peer.mjs") else { return };
+    let property = ("[a-z][a-z0-9]{0,5}", prop::option::of(r"[!#-$&-+.-:<>-\[\]-~]{1,6}"))
+        .prop_map(|(key, value)| value.map_or(key.clone(), |value| format!("{key}={value}")));
+    let member = (r"[!#-$&-+.-:<-\[\]-~]{1,8}", prop::collection::vec(property, 0..=3));
+    for members in cases(prop::collection::btree_map("[a-z_.][a-z0-9_.-]{0,8}", member, 1..=8)) {
+        let all =
+            || members.iter().map(|(key, (value, properties))| [key.clone(), value.clone(), properties.join(";")]);
+        let expected = told(None, Vec::new(), all().collect());
+        let line: Vec<_> = all()
+            .map(|[key, value, properties]| match &properties[..] {
+                "" => format!("{key}={value}"),
+                _ => format!("{key}={value};{properties}"),
+            })
+            .collect();
+        let sent = Baggage::from_lines([line.join(",").as_bytes()]);
+        let headers = inject(Format::Baggage, &Context::background().with_baggage(sent));
+        assert_eq!(peer.extract(Format::Baggage, &headers), expected, "{headers:?}");
+        let headers = peer.inject(Format::Baggage, json!({ "baggage": all().collect::<Vec<_>>() }));
+        assert_eq!(extract(Format::Baggage, &headers), expected, "{headers:?}");
+    }
+}
