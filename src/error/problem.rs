@@ -109,7 +109,8 @@ impl Error {
                 inner.code = code;
                 inner.message = inner.code.describe().into();
             }
-            if let Some(detail) = document.get("detail").and_then(|detail| text(detail, MAX_TEXT)) {
+            let detail = document.get("detail").and_then(|detail| text(detail, MAX_TEXT));
+            if let Some(detail) = detail.filter(|detail| !detail.is_empty()) {
                 inner.message = detail.into();
                 inner.is_message_private = true;
             }

@@ -68,6 +68,15 @@ fn members_that_are_there_twice_or_are_not_ours_fail_nothing() {
 }
 
 #[test]
+fn a_detail_without_text_leaves_what_the_code_says() {
+    let read = received(503, &json!({ "code": "UNAVAILABLE", "detail": "" }));
+    assert_eq!(
+        read.message(),
+        Error::from_status(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new()).unwrap().message()
+    );
+}
+
+#[test]
 fn only_a_problem_document_is_read() {
     let mut headers = HeaderMap::new();
     let body = br#"{"code":"NOT_FOUND"}"#;
