@@ -54,6 +54,25 @@ impl Traced {
     }
 }
 
+/// Whether this process is `test`'s own, for what is set once in a process. Elsewhere it runs the test in one, with these variables, and
+/// the test has passed there.
+pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
+    const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
+    if std::env::var_os(OWN).is_some_and(|own| own == test) {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--test-threads=1"]).env(OWN, test).envs(variables.iter().copied());
+    let output = child.output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
 /// Serves until the test's runtime ends.
 pub async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,7 +9,8 @@ use throughline::Context;
 use throughline::telemetry::{self, DropReason, ExportError, ExportFuture, Exporter, MemoryExporter, TelemetryGuard};
 use throughline::trace::{Batch, Status};
 
-use crate::support::PATIENCE;
+use crate::support::collector::Collector;
+use crate::support::{PATIENCE, is_own_process};
 
 /// Takes batches as `take` says.
 struct Custom<F>(F);
@@ -272,4 +273,24 @@ async fn every_exporter_gets_every_span() {
     telemetry.shutdown(PATIENCE).await.unwrap();
     assert_eq!((first.spans().len(), second.spans().len()), (1_500, 1_500));
     assert!(first.batches().iter().all(|batch| batch.spans.len() <= 512));
+}
+
+/// The default of a process is set once, so it is looked at in a process of the test's own; the receiver stays in this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t11_init_sets_the_default_once_and_exports_by_otlp_as_the_environment_says() {
+    let collector = Collector::default();
+    let endpoint = format!("http://{}", collector.http().await);
+    let variables = [("OTEL_SERVICE_NAME", "named"), ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)];
+    let test = "telemetry::pipeline::t11_init_sets_the_default_once_and_exports_by_otlp_as_the_environment_says";
+    if !tokio::task::block_in_place(|| is_own_process(test, &variables)) {
+        let received = collector.received();
+        assert_eq!(received.len(), 1, "{received:?}");
+        assert_eq!((received[0].0.as_str(), received[0].1.name.as_str()), ("named", "by default"));
+        return;
+    }
+    let telemetry = telemetry::init("cards").unwrap();
+    let error = telemetry::init("other").unwrap_err();
+    assert!(error.to_string().contains("a default telemetry already"), "{error}");
+    Context::background().span("by default").start().end();
+    telemetry.shutdown(PATIENCE).await.unwrap();
 }
