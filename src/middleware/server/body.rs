@@ -24,6 +24,8 @@ pin_project! {
         ctx: Context,
         // What the inner body has said last: dropping it can't ask.
         is_end_stream: bool,
+        // How many bytes of data are to come, where that is known.
+        left: Option<u64>,
         // `false`: nothing of it goes on the wire.
         has_body: bool,
         exchange: Exchange,
@@ -32,8 +34,8 @@ pin_project! {
     impl<R> PinnedDrop for ResponseBody<R> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            // A body with nothing (more) to send is dropped unpolled.
-            if *this.is_end_stream || !*this.has_body {
+            // A body with nothing (more) to send is dropped unpolled: over HTTP/1 also one that has given all of its length.
+            if *this.is_end_stream || !*this.has_body || *this.left == Some(0) {
                 this.exchange.finish();
             } else {
                 // Before the body is dropped, so that what ends with it knows why.
@@ -52,18 +54,20 @@ pin_project! {
 }
 
 impl<R: Body<Data = Bytes>> ResponseBody<R> {
-    pub(super) fn new(body: R, exchange: Exchange, has_body: bool) -> Self {
-        Self::of(Kind::Handler { body }, exchange, has_body)
+    /// `length` is what the head of the answer says.
+    pub(super) fn new(body: R, exchange: Exchange, has_body: bool, length: Option<u64>) -> Self {
+        Self::of(Kind::Handler { body }, exchange, has_body, length)
     }
 
     pub(super) fn full(bytes: Bytes, exchange: Exchange, has_body: bool) -> Self {
-        Self::of(Kind::Full { bytes: Some(bytes) }, exchange, has_body)
+        Self::of(Kind::Full { bytes: Some(bytes) }, exchange, has_body, None)
     }
 
-    fn of(kind: Kind<R>, exchange: Exchange, has_body: bool) -> Self {
+    fn of(kind: Kind<R>, exchange: Exchange, has_body: bool, length: Option<u64>) -> Self {
         let ctx = exchange.context().clone();
+        let left = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
-        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, has_body, exchange }
+        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, left, has_body, exchange }
     }
 }
 
@@ -72,6 +76,13 @@ impl<R: Body<Data = Bytes>> Kind<R> {
         match self {
             Kind::Handler { body } => body.is_end_stream(),
             Kind::Full { bytes } => bytes.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Kind::Handler { body } => body.size_hint(),
+            Kind::Full { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 }
@@ -93,10 +104,13 @@ where
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            this.exchange.note_grpc_status(trailers);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if let Some(trailers) = frame.trailers_ref() {
+                this.exchange.note_grpc_status(trailers);
+            }
+            // No end by itself: trailers may follow.
+            let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
+            *this.left = this.left.map(|left| left.saturating_sub(taken));
         }
         match &polled {
             Poll::Ready(None) => this.exchange.finish(),
@@ -118,10 +132,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Handler { body } => body.size_hint(),
-            Kind::Full { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-        }
+        self.kind.size_hint()
     }
 }
 

@@ -164,7 +164,8 @@ fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response
         return answer_with(exchange, error, headers);
     }
     let has_body = exchange.answered(&response);
-    response.map(|body| ResponseBody::new(body, exchange, has_body))
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    response.map(|body| ResponseBody::new(body, exchange, has_body, length))
 }
 
 /// The answer that tells of `error`, with what else is in `headers`.

@@ -10,8 +10,9 @@
 //!   the body is sent, the body ends with an error, and so the stream or the connection. An answer that is ready at the very deadline wins.
 //! - **End.** When the last frame of the body has been taken, first the span ends, then the context is cancelled with
 //!   [`Cause::RequestFinished`]: nothing that was started with [`Context::spawn`] outlives its request; what should is spawned on
-//!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped. After a 101, or a
-//!   2xx to CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
+//!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped, and so has one of a
+//!   known length (its `Content-Length`, or what it says of itself) of which the last byte has been taken. After a 101, or a 2xx to
+//!   CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
 //! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
 //!   that a tonic method has made from an [`Error`](crate::Error) leaves as that error does; other statuses, and those that come in trailers after
 //!   a stream, pass as they are. The span has the status of headers or trailers, and the method's name;

@@ -172,6 +172,21 @@ async fn a_deadline_in_the_middle_of_a_body_ends_the_body() {
 }
 
 #[tokio::test]
+async fn an_answer_of_a_known_length_has_ended_with_its_last_byte() {
+    let service = Traced::new("files");
+    let (tell, mut told) = unbounded_channel::<Told>();
+    let handler = move |Extension(ctx): Extension<Context>| async move {
+        watch(&ctx, "request", &tell);
+        let chunks = futures_util::stream::iter(["hal", "ves"].map(Ok::<_, std::io::Error>));
+        ([("content-length", "6")], Body::from_stream(chunks))
+    };
+    let address = serve(Router::new().route("/", get(handler)).layer(service.internal())).await;
+    assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap(), "halves");
+    assert_eq!(next(&mut told).await, ("request", "RequestFinished".into()));
+    assert_eq!(text(&service.span().await, "throughline.cancel.cause"), None);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_go_on_the_wire_has_ended() {
     let service = Traced::new("cards");
     let (tell, mut told) = unbounded_channel::<Told>();
