@@ -100,7 +100,7 @@ impl Code {
     }
 
     /// What can be said of it to anybody.
-    pub(super) const fn describe(self) -> &'static str {
+    pub(crate) const fn describe(self) -> &'static str {
         match self {
             Cancelled => "cancelled",
             Unknown => "unknown error",
@@ -209,7 +209,7 @@ impl Code {
     }
 
     /// Whether what is said of it is for those who look after the service, and not for its callers.
-    pub(super) fn is_of_the_depths(self) -> bool {
+    pub(crate) fn is_of_the_depths(self) -> bool {
         matches!(self, Internal | Unknown | DataLoss)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
 
 use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
 use super::{Code, Error, cut};
@@ -134,8 +134,7 @@ impl Error {
         if !status.message().is_empty() {
             document.insert("detail".to_owned(), status.message().into());
         }
-        let info = details.error_info().filter(|info| info.domain == DOMAIN);
-        for (name, text) in info.into_iter().flat_map(|info| &info.metadata) {
+        for (name, text) in info(&details).into_iter().flat_map(|info| &info.metadata) {
             let value = match name.as_str() {
                 "origin" => Value::from(text.as_str()),
                 "retryable" | "path" | "details" => serde_json::from_str(text).unwrap_or_default(),
@@ -187,8 +186,13 @@ impl Error {
     }
 }
 
-/// The error that the status was made from.
-pub(crate) fn own(status: &Status) -> Option<Error> {
+/// The error that the status was made from, in this process or, as it says, in another service of ours.
+pub(crate) fn told(status: &Status) -> Option<Error> {
+    own(status).or_else(|| info(&details(status)).map(|_| Error::from_grpc_status(status.clone())))
+}
+
+/// The error that the status was made from in this process.
+fn own(status: &Status) -> Option<Error> {
     let mut source = status.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<Error>() {
@@ -201,6 +205,11 @@ pub(crate) fn own(status: &Status) -> Option<Error> {
 
 fn code(status: &Status) -> Code {
     Code::from_grpc_number(status.code() as i32).unwrap_or(Code::Unknown)
+}
+
+/// What our services say in the details.
+fn info(details: &ErrorDetails) -> Option<&ErrorInfo> {
+    details.error_info().filter(|info| info.domain == DOMAIN)
 }
 
 fn details(status: &Status) -> ErrorDetails {

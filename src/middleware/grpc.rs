@@ -1,10 +1,14 @@
 //! What gRPC's requests and answers have of their own (gRPC over HTTP/2).
 
 use bytes::Bytes;
+#[cfg(feature = "tonic")]
+use http::header::HeaderName;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Extensions, Response, StatusCode};
 
 use crate::error::{Code, Error};
+
+pub(super) const DETAILS: &str = "grpc-status-details-bin";
 
 /// `Content-Type: application/grpc`, also with what follows it (`+proto`), but not gRPC-Web's.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -21,10 +25,10 @@ pub(super) fn answer(error: Error) -> Response<Bytes> {
     response
 }
 
-/// The error that a handler of tonic's has made its status from.
+/// The error that the status of a handler of tonic's tells of: one that it was made from, or one of a service below.
 pub(super) fn error_in(extensions: &Extensions) -> Option<Error> {
     #[cfg(feature = "tonic")]
-    return extensions.get::<tonic::Status>().and_then(crate::error::grpc::own);
+    return extensions.get::<tonic::Status>().and_then(crate::error::grpc::told);
     #[cfg(not(feature = "tonic"))]
     {
         let _ = extensions;
@@ -34,9 +38,40 @@ pub(super) fn error_in(extensions: &Extensions) -> Option<Error> {
 
 /// Removes what [`answer`] writes: no part of another status is left beside it.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
-    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-retry-pushback-ms"] {
+    for name in ["grpc-status", "grpc-message", DETAILS, "grpc-retry-pushback-ms"] {
         headers.remove(name);
     }
+}
+
+/// Takes out of an error's status what is not for strangers, as [`Error::public`] does: its details, and a message that comes from the
+/// depths of this service, or from another one.
+pub(super) fn make_public(headers: &mut HeaderMap) {
+    let Some(Some(code)) = status(headers) else { return };
+    let details = headers.remove(DETAILS);
+    if code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
+        headers.insert("grpc-message", HeaderValue::from_static(code.describe()));
+    }
+}
+
+/// Whether an error has come from another service; details that can't be read may say so.
+fn may_tell_origin(details: &HeaderValue) -> bool {
+    #[cfg(feature = "tonic")]
+    return decode(details).is_none_or(|details| {
+        let status = tonic::Status::with_details(tonic::Code::Unknown, "", details);
+        Error::from_grpc_status(status).origin().is_some()
+    });
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = details;
+        true
+    }
+}
+
+/// The details of a status; `None`: they are no base64.
+#[cfg(feature = "tonic")]
+pub(super) fn decode(details: &HeaderValue) -> Option<Bytes> {
+    let alone = HeaderMap::from_iter([(HeaderName::from_static(DETAILS), details.clone())]);
+    tonic::metadata::MetadataMap::from_headers(alone).get_bin(DETAILS)?.to_bytes().ok()
 }
 
 /// The code that headers or trailers tell of: `Some(None)` is success; a number that is none of gRPC's is `UNKNOWN`.

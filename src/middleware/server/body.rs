@@ -97,16 +97,17 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let mut this = self.project();
-        let polled = match this.kind.as_mut().project() {
+        let mut polled = match this.kind.as_mut().project() {
             KindProjection::Handler { body } => this.ctx.enter(|| body.poll_frame(cx)).map_err(Into::into),
             KindProjection::Full { bytes } => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b))))
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            if let Some(trailers) = frame.trailers_ref() {
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            if let Some(trailers) = frame.trailers_mut() {
                 this.exchange.note_grpc_status(trailers);
+                this.exchange.hide_depths(trailers);
             }
             // No end by itself: trailers may follow.
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);

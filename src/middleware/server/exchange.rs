@@ -165,6 +165,13 @@ impl Exchange {
         }
     }
 
+    /// Takes out of what a handler says by gRPC, in headers or trailers, what is not for strangers, if one has asked.
+    pub(super) fn hide_depths(&self, headers: &mut HeaderMap) {
+        if self.trust == Trust::Edge {
+            grpc::make_public(headers);
+        }
+    }
+
     /// Notes the head of the answer. `false`: no body will follow on the wire.
     pub(super) fn answered<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();

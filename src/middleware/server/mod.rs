@@ -14,8 +14,9 @@
 //!   known length (its `Content-Length`, or what it says of itself) of which the last byte has been taken. After a 101, or a 2xx to
 //!   CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
 //! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
-//!   that a tonic method has made from an [`Error`](crate::Error) leaves as that error does; other statuses, and those that come in trailers after
-//!   a stream, pass as they are. The span has the status of headers or trailers, and the method's name;
+//!   of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that error does; other statuses, and
+//!   those that come in trailers after a stream, pass as they are. An edge takes the details out of these, too, and puts what the code means
+//!   in place of a message that comes from another service, as the details tell, or with `INTERNAL`, `UNKNOWN` or `DATA_LOSS`. The span has the status of headers or trailers, and the method's name;
 //!   that is `grpc` and `_OTHER` if the method is answered with `UNIMPLEMENTED`, or by the layer without a handler.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is

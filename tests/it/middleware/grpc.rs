@@ -6,11 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, SpanRecord};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::grpc::{call_grpc, serve_grpc};
@@ -145,6 +148,87 @@ async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
     assert_eq!((error.origin(), error.retryable()), (Some("cards"), Some(true)));
     for span in [caller.span().await, service.span().await] {
         assert_eq!((status_code(&span), text(&span, "error.type")), (Some("UNAVAILABLE"), Some("UNAVAILABLE")));
+    }
+}
+
+#[tokio::test]
+async fn a_status_from_below_leaves_as_the_error_that_it_tells_of() {
+    let (below, service) = (Traced::new("cards"), Traced::new("api"));
+    for (code, leaves_as) in
+        [(Code::Unavailable, Code::Unavailable), (Code::NotFound, Code::Internal), (Code::Unknown, Code::Internal)]
+    {
+        let failing = move |_| async move { Err(Error::new(code, "account 7 is locked").into()) };
+        let cards = serve_grpc(below.internal(), failing).await;
+        for layer in [service.internal(), service.edge()] {
+            let is_edge = format!("{layer:?}").contains("edge");
+            let address = serve_grpc(layer, move |request| async move {
+                let ctx = request.extensions().get::<Context>().unwrap();
+                call_grpc(&client(), ctx, cards, METHOD, "").await
+            })
+            .await;
+            let status = call_grpc(&client(), &Context::background(), address, METHOD, "").await.unwrap_err();
+            assert_eq!(status.details().is_empty(), is_edge, "{status:?}");
+            let error = Error::from_grpc_status(status);
+            assert_eq!(error.code(), leaves_as);
+            let path = error.path().collect::<Vec<_>>();
+            match is_edge {
+                true => assert!(path.is_empty() && !error.message().contains("account"), "{error:?}"),
+                false => assert_eq!((error.message(), path), ("account 7 is locked", vec!["cards", "api"])),
+            }
+        }
+    }
+}
+
+/// A stream of one message that ends with `status`, or headers that tell of it alone, through `layer`.
+async fn told_by(layer: ContextLayer, status: &Status, is_stream: bool) -> HeaderMap {
+    let mut told = HeaderMap::new();
+    status.add_header(&mut told).unwrap();
+    let answering = service_fn(|_: Request<Body>| {
+        let frames = [Frame::data(Bytes::from("one")), Frame::trailers(told.clone())];
+        let frames = frames.into_iter().take(if is_stream { 2 } else { 0 }).map(Ok::<_, Infallible>);
+        let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
+        if !is_stream {
+            *response.headers_mut() = told.clone();
+        }
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        response.headers_mut().insert("content-length", if is_stream { 3 } else { 0 }.into());
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let request = Request::post(METHOD).header("content-type", "application/grpc").body(Body::empty()).unwrap();
+    let (head, body) = layer.layer(answering).oneshot(request).await.unwrap().into_parts();
+    let trailers = body.collect().await.unwrap().trailers().cloned();
+    if is_stream { trailers.unwrap() } else { head.headers }
+}
+
+#[tokio::test]
+async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
+    let from_cards = |code| Status::from(Error::new(code, "row 7 of users").leaving(Some("cards")));
+    let mut garbled = HeaderMap::from_iter([("grpc-status-details-bin".parse().unwrap(), "?".parse().unwrap())]);
+    garbled.insert("x-mine", "1".parse().unwrap());
+    let garbled = MetadataMap::from_headers(garbled);
+    for (status, told) in [
+        (from_cards(Code::NotFound), "not%20found"),
+        (from_cards(Code::Internal), "internal%20error"),
+        (Status::not_found("no-such-card"), "no-such-card"),
+        (Status::data_loss("row 7 of users"), "data%20loss"),
+        (Status::with_metadata(tonic::Code::Aborted, "again", garbled), "aborted"),
+    ] {
+        for is_stream in [true, false] {
+            let service = Traced::new("api");
+            let (mut sent, internal) = (HeaderMap::new(), told_by(service.internal(), &status, is_stream).await);
+            status.add_header(&mut sent).unwrap();
+            for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
+                assert_eq!(internal.get(name), sent.get(name));
+            }
+            let edge = told_by(service.edge(), &status, is_stream).await;
+            assert_eq!(edge.get("grpc-status-details-bin"), None);
+            let message = edge["grpc-message"].to_str().unwrap().replace(' ', "%20");
+            assert_eq!((&edge["grpc-status"], message.as_str()), (&sent["grpc-status"], told));
+            for span in service.spans(2).await {
+                let code = Code::from_grpc_number(status.code() as i32).unwrap();
+                assert_eq!(status_code(&span), Some(code.as_str()), "also of what follows a known length");
+            }
+        }
     }
 }
 
