@@ -5,7 +5,10 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    TRAILER, TRANSFER_ENCODING,
+};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use throughline_core::{DoneOwned, WithContext};
@@ -154,12 +157,18 @@ impl Drop for OnUnwind<'_> {
     }
 }
 
+/// What headers say of a body that another one takes the place of; layers inside may have said more than the handler (a compressed answer).
+const OF_THE_BODY: [HeaderName; 8] =
+    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING, TRAILER, ETAG, LAST_MODIFIED, ACCEPT_RANGES];
+
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
     let extensions = response.extensions_mut();
     let error = extensions.remove::<Error>();
     if let Some(error) = error.or_else(|| grpc::error_in(extensions).filter(|_| exchange.is_grpc())) {
         let mut headers = std::mem::take(response.headers_mut());
-        headers.remove(CONTENT_LENGTH);
+        for name in OF_THE_BODY {
+            headers.remove(name);
+        }
         grpc::remove_status(&mut headers);
         return answer_with(exchange, error, headers);
     }

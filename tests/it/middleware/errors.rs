@@ -69,3 +69,33 @@ async fn behind_the_edge_the_path_is_told() {
     assert_eq!((error.code(), error.message(), error.origin()), (Code::Aborted, "again", Some("cards")));
     assert_eq!(error.path().collect::<Vec<_>>(), ["cards"]);
 }
+
+#[tokio::test]
+async fn what_headers_say_of_a_body_goes_with_that_body() {
+    use axum::response::IntoResponse;
+
+    let service = Traced::new("cards");
+    let of_the_body = [
+        ("content-encoding", "gzip"),
+        ("content-range", "bytes 0-1/9"),
+        ("trailer", "checksum"),
+        ("etag", "\"7\""),
+        ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("accept-ranges", "bytes"),
+    ];
+    // As layers between make of an answer.
+    let failing = move || async move {
+        let mut answer = Error::new(Code::NotFound, "no such card").into_response();
+        for (name, value) in of_the_body.into_iter().chain([("vary", "accept-encoding")]) {
+            answer.headers_mut().insert(name, value.parse().unwrap());
+        }
+        answer
+    };
+    let address = serve(Router::new().route("/", get(failing)).layer(service.internal())).await;
+    let answer = reqwest::get(format!("http://{address}/")).await.unwrap();
+    for (name, _) in of_the_body {
+        assert_eq!(answer.headers().get(name), None);
+    }
+    assert_eq!(answer.headers()["vary"], "accept-encoding");
+    assert_eq!(answer.json::<Value>().await.unwrap()["origin"], "cards");
+}
