@@ -22,6 +22,8 @@ pin_project! {
         call: Call,
         // What the body has said last: dropping it can't ask.
         is_end_stream: bool,
+        // No frame has been taken.
+        is_untouched: bool,
     }
 
     impl<R> PinnedDrop for CallBody<R> {
@@ -40,7 +42,8 @@ impl<R> CallBody<R> {
     where
         R: Body,
     {
-        CallBody { is_end_stream: body.is_end_stream(), body, done: call.context().done_owned(), call }
+        let (is_end_stream, done) = (body.is_end_stream(), call.context().done_owned());
+        CallBody { body, done, call, is_end_stream, is_untouched: true }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -74,8 +77,12 @@ where
                 if let Some(trailers) = frame.trailers_mut() {
                     this.call.ended(trailers);
                 }
+                let is_first = std::mem::take(this.is_untouched);
                 if frame.is_trailers() || *this.is_end_stream {
                     this.call.finish();
+                } else if !is_first && this.call.is_live() && this.call.context().is_done() {
+                    // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
+                    return Poll::Ready(Some(Err(this.call.interrupted())));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

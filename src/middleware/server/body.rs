@@ -26,6 +26,8 @@ pin_project! {
         is_end_stream: bool,
         // How many bytes of data are to come, where that is known.
         left: Option<u64>,
+        // No frame has been taken.
+        is_untouched: bool,
         // `false`: nothing of it goes on the wire.
         has_body: bool,
         exchange: Exchange,
@@ -67,7 +69,7 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
         let ctx = exchange.context().clone();
         let left = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
-        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, left, has_body, exchange }
+        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, left, is_untouched: true, has_body, exchange }
     }
 }
 
@@ -104,26 +106,38 @@ where
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
+        let had_left = *this.left;
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             if let Some(trailers) = frame.trailers_mut() {
                 this.exchange.note_grpc_status(trailers);
                 this.exchange.hide_depths(trailers);
             }
-            // No end by itself: trailers may follow.
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
-            *this.left = this.left.map(|left| left.saturating_sub(taken));
+            *this.left = had_left.map(|left| left.saturating_sub(taken));
         }
-        match &polled {
-            Poll::Ready(None) => this.exchange.finish(),
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || *this.is_end_stream => this.exchange.finish(),
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(Some(Err(e))) => this.exchange.body_failed(&**e),
-            Poll::Pending => {
-                if this.exchange.is_live() && this.done.poll(cx).is_ready() {
-                    this.exchange.note_done();
-                    return Poll::Ready(Some(Err(Error::from_context(this.ctx).into())));
-                }
+        // No end by itself: trailers may follow.
+        let is_last_data = *this.left == Some(0) && had_left != Some(0);
+        let is_cut_off = match &polled {
+            Poll::Pending => this.exchange.is_live() && this.done.poll(cx).is_ready(),
+            Poll::Ready(None) => {
+                this.exchange.finish();
+                false
             }
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || *this.is_end_stream => {
+                this.exchange.finish();
+                false
+            }
+            // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
+            Poll::Ready(Some(Ok(_))) if std::mem::take(this.is_untouched) || is_last_data => false,
+            Poll::Ready(Some(Ok(_))) => this.exchange.is_live() && this.ctx.is_done(),
+            Poll::Ready(Some(Err(e))) => {
+                this.exchange.body_failed(&**e);
+                false
+            }
+        };
+        if is_cut_off {
+            this.exchange.note_done();
+            return Poll::Ready(Some(Err(Error::from_context(this.ctx).into())));
         }
         polled
     }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use throughline::middleware::client::SendWith;
-use throughline::{ClientLayer, Context, ContextLayer, SpanRecord};
+use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{Traced, client, number, serve, text};
@@ -115,7 +117,7 @@ async fn an_answer_without_a_body_on_the_wire_has_ended_when_it_is_dropped() {
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             Ok::<_, Infallible>(response)
         });
-        let seen = std::sync::Mutex::new(None);
+        let seen = Mutex::new(None);
         let mut service_of = service.internal().layer(answering.map_request(|request: Request<()>| {
             *seen.lock().unwrap() = request.extensions().get::<Context>().cloned();
             request
@@ -123,6 +125,57 @@ async fn an_answer_without_a_body_on_the_wire_has_ended_when_it_is_dropped() {
         drop(service_of.call(Request::new(())).await.unwrap());
         let ctx = seen.lock().unwrap().take().unwrap();
         assert_eq!(ctx.cause().unwrap().name(), ended, "{status}");
+    }
+}
+
+fn always_ready() -> Body {
+    Body::from_stream(futures_util::stream::repeat(Ok::<_, Infallible>("more")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_always_ready_ends_with_its_request() {
+    for is_late in [true, false] {
+        let (service, base) = (Traced::new("cards"), Context::background().with_cancel());
+        let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
+        let layer = service.edge().base(&base).max_timeout(Duration::from_secs(1));
+        let mut body = Box::pin(layer.layer(answering).oneshot(Request::new(())).await.unwrap().into_body());
+        if is_late {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        } else {
+            base.cancel_with(Cause::Shutdown);
+        }
+        assert!(body.frame().await.unwrap().is_ok(), "it was ready in time");
+        assert!(body.frame().await.unwrap().is_err());
+        drop(body);
+        tokio::time::resume();
+        let cause = if is_late { "DeadlineExceeded" } else { "Shutdown" };
+        assert_eq!(text(&service.span().await, "throughline.cancel.cause"), Some(cause));
+        tokio::time::pause();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_always_ready_ends_with_its_call() {
+    let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
+    for is_late in [true, false] {
+        let (caller, base) = (Traced::new("api"), Context::background().with_cancel());
+        let ctx = base.with_tracer(caller.telemetry.tracer()).with_timeout(Duration::from_secs(1));
+        let mut request = Request::new(());
+        request.extensions_mut().insert(ctx);
+        let mut body = Box::pin(client().layer(answering).oneshot(request).await.unwrap().into_body());
+        if is_late {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        } else {
+            base.cancel_with(Cause::Shutdown);
+        }
+        assert!(body.frame().await.unwrap().is_ok(), "it was ready in time");
+        let code = body.frame().await.unwrap().unwrap_err().code();
+        assert_eq!(code, if is_late { Code::DeadlineExceeded } else { Code::Cancelled });
+        drop(body);
+        tokio::time::resume();
+        let span = caller.span().await;
+        assert_eq!(span.events.iter().filter(|event| event.name == "cancelled").count(), 1);
+        tokio::time::pause();
     }
 }
 
