@@ -193,14 +193,7 @@ pub(crate) fn told(status: &Status) -> Option<Error> {
 
 /// The error that the status was made from in this process.
 fn own(status: &Status) -> Option<Error> {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<Error>() {
-            return Some(error.clone());
-        }
-        source = error.source();
-    }
-    None
+    status.source().and_then(Error::among).cloned()
 }
 
 fn code(status: &Status) -> Code {

@@ -195,6 +195,15 @@ impl Error {
         self.change(|inner| inner.is_preserved = true)
     }
 
+    /// The first that is one of these: `error`, or a source of it.
+    pub(crate) fn among<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+        std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
+            // An `io::Error` does not name what is in it as its source.
+            let inside = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+            error.downcast_ref().or_else(inside)
+        })
+    }
+
     fn with_source(self, source: Arc<dyn StdError + Send + Sync>) -> Error {
         self.change(|inner| inner.source = Some(source))
     }

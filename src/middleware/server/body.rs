@@ -136,7 +136,7 @@ where
             }
         };
         if is_cut_off {
-            this.exchange.note_done();
+            this.exchange.interrupt();
             return Poll::Ready(Some(Err(Error::from_context(this.ctx).into())));
         }
         polled

@@ -123,7 +123,7 @@ impl Exchange {
         if let Some(refusal) = self.refusal.take() {
             return refusal;
         }
-        self.note_done();
+        self.interrupt();
         let error = Error::from_context(self.context());
         match self.context().cause() {
             // Another instance may do it.
@@ -204,15 +204,6 @@ impl Exchange {
         }
     }
 
-    /// Notes why the context is done, for an answer that says so.
-    pub(super) fn note_done(&self) {
-        if let Some(live) = &self.live {
-            let cause = live.handle.cause().map_or("", |cause| cause.name());
-            live.span.set_attribute(semconv::CANCEL_CAUSE, cause);
-            live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause)]);
-        }
-    }
-
     /// The handler has failed without an answer.
     pub(super) fn failed(mut self) {
         if let Some(live) = &self.live {
@@ -221,24 +212,30 @@ impl Exchange {
         self.finish();
     }
 
-    /// The handler's body has failed half-way.
-    pub(super) fn body_failed(&self, error: &(dyn std::error::Error + 'static)) {
+    /// The handler's body has failed half-way, which is its end; with the context, if that is done.
+    pub(super) fn body_failed(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.ctx.is_done() {
+            return self.interrupt();
+        }
         if let Some(live) = &self.live {
             live.span.record_error(error);
+            live.span.set_attribute(semconv::ERROR_TYPE, Error::among(error).map_or("_OTHER", |e| e.code().as_str()));
         }
+        self.finish();
     }
 
     pub(super) fn is_live(&self) -> bool {
         self.live.is_some()
     }
 
-    /// Cancels what is dropped before its end.
+    /// Cancels what ends before its end, and notes why, once.
     pub(super) fn interrupt(&mut self) {
         let Some(live) = self.live.as_ref().filter(|_| !self.is_interrupted) else { return };
         self.is_interrupted = true;
         // What came first stands: a deadline that has passed, or a shutdown.
         live.handle.cancel_with(self.cause_of_drop());
         let Some(cause) = live.handle.cause() else { return };
+        live.span.set_attribute(semconv::CANCEL_CAUSE, cause.name());
         live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
         let is_late =
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);

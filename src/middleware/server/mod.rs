@@ -13,6 +13,8 @@
 //!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped, and so has one of a
 //!   known length (its `Content-Length`, or what it says of itself) of which the last byte has been taken. After a 101, or a 2xx to
 //!   CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
+//! - **A body that fails** half-way has ended, too: its span has the error, and an `error.type`, which is the code if it is an
+//!   [`Error`](crate::Error), else `_OTHER`.
 //! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
 //!   of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that error does; other statuses, and
 //!   those that come in trailers after a stream, pass as they are. An edge takes the details out of these, too, and puts what the code means

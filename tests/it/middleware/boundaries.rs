@@ -15,6 +15,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use throughline::middleware::client::SendWith;
+use throughline::trace::Status;
 use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -176,6 +177,29 @@ async fn an_answer_that_is_always_ready_ends_with_its_call() {
         let span = caller.span().await;
         assert_eq!(span.events.iter().filter(|event| event.name == "cancelled").count(), 1);
         tokio::time::pause();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_half_way_is_the_services_failure_and_no_disconnect() {
+    let ours = || std::io::Error::from(throughline::Error::new(Code::DataLoss, "the disk is gone"));
+    for (error, error_type) in [(std::io::Error::other("the disk is gone"), "_OTHER"), (ours(), "DATA_LOSS")] {
+        let service = Traced::new("files");
+        let seen = Mutex::new(None);
+        let failing = Mutex::new(Some(Body::from_stream(futures_util::stream::iter([Ok("half"), Err(error)]))));
+        let answering = service_fn(|request: Request<()>| {
+            *seen.lock().unwrap() = request.extensions().get::<Context>().cloned();
+            let body = failing.lock().unwrap().take().unwrap();
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let body = service.internal().layer(answering).oneshot(Request::new(())).await.unwrap().into_body();
+        assert!(body.collect().await.is_err());
+        assert_eq!(seen.lock().unwrap().take().unwrap().cause().unwrap().name(), "RequestFinished");
+        let span = service.span().await;
+        assert_eq!(text(&span, "error.type"), Some(error_type));
+        assert!(matches!(span.status, Status::Error(_)));
+        assert_eq!(text(&span, "throughline.cancel.cause"), None);
+        assert_eq!(span.events.iter().map(|event| event.name.as_ref()).collect::<Vec<_>>(), ["exception"]);
     }
 }
 

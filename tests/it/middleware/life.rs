@@ -168,7 +168,10 @@ async fn a_deadline_in_the_middle_of_a_body_ends_the_body() {
     let mut answer = reqwest::get(format!("http://{address}/")).await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "half");
     assert!(timeout(PATIENCE, answer.chunk()).await.unwrap().is_err(), "the answer is known to be half of one");
-    assert_eq!(text(&service.span().await, "throughline.cancel.cause"), Some("DeadlineExceeded"));
+    let span = service.span().await;
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("DeadlineExceeded"));
+    assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
+    assert_eq!(span.events.iter().filter(|event| event.name == "cancelled").count(), 1);
 }
 
 #[tokio::test]
