@@ -79,8 +79,7 @@ impl Call {
     fn not_sent(&mut self, error: Error) -> Error {
         if let Some(span) = &self.span {
             span.set_attribute(semconv::SHED, "not sent");
-            self.note_cause(span);
-            self.note_error(span, &error);
+            self.note_interruption(span, &error);
         }
         self.finish();
         error
@@ -90,24 +89,21 @@ impl Call {
     pub(super) fn interrupted(&self) -> Error {
         let error = Error::from_context(&self.ctx);
         if let Some(span) = &self.span {
-            self.note_cause(span);
-            if self.is_grpc {
-                span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
-            }
-            // That its own caller cancelled it is no failure of the call.
-            if error.code() == Code::DeadlineExceeded {
-                self.note_error(span, &error);
-            } else if self.is_grpc {
-                span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
-            }
+            self.note_interruption(span, &error);
         }
         error
     }
 
-    fn note_cause(&self, span: &Span) {
+    fn note_interruption(&self, span: &Span, error: &Error) {
         if let Some(cause) = self.ctx.cause() {
             span.set_attribute(semconv::CANCEL_CAUSE, cause.name());
             span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
+        }
+        // That its own caller cancelled it is no failure of the call.
+        if error.code() == Code::DeadlineExceeded {
+            self.note_error(span, error);
+        } else if self.is_grpc {
+            span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
         }
     }
 

@@ -64,6 +64,19 @@ async fn a_call_without_time_left_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_not_sent_as_its_caller_is_cancelled_is_no_error_of_the_call() {
+    let caller = Traced::new("api");
+    let request = Context::background().with_tracer(caller.telemetry.tracer()).with_cancel();
+    request.cancel_with(Cause::ClientDisconnected);
+    let error = reqwest::Client::new().get("http://127.0.0.1:1/").send_with(&request, &client()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Cancelled);
+    let span = caller.span().await;
+    assert_eq!((&span.status, text(&span, "error.type")), (&Status::Unset, None));
+    assert_eq!(text(&span, "throughline.shed"), Some("not sent"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("ClientDisconnected"));
+}
+
+#[tokio::test]
 async fn a_peer_that_is_not_there_is_unavailable() {
     let caller = Traced::new("api");
     let ctx = Context::background().with_tracer(caller.telemetry.tracer());
