@@ -145,23 +145,29 @@ impl Exchange {
         if let Some(origin) = error.origin() {
             live.span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
+        self.note_grpc_code(Some(error.code()));
         if error.code().http_status().is_server_error() {
             live.span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
             live.span.set_status(Status::Error(error.message().to_owned().into()));
         }
     }
 
-    /// Notes what gRPC says in headers (of an answer without a body) or trailers.
+    /// Notes what a handler says by gRPC in headers (of an answer without a body) or trailers.
     pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
         let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };
         let Some(code) = grpc::status(headers) else { return };
-        if code == Some(Code::Unimplemented) {
-            self.note_unknown_method();
-        }
-        live.span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        self.note_grpc_code(code);
         if let Some(code) = code.filter(|code| grpc::is_servers_fault(*code)) {
             live.span.set_attribute(semconv::ERROR_TYPE, code.as_str());
             live.span.set_status(Status::Error("".into()));
+        }
+    }
+
+    fn note_grpc_code(&self, code: Option<Code>) {
+        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };
+        live.span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        if code == Some(Code::Unimplemented) {
+            self.note_unknown_method();
         }
     }
 
@@ -179,7 +185,6 @@ impl Exchange {
             if !self.is_grpc() || !status.is_success() {
                 live.span.set_attribute("http.response.status_code", status.as_u16());
             }
-            self.note_grpc_status(response.headers());
             if status.is_server_error() && response.extensions().get::<Error>().is_none() {
                 live.span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
                 live.span.set_status(Status::Error("".into()));

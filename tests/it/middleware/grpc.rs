@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use throughline::trace;
 use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, SpanRecord};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
@@ -146,7 +147,9 @@ async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
     let error = Error::from_grpc_status(status);
     assert_eq!((error.code(), error.message()), (Code::Unavailable, "too many cards: 100 % full"));
     assert_eq!((error.origin(), error.retryable()), (Some("cards"), Some(true)));
-    for span in [caller.span().await, service.span().await] {
+    let served = service.span().await;
+    assert_eq!(served.status, trace::Status::Error("too many cards: 100 % full".into()));
+    for span in [caller.span().await, served] {
         assert_eq!((status_code(&span), text(&span, "error.type")), (Some("UNAVAILABLE"), Some("UNAVAILABLE")));
     }
 }
