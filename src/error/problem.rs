@@ -82,22 +82,30 @@ impl Error {
     /// assert_eq!((read.code(), read.message()), (Code::NotFound, "no such card"));
     /// ```
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
-        let plain = Error::from_status(status, headers)?;
-        let is_problem = headers.get(header::CONTENT_TYPE).is_some_and(is_problem_json) && body.len() <= MAX_DOCUMENT;
-        Some(match is_problem.then(|| serde_json::from_slice::<Map<String, Value>>(body)) {
-            Some(Ok(document)) => plain.read(document),
-            _ => plain,
-        })
+        Some(Error::from_status(status, headers)?.told_in(headers, body))
     }
 
     /// The error that an answer from a stranger tells of: its status and `Retry-After` alone. `None`: it tells of none.
     pub fn from_status(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
-        let code = Code::from_http_status(status)?;
+        Some(Error::meant_by(Code::from_http_status(status)?, headers))
+    }
+
+    /// The error that the head of an answer tells of, whose status means `code`.
+    pub(crate) fn meant_by(code: Code, headers: &HeaderMap) -> Error {
         let retry_after = headers.get(header::RETRY_AFTER).and_then(parse_retry_after);
-        Some(Error::new(code, code.describe()).change(|inner| {
+        Error::new(code, code.describe()).change(|inner| {
             inner.is_remote = true;
             inner.retry_after = retry_after;
-        }))
+        })
+    }
+
+    /// The error with what the body of its answer says, if that is a document.
+    pub(crate) fn told_in(self, headers: &HeaderMap, body: &[u8]) -> Error {
+        let is_problem = headers.get(header::CONTENT_TYPE).is_some_and(is_problem_json) && body.len() <= MAX_DOCUMENT;
+        match is_problem.then(|| serde_json::from_slice::<Map<String, Value>>(body)) {
+            Some(Ok(document)) => self.read(document),
+            _ => self,
+        }
     }
 
     /// The error with what the members of a document from a trusted service say.

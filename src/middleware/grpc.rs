@@ -83,6 +83,12 @@ pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
     })
 }
 
+/// The code that the head of an answer tells of: as [`status`], or what an answer that is no success means without one.
+pub(super) fn status_of_head(status: StatusCode, headers: &HeaderMap) -> Option<Option<Code>> {
+    let meant = || (!status.is_success()).then(|| Some(Code::from_http_status_of_grpc(status)));
+    self::status(headers).or_else(meant)
+}
+
 /// Whether a channel has given up by its own timer, which runs for as long as the callee was given, and so less than the caller has.
 pub(super) fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
     #[cfg(feature = "tonic")]

@@ -140,15 +140,21 @@ impl Call {
             span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
             span.set_status(Status::Error("".into()));
         }
-        self.ended(headers);
+        self.note_grpc(grpc::status_of_head(status, headers), headers);
     }
 
-    /// Notes what gRPC says in headers (of an answer without a body) or trailers, and takes out what tonic can't read.
-    pub(super) fn ended(&self, headers: &mut HeaderMap) {
+    /// Notes what gRPC says in trailers.
+    pub(super) fn ended(&self, trailers: &mut HeaderMap) {
+        self.note_grpc(grpc::status(trailers), trailers);
+    }
+
+    /// Notes the status of a call by gRPC, and takes out of what it came in what tonic can't read.
+    fn note_grpc(&self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
         #[cfg(feature = "tonic")]
         super::grpc::drop_unreadable_details(headers);
-        let Some(span) = self.span.as_ref().filter(|_| self.is_grpc) else { return };
-        let Some(code) = grpc::status(headers) else { return };
+        #[cfg(not(feature = "tonic"))]
+        let _ = headers;
+        let (Some(span), Some(code)) = (self.span.as_ref().filter(|_| self.is_grpc), status) else { return };
         span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
         if let Some(code) = code {
             span.set_attribute(semconv::ERROR_TYPE, code.as_str());
@@ -158,11 +164,12 @@ impl Call {
 
     /// The error that an answer tells of, as far as its sender is believed; the call ends.
     pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-        let error = match self.is_external {
-            true => Error::from_status(status, headers),
-            false => Error::from_response(status, headers, body),
+        let meant = match self.is_grpc {
+            true => Code::from_http_status_of_grpc(status),
+            false => Code::from_http_status(status).unwrap_or(Code::Unknown),
         };
-        let error = error.unwrap_or_else(|| Error::new(Code::Unknown, "the answer is no success"));
+        let error = Error::meant_by(meant, headers);
+        let error = if self.is_external { error } else { error.told_in(headers, body) };
         if let Some(span) = &self.span {
             self.note_error(span, &error);
         }

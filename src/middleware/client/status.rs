@@ -11,7 +11,8 @@ use super::CallBody;
 use crate::error::{Error, MAX_DOCUMENT};
 
 /// An answer that is no success as the error that it tells of: what its problem document says, if it comes from one of ours
-/// ([`internal`](super::ClientLayer::internal)), else what its status means.
+/// ([`internal`](super::ClientLayer::internal)), else what its status means: [over gRPC](crate::Code::from_http_status_of_grpc) not the same
+/// as [over plain HTTP](crate::Code::from_http_status).
 ///
 /// It reads 64 KiB of the body at most, and no longer than the context lasts.
 ///

@@ -152,6 +152,20 @@ impl Exchange {
         }
     }
 
+    /// Notes what a handler says by gRPC in the head of its answer. One that does not speak gRPC says something, too.
+    pub(super) fn note_grpc_head<B>(&self, response: &Response<B>) {
+        let headers = response.headers();
+        if !self.is_grpc() || grpc::status(headers).is_some() {
+            return self.note_grpc_status(headers);
+        }
+        if let Some(code) = grpc::status_of_head(response.status(), headers) {
+            self.note_grpc_code(code);
+        }
+        if !grpc::is_grpc(headers) {
+            self.note_unknown_method();
+        }
+    }
+
     /// Notes what a handler says by gRPC in headers (of an answer without a body) or trailers.
     pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
         let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };

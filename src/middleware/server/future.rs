@@ -172,7 +172,7 @@ fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response
         grpc::remove_status(&mut headers);
         return answer_with(exchange, error, headers);
     }
-    exchange.note_grpc_status(response.headers());
+    exchange.note_grpc_head(&response);
     exchange.hide_depths(response.headers_mut());
     let has_body = exchange.answered(&response);
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use throughline::middleware::client::error_for_status;
 use throughline::trace;
 use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, SpanRecord};
 use tokio::sync::mpsc::unbounded_channel;
@@ -230,6 +231,55 @@ async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
             for span in service.spans(2).await {
                 let code = Code::from_grpc_number(status.code() as i32).unwrap();
                 assert_eq!(status_code(&span), Some(code.as_str()), "also of what follows a known length");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_speak_grpc_makes_no_name_of_a_strangers() {
+    for (answer, code) in
+        [(404, Some("UNIMPLEMENTED")), (405, Some("UNKNOWN")), (503, Some("UNAVAILABLE")), (200, None)]
+    {
+        let service = Traced::new("api");
+        let app = service_fn(move |_: Request<Body>| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::from_u16(answer).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let request =
+            Request::post("/any/name").header("content-type", "application/grpc").body(Body::empty()).unwrap();
+        drop(service.internal().layer(app).oneshot(request).await.unwrap());
+        let span = service.span().await;
+        assert_eq!((span.name.as_ref(), text(&span, "rpc.method")), ("grpc", Some("_OTHER")), "{answer}");
+        assert_eq!(status_code(&span), code, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
+    for (answer, code) in
+        [(404, Code::Unimplemented), (400, Code::Internal), (504, Code::Unavailable), (409, Code::Unknown)]
+    {
+        let peer = service_fn(move |_: Request<Body>| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::from_u16(answer).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        for layer in [ClientLayer::internal(), ClientLayer::external()] {
+            let (caller, reader) = (Traced::new("api"), Traced::new("api"));
+            for (traced, is_read) in [(&caller, false), (&reader, true)] {
+                let mut request =
+                    Request::post(METHOD).header("content-type", "application/grpc").body(Body::empty()).unwrap();
+                request.extensions_mut().insert(Context::background().with_tracer(traced.telemetry.tracer()));
+                let response = layer.layer(peer.clone()).oneshot(request).await.unwrap();
+                if is_read {
+                    assert_eq!(error_for_status(response).await.unwrap_err().code(), code, "{answer}");
+                } else {
+                    drop(response);
+                }
+                let span = traced.span().await;
+                assert_eq!((status_code(&span), text(&span, "error.type")), (Some(code.as_str()), Some(code.as_str())));
             }
         }
     }
