@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use throughline_core::propagation::deadline::{self, TimeoutHeader};
-use throughline_core::propagation::{Format, baggage, values, w3c};
+use throughline_core::propagation::{Format, values, w3c};
 use throughline_core::trace::{SpanKind, Status};
 use throughline_core::{Cause, Context, Propagator, Span};
 
@@ -206,7 +206,7 @@ impl Drop for Call {
 
 /// The `traceparent` alone, whatever else was there.
 fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
-    for name in propagator.fields().chain([&w3c::TRACEPARENT, &w3c::TRACESTATE, &baggage::BAGGAGE]) {
+    for name in Propagator::new(Format::ALL).fields() {
         headers.remove(name);
     }
     for name in values::header_names(ctx) {
@@ -229,7 +229,13 @@ fn inject_timeout(
     let protocol = Protocol::of(headers);
     let is_private = is_external && matches!(protocol, Protocol::Http);
     if is_private {
-        for name in [&deadline::GRPC_TIMEOUT, &deadline::CONNECT_TIMEOUT_MS].into_iter().chain(&config.timeout_name) {
+        let known = [
+            &deadline::GRPC_TIMEOUT,
+            &deadline::CONNECT_TIMEOUT_MS,
+            &deadline::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+            &deadline::REQUEST_TIMEOUT,
+        ];
+        for name in known.into_iter().chain(&config.timeout_name) {
             headers.remove(name);
         }
     }

@@ -64,7 +64,8 @@ impl ClientLayer {
     }
 
     /// For strangers: they get `traceparent` alone (a gRPC or Connect service its timeout too), and of their errors the status counts.
-    /// What a request that is passed on has of the other headers is taken out.
+    /// What a request that is passed on has of the other headers, in any [`Format`](crate::propagation::Format) of a trace and for any
+    /// time left, is taken out.
     pub fn external() -> Self {
         Self::new(Hosts::None)
     }

@@ -194,8 +194,23 @@ async fn r21_typed_values_go_to_services_of_ours_and_not_to_strangers() {
         assert_eq!(said, told, "{layer:?}");
     }
     // Passed on from a caller, under names that are not ours to tell.
-    let asked = forged(address, "/").send_with(&ours(), &ClientLayer::external()).await.unwrap();
-    assert_eq!(asked.text().await.unwrap(), "accept b3 host traceparent");
+    let mut asked = forged(address, "/");
+    for name in [
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-flags",
+        "uber-trace-id",
+        "x-amzn-trace-id",
+        "connect-timeout-ms",
+        "request-timeout",
+        "x-envoy-expected-rq-timeout-ms",
+    ] {
+        asked = asked.header(name, "1");
+    }
+    let asked = asked.send_with(&ours(), &ClientLayer::external()).await.unwrap();
+    assert_eq!(asked.text().await.unwrap(), "accept host traceparent");
 }
 
 #[tokio::test]
