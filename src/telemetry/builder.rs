@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use throughline_core::Context;
 use throughline_core::propagation::values;
-use throughline_core::trace::{Attributes, FromContext, Sampler, SpanLimits, Tracer, TracerConfig};
+use throughline_core::trace::{
+    AlwaysOff, Attributes, FromContext, ParentBased, Recorder, Resource, Sampler, SpanLimits, Tracer, TracerConfig,
+};
+use throughline_core::{Context, SpanRecord};
 
 use super::env::Env;
 use super::exporter::{ExportError, Exporter};
@@ -212,7 +214,10 @@ impl Builder {
         if !copied.is_empty() {
             config.from_context = Some(from_context(Arc::clone(&copied)));
         }
-        let tracer = if self.is_disabled { Tracer::noop() } else { Tracer::new(config) };
+        if self.is_disabled {
+            config = disabled(config.resource);
+        }
+        let tracer = Tracer::new(config);
         let worker = Worker {
             queue: queue.clone(),
             resource,
@@ -225,6 +230,25 @@ impl Builder {
         let commands = worker.spawn().map_err(|e| BuildError(format!("the export thread can't start: {e}")))?;
         Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, commands, copied)))
     }
+}
+
+/// As [`Tracer::noop`], but it knows what service this is: errors that leave it tell.
+fn disabled(resource: Arc<Resource>) -> TracerConfig {
+    struct Nowhere;
+
+    impl Recorder for Nowhere {
+        fn record(&self, _: SpanRecord) {}
+
+        fn admit(&self) -> bool {
+            false
+        }
+    }
+
+    let mut config = TracerConfig::new(Arc::new(Nowhere));
+    // Nobody here to decide: the caller's decision goes on.
+    config.sampler = Arc::new(ParentBased::new(AlwaysOff));
+    config.resource = resource;
+    config
 }
 
 fn from_context(names: Arc<[String]>) -> FromContext {

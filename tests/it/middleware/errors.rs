@@ -99,3 +99,14 @@ async fn what_headers_say_of_a_body_goes_with_that_body() {
     assert_eq!(answer.headers()["vary"], "accept-encoding");
     assert_eq!(answer.json::<Value>().await.unwrap()["origin"], "cards");
 }
+
+#[tokio::test]
+async fn origin_and_path_are_told_with_telemetry_off() {
+    let disabled = |name: &str| (name == "OTEL_SDK_DISABLED").then(|| "true".to_owned());
+    let telemetry = throughline::telemetry::builder("cards").from_variables(&disabled).build().unwrap();
+    let layer = throughline::ContextLayer::internal().tracer(telemetry.tracer().clone());
+    let failing = || async { Err::<(), _>(Error::new(Code::Aborted, "again")) };
+    let address = serve(Router::new().route("/", get(failing)).layer(layer)).await;
+    let error = call(&Context::background(), address).await.unwrap_err();
+    assert_eq!((error.origin(), error.path().collect::<Vec<_>>()), (Some("cards"), vec!["cards"]));
+}
