@@ -1,6 +1,7 @@
 //! One call from its beginning to its end: its span, below the caller's context.
 
 use std::error::Error as StdError;
+use std::fmt::Display;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -23,13 +24,14 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Starts the span and writes the headers; an error for a call that is not to be sent. `resend` counts the redirects before it.
+    /// Starts the span and writes the headers; an error for a call that is not to be sent. `full_url` is written if the span
+    /// shows it; `resend` counts the redirects before it.
     pub(super) fn begin(
         config: &Config,
         ctx: &Context,
         method: &Method,
         uri: &Uri,
-        full_url: &str,
+        full_url: impl Display,
         headers: &mut HeaderMap,
         resend: u32,
     ) -> Result<Call, Error> {
@@ -47,7 +49,7 @@ impl Call {
         }
         span = semconv::with_server(span.kind(SpanKind::Client), uri, headers);
         if !is_grpc {
-            span = span.attribute_with("url.full", || semconv::redacted(full_url));
+            span = span.attribute_with("url.full", || semconv::redacted(&full_url.to_string()));
         }
         if resend > 0 {
             span = span.attribute("http.request.resend_count", resend);
@@ -277,6 +279,56 @@ impl Protocol {
             Protocol::Connect
         } else {
             Protocol::Http
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fmt;
+    use std::sync::Arc;
+
+    use http::HeaderValue;
+    use throughline_core::SpanRecord;
+    use throughline_core::trace::{Recorder, Tracer, TracerConfig};
+
+    use super::*;
+    use crate::ClientLayer;
+
+    struct Nowhere;
+
+    impl Recorder for Nowhere {
+        fn record(&self, _: SpanRecord) {}
+    }
+
+    /// A URL that counts how often it is written.
+    #[derive(Default)]
+    struct Url(Cell<u32>);
+
+    impl Display for Url {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.set(self.0.get() + 1);
+            f.write_str("http://cards/7")
+        }
+    }
+
+    #[test]
+    fn a_url_is_written_for_spans_that_show_it_alone() {
+        let recorded = Context::background().with_tracer(&Tracer::new(TracerConfig::new(Arc::new(Nowhere))));
+        let unrecorded = Context::background().with_tracer(&Tracer::noop());
+        for (ctx, media_type, written) in [
+            (&recorded, "application/json", 1),
+            (&recorded, "application/grpc", 0),
+            (&unrecorded, "application/json", 0),
+            (&unrecorded, "application/grpc", 0),
+        ] {
+            let (url, uri) = (Url::default(), Uri::from_static("http://cards/7"));
+            let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            let layer = ClientLayer::internal();
+            let call = Call::begin(layer.config(), ctx, &Method::POST, &uri, &url, &mut headers, 0);
+            assert!(call.is_ok());
+            assert_eq!(url.0.get(), written, "{media_type}");
         }
     }
 }

@@ -101,9 +101,12 @@ where
 }
 
 fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, resend: u32) -> Result<Call, Error> {
-    let (method, url) = (request.method().clone(), request.url().as_str().to_owned());
-    let uri = url.parse().unwrap_or_default();
-    Call::begin(layer.config(), ctx, &method, &uri, &url, request.headers_mut(), resend)
+    let mut headers = std::mem::take(request.headers_mut());
+    let (method, url) = (request.method(), request.url());
+    let uri = url.as_str().parse().unwrap_or_default();
+    let call = Call::begin(layer.config(), ctx, method, &uri, url, &mut headers, resend);
+    *request.headers_mut() = headers;
+    call
 }
 
 /// The URL that has answered: after redirects another one than was asked.

@@ -41,12 +41,12 @@ where
         self.inner.poll_ready(cx).map_err(|e| Error::wrap(Code::Unavailable, e))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let ctx = request.extensions().get::<Context>().cloned().unwrap_or_else(Context::current);
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let call = Call::begin(self.layer.config(), &ctx, &method, &uri, &uri.to_string(), request.headers_mut(), 0);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let ctx = head.extensions.get::<Context>().cloned().unwrap_or_else(Context::current);
+        let call = Call::begin(self.layer.config(), &ctx, &head.method, &head.uri, &head.uri, &mut head.headers, 0);
         match call {
-            Ok(call) => CallFuture::sent(call, self.inner.call(request)),
+            Ok(call) => CallFuture::sent(call, self.inner.call(Request::from_parts(head, body))),
             Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
         }
     }
