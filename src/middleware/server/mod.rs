@@ -18,9 +18,9 @@
 //! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
 //!   of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that error does; other statuses, and
 //!   those that come in trailers after a stream, pass as they are. An edge takes the details out of these, too, and puts what the code means
-//!   in place of a message that comes from another service, as the details tell, or with `INTERNAL`, `UNKNOWN` or `DATA_LOSS`. The span has the status of headers or trailers, and the method's name;
-//!   that is `grpc` and `_OTHER` if the method is answered with `UNIMPLEMENTED`, by one that does not speak gRPC, or by the layer without a
-//!   handler. An answer that is no success and has no status of gRPC is noted as what it means to gRPC's clients.
+//!   in place of a message that comes from another service, as the details tell, or with `INTERNAL`, `UNKNOWN` or `DATA_LOSS`. The span has
+//!   the status of headers or trailers, and the method's name; that is `grpc` and `_OTHER` if the method is answered with `UNIMPLEMENTED`,
+//!   by one that does not speak gRPC, or by the layer without a handler. An answer that is no success and has no status of gRPC is noted as what it means to gRPC's clients.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
 //!   left; else with

@@ -272,7 +272,7 @@ async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
                 let mut request =
                     Request::post(METHOD).header("content-type", "application/grpc").body(Body::empty()).unwrap();
                 request.extensions_mut().insert(Context::background().with_tracer(traced.telemetry.tracer()));
-                let response = layer.layer(peer.clone()).oneshot(request).await.unwrap();
+                let response = layer.layer(peer).oneshot(request).await.unwrap();
                 if is_read {
                     assert_eq!(error_for_status(response).await.unwrap_err().code(), code, "{answer}");
                 } else {
