@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use throughline_core::trace::Batch;
 
@@ -30,7 +31,7 @@ impl HttpExporter {
     }
 
     async fn post(&self, body: Bytes, headers: HeaderMap) -> Result<(), Failure> {
-        let client = self.client.get_or_init(Client::new);
+        let client = self.client.get_or_init(client);
         let sent = client.post(&self.url).headers(headers).body(body).send().await;
         let answer = sent.map_err(|e| Failure::Transient { message: error_chain(&e.without_url()), after: None })?;
         let status = answer.status();
@@ -57,6 +58,12 @@ impl Exporter for HttpExporter {
             retry(self.config.timeout, &self.url, || self.post(body.clone(), headers.clone())).await
         })
     }
+}
+
+/// Follows no redirect: that would make a GET without spans of the POST, and send the headers to whatever host the answer names.
+fn client() -> Client {
+    let client = Client::builder().redirect(Policy::none()).build();
+    client.expect("nothing is asked of it that can be missing")
 }
 
 async fn read(mut answer: Response) -> Bytes {

@@ -1,15 +1,21 @@
 //! OTLP against a receiver that decodes it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::{any, post};
+use http::StatusCode;
+use http::header::LOCATION;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use throughline::telemetry::otlp::{Config, OtlpExporter, Protocol};
 use throughline::telemetry::{self, DropReason, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
 use throughline::{Context, Span};
 
-use crate::support::PATIENCE;
 use crate::support::collector::{Answer, Collector};
+use crate::support::{PATIENCE, serve};
 
 async fn exporting(protocol: Protocol, collector: &Collector, config: Config) -> TelemetryGuard {
     let url = match protocol {
@@ -93,6 +99,27 @@ async fn what_was_refused_for_good_is_lost_and_counted() {
         let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
         assert_eq!(collector.attempts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_costs_its_spans() {
+    for status in [301, 302, 303, 307, 308] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let login = async move || {
+            count.fetch_add(1, SeqCst);
+            "<html>who are you?</html>"
+        };
+        let moved = (StatusCode::from_u16(status).unwrap(), [(LOCATION, "/login")]);
+        let app = Router::new().route("/v1/traces", post(async move || moved)).route("/login", any(login));
+        let url = format!("http://{}/v1/traces", serve(app).await);
+        let exporter = OtlpExporter::new(Protocol::HttpProtobuf, &url, Config::default()).unwrap();
+        let telemetry = telemetry::builder("cards").exporter(exporter).on_error(|_| {}).build().unwrap();
+        start(&telemetry).end();
+        let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
+        assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1, "{status}");
+        assert_eq!(asked.load(SeqCst), 0, "{status}");
     }
 }
 
