@@ -161,7 +161,7 @@ impl Builder {
         self.is_disabled |= env.is_true("OTEL_SDK_DISABLED");
         self.attributes.extend(env.pairs("OTEL_RESOURCE_ATTRIBUTES"));
         self.sampler = env.sampler().or(self.sampler);
-        self.limits = env.limits();
+        self.limits = env.limits(self.limits);
         self.schedule_delay = env.millis("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(self.schedule_delay);
         self.export_timeout = env.millis("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
         self.bounds.spans = env.parse("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans).max(1);

@@ -102,10 +102,10 @@ impl<'a> Env<'a> {
         }
     }
 
-    pub(super) fn limits(&mut self) -> SpanLimits {
+    /// The span limits; those that no variable names are as `default` has them.
+    pub(super) fn limits(&mut self, default: SpanLimits) -> SpanLimits {
         let general_count = self.parse("OTEL_ATTRIBUTE_COUNT_LIMIT");
         let general_length = self.parse("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
-        let default = SpanLimits::DEFAULT;
         let mut limit = |name, general: Option<u32>, default| self.parse(name).or(general).unwrap_or(default);
         SpanLimits {
             attributes: limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", general_count, default.attributes),

@@ -2,7 +2,7 @@
 
 use throughline::Context;
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
-use throughline::trace::Value;
+use throughline::trace::{SpanLimits, Value};
 
 use crate::support::PATIENCE;
 use crate::support::collector::Collector;
@@ -62,6 +62,21 @@ async fn limits_hold() {
     assert_eq!((memory.spans()[0].attributes.len(), memory.spans()[0].dropped_attributes_count), (1, 1));
     let memory = record(&[("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"), ("OTEL_SPAN_EVENT_COUNT_LIMIT", "-1")]).await;
     assert_eq!(memory.spans()[0].attributes.get("b"), Some(&Value::from("long")));
+}
+
+#[tokio::test]
+async fn limits_that_no_variable_names_stay_as_they_were_set() {
+    let memory = MemoryExporter::default();
+    let limits = SpanLimits { attributes: 1, value_length: 4, ..SpanLimits::DEFAULT };
+    let get = |name: &str| (name == "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT").then(|| "2".to_owned());
+    let builder = telemetry::builder("cards").exporter(memory.clone()).limits(limits);
+    let telemetry = builder.from_variables(&get).build().unwrap();
+    let ctx = Context::background().with_tracer(telemetry.tracer());
+    ctx.span("work").attribute("a", "long text").attribute("b", 2).start().end();
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    let span = &memory.spans()[0];
+    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 1));
+    assert_eq!(span.attributes.get("a"), Some(&Value::from("lo")), "what a variable says replaces it");
 }
 
 #[tokio::test]
