@@ -144,7 +144,7 @@ impl Builder {
     /// [`init`](super::init)), `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_TRACES_EXPORTER` (`otlp`, `none`), `OTEL_BSP_SCHEDULE_DELAY`,
     /// `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`,
     /// `_HEADERS` and `_TIMEOUT`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`. There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for
-    /// it, or an endpoint is given.
+    /// it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the exporter, and what would be wrong with it.
     ///
     /// An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
     pub fn from_env(self) -> Self {
@@ -167,6 +167,8 @@ impl Builder {
         self.bounds.spans = env.parse("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans).max(1);
         self.bounds.batch = env.parse("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch).max(1);
         match env.text("OTEL_TRACES_EXPORTER").as_deref() {
+            // What would have nothing to export needs no endpoint that works.
+            _ if self.is_disabled => {}
             Some("none") => {}
             Some("otlp") => self.add_otlp(&mut env, true),
             Some(other) => {

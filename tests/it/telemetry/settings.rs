@@ -32,6 +32,16 @@ async fn a_disabled_sdk_records_nothing_and_propagates() {
     assert_eq!(memory.spans().len(), 0);
 }
 
+#[test]
+fn a_disabled_sdk_needs_no_exporter_that_works() {
+    for endpoint in ["https://collector:4318", "localhost:4318"] {
+        let variables = [("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
+        let telemetry = with(&variables, &MemoryExporter::default());
+        let span = Context::background().with_tracer(telemetry.tracer()).span("work").start();
+        assert!(!span.is_recording(), "{endpoint}");
+    }
+}
+
 #[tokio::test]
 async fn resource_attributes_are_decoded_and_do_not_rename_the_service() {
     let memory = record(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=other, zone = eu%2Dwest ,odd,=x")]).await;
