@@ -146,7 +146,7 @@ impl Builder {
     /// `_HEADERS` and `_TIMEOUT`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`. There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for
     /// it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the exporter, and what would be wrong with it.
     ///
-    /// An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
+    /// A timeout of 0 is no limit. An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
     pub fn from_env(self) -> Self {
         self.from_variables(&|name| std::env::var(name).ok())
     }
@@ -163,7 +163,7 @@ impl Builder {
         self.sampler = env.sampler().or(self.sampler);
         self.limits = env.limits(self.limits);
         self.schedule_delay = env.millis("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(self.schedule_delay);
-        self.export_timeout = env.millis("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
+        self.export_timeout = env.timeout("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
         self.bounds.spans = env.parse("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans).max(1);
         self.bounds.batch = env.parse("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch).max(1);
         match env.text("OTEL_TRACES_EXPORTER").as_deref() {

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use throughline_core::trace::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SpanLimits, TraceIdRatio};
 
+/// 30 years: nobody waits longer, and a clock that it is added to does not overflow.
+const NO_LIMIT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// Reads variables, and remembers what it had to ignore.
 pub(super) struct Env<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
@@ -54,6 +57,11 @@ impl<'a> Env<'a> {
 
     pub(super) fn millis(&mut self, name: &str) -> Option<Duration> {
         self.parse(name).map(Duration::from_millis)
+    }
+
+    /// How long something may take; 0 is no limit (OpenTelemetry configuration, `timeout` of exporters and batch processors).
+    pub(super) fn timeout(&mut self, name: &str) -> Option<Duration> {
+        self.millis(name).map(|limit| if limit.is_zero() { NO_LIMIT } else { limit })
     }
 
     /// `k=v,k=v` with percent-encoded values (W3C Baggage, "baggage-string").

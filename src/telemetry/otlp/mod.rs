@@ -119,7 +119,7 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
     };
     let mut config = Config::default();
     if let Some((name, _)) = specific(env, "TIMEOUT") {
-        config.timeout = env.millis(&name).unwrap_or(config.timeout);
+        config.timeout = env.timeout(&name).unwrap_or(config.timeout);
     }
     if let Some((name, _)) = specific(env, "HEADERS") {
         for (key, value) in env.pairs(&name) {

@@ -90,6 +90,16 @@ async fn limits_that_no_variable_names_stay_as_they_were_set() {
 }
 
 #[tokio::test]
+async fn a_timeout_of_0_is_no_limit() {
+    for name in ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_BSP_EXPORT_TIMEOUT"] {
+        let collector = Collector::default();
+        let endpoint = format!("http://{}", collector.http().await);
+        record(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), (name, "0")]).await;
+        assert_eq!(collector.received().len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_makes_an_exporter_of_the_protocol_that_is_named() {
     for (protocol, address) in [("http/protobuf", true), ("grpc", false), ("", true), ("http/json", true)] {
         let collector = Collector::default();
