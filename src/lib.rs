@@ -17,6 +17,7 @@
 mod error;
 pub mod middleware;
 pub mod telemetry;
+mod url;
 
 pub use error::{Code, Error, ParseCodeError};
 pub use middleware::client::ClientLayer;

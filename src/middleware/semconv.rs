@@ -7,6 +7,8 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use throughline_core::Span;
 use throughline_core::trace::{SpanBuilder, Value};
 
+pub(super) use crate::url::redacted;
+
 /// The names that are ours.
 pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";
 pub(super) const CANCEL_CAUSE: &str = "throughline.cancel.cause";
@@ -103,47 +105,9 @@ pub(super) fn error_type(status: StatusCode) -> Value {
     Value::Str(Cow::Owned(status.as_str().to_owned()))
 }
 
-/// The URL without credentials: those of its authority, and what query parameters that are known for it carry.
-pub(super) fn redacted(url: &str) -> String {
-    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
-    let (url, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
-    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
-    let mut text = match base.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-            match authority.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}://REDACTED:REDACTED@{host}{path}"),
-                None => base.to_owned(),
-            }
-        }
-        None => base.to_owned(),
-    };
-    for (index, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
-        text.push(if index == 0 { '?' } else { '&' });
-        match parameter.split_once('=') {
-            Some((name, _)) if SECRET.contains(&name) => text.extend([name, "=REDACTED"]),
-            _ => text.push_str(parameter),
-        }
-    }
-    text.extend(fragment.into_iter().flat_map(|fragment| ["#", fragment]));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_do_not_become_attributes() {
-        for (url, shown) in [
-            ("http://host/path?q=1#part", "http://host/path?q=1#part"),
-            ("https://user:secret@host:8443/a@b", "https://REDACTED:REDACTED@host:8443/a@b"),
-            ("https://host?sig=abc&x=1&Signature=2", "https://host?sig=REDACTED&x=1&Signature=REDACTED"),
-            ("/path?sig", "/path?sig"),
-        ] {
-            assert_eq!(redacted(url), shown);
-        }
-    }
 
     #[test]
     fn an_unknown_method_is_other() {

@@ -18,25 +18,26 @@ use crate::telemetry::{ExportError, ExportFuture, Exporter};
 
 pub(super) struct GrpcExporter {
     config: Config,
-    url: String,
-    endpoint: Endpoint,
+    /// The URL as messages show it.
+    endpoint: String,
+    connector: Endpoint,
     /// Made on the export thread, whose runtime drives its connection.
     channel: OnceLock<Channel>,
 }
 
 impl GrpcExporter {
-    pub(super) fn new(config: Config, url: String, endpoint: Endpoint) -> Self {
-        GrpcExporter { config, url, endpoint, channel: OnceLock::new() }
+    pub(super) fn new(config: Config, endpoint: String, connector: Endpoint) -> Self {
+        GrpcExporter { config, endpoint, connector, channel: OnceLock::new() }
     }
 
     async fn call(&self, message: ExportTraceServiceRequest, headers: HeaderMap) -> Result<(), Failure> {
-        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy());
+        let channel = self.channel.get_or_init(|| self.connector.connect_lazy());
         let request = Request::from_parts(MetadataMap::from_headers(headers), Default::default(), message);
         match TraceServiceClient::new(channel.clone()).export(request).await {
             Ok(answer) => {
                 rejected(answer.into_inner().partial_success).map_or(Ok(()), |error| Err(Failure::Permanent(error)))
             }
-            Err(status) => Err(failure(&self.url, &status)),
+            Err(status) => Err(failure(&self.endpoint, &status)),
         }
     }
 }
@@ -46,14 +47,14 @@ impl Exporter for GrpcExporter {
         Box::pin(async move {
             let message = encode::request(batch);
             let headers = &self.config.headers;
-            retry(self.config.timeout, &self.url, || self.call(message.clone(), headers.clone())).await
+            retry(self.config.timeout, &self.endpoint, || self.call(message.clone(), headers.clone())).await
         })
     }
 }
 
 /// Which codes are worth another attempt: the OTLP specification's table.
-fn failure(url: &str, status: &Status) -> Failure {
-    let message = format!("{url} answered {:?}: {}", status.code(), error_chain(status));
+fn failure(endpoint: &str, status: &Status) -> Failure {
+    let message = format!("{endpoint} answered {:?}: {}", status.code(), error_chain(status));
     let after = retry_info(status.details());
     let is_transient = match status.code() {
         Code::Cancelled

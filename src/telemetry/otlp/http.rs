@@ -21,13 +21,15 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub(super) struct HttpExporter {
     config: Config,
     url: String,
+    /// The URL as messages show it.
+    endpoint: String,
     /// Made on the export thread, whose runtime drives its connections.
     client: OnceLock<Client>,
 }
 
 impl HttpExporter {
-    pub(super) fn new(config: Config, url: String) -> Self {
-        HttpExporter { config, url, client: OnceLock::new() }
+    pub(super) fn new(config: Config, url: String, endpoint: String) -> Self {
+        HttpExporter { config, url, endpoint, client: OnceLock::new() }
     }
 
     async fn post(&self, body: Bytes, headers: HeaderMap) -> Result<(), Failure> {
@@ -41,7 +43,7 @@ impl HttpExporter {
             let partial = ExportTraceServiceResponse::decode(body).unwrap_or_default().partial_success;
             return rejected(partial).map_or(Ok(()), |error| Err(Failure::Permanent(error)));
         }
-        let message = format!("{} answered {status}", self.url);
+        let message = format!("{} answered {status}", self.endpoint);
         match status.as_u16() {
             429 | 502 | 503 | 504 => Err(Failure::Transient { message, after: retry_after(answer.headers()) }),
             _ => Err(Failure::Permanent(ExportError::failed(message))),
@@ -55,7 +57,7 @@ impl Exporter for HttpExporter {
             let body = Bytes::from(encode::request(batch).encode_to_vec());
             let mut headers = self.config.headers.clone();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-            retry(self.config.timeout, &self.url, || self.post(body.clone(), headers.clone())).await
+            retry(self.config.timeout, &self.endpoint, || self.post(body.clone(), headers.clone())).await
         })
     }
 }

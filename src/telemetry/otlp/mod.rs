@@ -19,6 +19,7 @@ use tonic::transport::Endpoint;
 
 use super::env::Env;
 use super::{BuildError, ExportError, ExportFuture, Exporter};
+use crate::url::redacted;
 use grpc::GrpcExporter;
 use http::HttpExporter;
 
@@ -59,12 +60,15 @@ impl Default for Config {
 pub struct OtlpExporter(Box<dyn Exporter>);
 
 impl OtlpExporter {
-    /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet.
+    /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet. Messages show it without
+    /// its credentials.
     ///
     /// # Errors
     /// `url` is not one, or not `http`: for TLS put a collector on this host.
     pub fn new(protocol: Protocol, url: &str, config: Config) -> Result<Self, BuildError> {
-        let invalid = |why: &str| BuildError(format!("{url:?} is no endpoint for OTLP: {why}"));
+        // What may be told of it.
+        let endpoint = redacted(url);
+        let invalid = |why: &str| BuildError(format!("{endpoint:?} is no endpoint for OTLP: {why}"));
         let uri: Uri = url.parse().unwrap_or_default();
         match (uri.scheme_str(), uri.host()) {
             (Some("http"), Some(_)) => {}
@@ -72,10 +76,10 @@ impl OtlpExporter {
             _ => return Err(invalid("one begins with http:// and names a host")),
         }
         Ok(OtlpExporter(match protocol {
-            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, url.to_owned())),
+            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, url.to_owned(), endpoint)),
             Protocol::Grpc => {
-                let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(&e.to_string()))?;
-                Box::new(GrpcExporter::new(config, url.to_owned(), endpoint))
+                let connector = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(&e.to_string()))?;
+                Box::new(GrpcExporter::new(config, endpoint, connector))
             }
         }))
     }

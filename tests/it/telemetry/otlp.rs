@@ -1,7 +1,7 @@
 //! OTLP against a receiver that decodes it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use throughline::telemetry::otlp::{Config, OtlpExporter, Protocol};
-use throughline::telemetry::{self, DropReason, TelemetryGuard};
+use throughline::telemetry::{self, DropReason, ExportError, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
 use throughline::{Context, Span};
 
@@ -147,6 +147,32 @@ async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() 
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
         telemetry.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn credentials_in_an_endpoint_are_not_told() {
+    for protocol in BOTH {
+        let refusing = Collector::default();
+        refusing.answers.lock().unwrap().push_back(Answer::Refuse(3, None));
+        let refusing = if protocol == Protocol::Grpc { refusing.grpc().await } else { refusing.http().await };
+        for address in ["127.0.0.1:1".parse().unwrap(), refusing] {
+            let url = format!("http://user:secret@{address}/v1/traces");
+            let config = Config { timeout: Duration::from_millis(300), ..Config::default() };
+            let exporter = OtlpExporter::new(protocol, &url, config).unwrap();
+            let (sender, told) = mpsc::channel();
+            let tell = move |error: &ExportError| sender.send(error.to_string()).unwrap();
+            let telemetry = telemetry::builder("cards").exporter(exporter).on_error(tell).build().unwrap();
+            start(&telemetry).end();
+            telemetry.shutdown(PATIENCE).await.unwrap_err();
+            let told = told.recv().unwrap();
+            assert!(told.contains(&address.to_string()), "{told}");
+            assert!(!told.contains("user") && !told.contains("secret"), "{told}");
+        }
+        for url in ["https://user:secret@collector:4318", "user:secret@collector:4318"] {
+            let error = OtlpExporter::new(protocol, url, Config::default()).unwrap_err().to_string();
+            assert!(error.contains("collector:4318") && !error.contains("secret"), "{error}");
+        }
     }
 }
 
