@@ -145,6 +145,8 @@ impl Builder {
     /// `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`,
     /// `_HEADERS` and `_TIMEOUT`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`. There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for
     /// it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the exporter, and what would be wrong with it.
+    /// `OTEL_PROPAGATORS` is not among them: the layers and the events read it
+    /// ([`Propagator::current_default`](crate::Propagator::current_default)), whatever becomes of the spans.
     ///
     /// A timeout of 0 is no limit. An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
     pub fn from_env(self) -> Self {

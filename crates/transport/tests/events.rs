@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::HeaderMap;
+use throughline::propagation::Format;
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, SpanRecord};
+use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Propagator, SpanRecord};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::sync::mpsc;
 
@@ -81,6 +84,48 @@ async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
     assert_eq!((&*producer.name, &*consumer.name), ("send card.ordered", "process card.ordered"));
     assert_eq!(consumer.parent_span_id, Some(producer.span_context.span_id()));
     assert_eq!(consumer.span_context.trace_id(), producer.span_context.trace_id());
+}
+
+/// Publishes under a span, and returns whether the consumer went on with its trace, and the headers that the message had.
+async fn publish_and_consume(events: Events, consumer: impl FnOnce(Consumer) -> Consumer) -> (bool, HeaderMap) {
+    let (_memory, _telemetry, ctx) = traced();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let consumer = consumer(Consumer::new(&ctx));
+    tokio::spawn(events.subscribe("s", "g").serve(consumer, move |ctx, message| {
+        sender.send((ctx.span_context().unwrap().trace_id(), message.headers)).unwrap();
+        async { Ok(()) }
+    }));
+    let root = ctx.span("order").start();
+    events.publish(&root, Message::new("s", "")).await.unwrap();
+    let (trace_id, headers) = seen.recv().await.unwrap();
+    events.drain().await;
+    (trace_id == root.span_context().unwrap().trace_id(), headers)
+}
+
+#[tokio::test]
+async fn a_message_tells_of_its_trace_in_the_formats_that_both_sides_are_given() {
+    let b3 = Propagator::new([Format::B3]);
+    let (goes_on, headers) =
+        publish_and_consume(Events::in_process().propagator(b3), |consumer| consumer.propagator(b3)).await;
+    assert!(goes_on && headers.contains_key("b3") && !headers.contains_key("traceparent"), "{headers:?}");
+    let (goes_on, _) = publish_and_consume(Events::in_process().propagator(b3), |consumer| consumer).await;
+    assert!(!goes_on, "by W3C's it has none");
+}
+
+/// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
+#[test]
+fn the_formats_of_a_process_are_those_that_it_is_started_with() {
+    if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == "jaeger") {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (goes_on, headers) = runtime.block_on(publish_and_consume(Events::in_process(), |consumer| consumer));
+        assert!(goes_on && headers.contains_key("uber-trace-id") && headers.len() == 1, "{headers:?}");
+        return;
+    }
+    let again = "the_formats_of_a_process_are_those_that_it_is_started_with";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.arg(again).env("OTEL_PROPAGATORS", "jaeger").output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ impl ClientLayer {
     fn new(internal: Hosts) -> Self {
         let config = Config {
             internal,
-            propagator: Propagator::default(),
+            propagator: Propagator::current_default(),
             tracer: None,
             reserve: ReplyReserve::DEFAULT,
             timeout_name: None,
@@ -120,7 +120,7 @@ impl ClientLayer {
         self
     }
 
-    /// The formats in which calls tell of their trace; default: W3C's, and baggage. Of them a stranger gets `traceparent`, or nothing.
+    /// The formats in which calls tell of their trace; default: those that `OTEL_PROPAGATORS` names, or W3C's, and baggage. Of them a stranger gets `traceparent`, or nothing.
     pub fn propagator(mut self, propagator: Propagator) -> Self {
         Arc::make_mut(&mut self.config).propagator = propagator;
         self

@@ -160,7 +160,7 @@ impl ContextLayer {
     fn new(trust: TrustRule) -> Self {
         let config = Config {
             trust,
-            propagator: Propagator::default(),
+            propagator: Propagator::current_default(),
             keys: Arc::default(),
             authenticator: None,
             max_baggage: None,
@@ -255,7 +255,7 @@ impl ContextLayer {
         self.change(|config| config.base = base.clone())
     }
 
-    /// The formats in which callers tell of their trace; default: W3C's, and baggage.
+    /// The formats in which callers tell of their trace; default: those that `OTEL_PROPAGATORS` names, or W3C's, and baggage.
     pub fn propagator(self, propagator: Propagator) -> Self {
         self.change(|config| config.propagator = propagator)
     }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::process::Command;
 use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
@@ -42,6 +43,35 @@ async fn baggage_goes_to_services_of_ours_and_an_edge_does_not_read_it() {
         let answer = asked.send_with(&with_tenant(), &client()).await.unwrap();
         assert_eq!(answer.text().await.unwrap(), seen);
     }
+}
+
+/// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
+#[test]
+fn the_formats_of_a_process_are_those_that_it_is_started_with() {
+    const NAMES: &str = "b3,ottrace,baggage";
+    if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == NAMES) {
+        return tokio::runtime::Runtime::new().unwrap().block_on(tells_by_b3_alone());
+    }
+    let again = "the_formats_of_a_process_are_those_that_it_is_started_with";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args([again, "--nocapture"]).env("OTEL_PROPAGATORS", NAMES).output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+    let told = "throughline: \"ottrace\" in OTEL_PROPAGATORS is ignored: there is no such propagator\n";
+    assert_eq!(err.matches(told).count(), 1, "{err}");
+}
+
+async fn tells_by_b3_alone() {
+    let traced = Traced::new("api");
+    let caller = with_tenant().with_tracer(traced.telemetry.tracer()).span("call").start();
+    let seen = |Extension(ctx): Extension<Context>, headers: HeaderMap| async move {
+        let trace_id = ctx.span_context().unwrap().trace_id();
+        format!("{trace_id} {} {}", headers.contains_key("b3"), headers.contains_key("traceparent"))
+    };
+    let address = serve(Router::new().route("/", get(seen)).layer(traced.internal())).await;
+    let asked = reqwest::Client::new().get(format!("http://{address}/"));
+    let answer = asked.send_with(&caller, &client()).await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), format!("{} true false", caller.span_context().unwrap().trace_id()));
 }
 
 #[tokio::test]

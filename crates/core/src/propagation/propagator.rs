@@ -1,5 +1,7 @@
 //! Which formats a process speaks.
 
+use std::sync::OnceLock;
+
 use http::header::HeaderName;
 
 use super::b3::Sampling;
@@ -155,6 +157,18 @@ impl Propagator {
     pub fn from_env(unknown: impl FnMut(&str)) -> Self {
         let names = std::env::var_os("OTEL_PROPAGATORS").unwrap_or_default();
         Propagator::from_names(&names.to_string_lossy(), unknown)
+    }
+
+    /// The formats of this process: what `OTEL_PROPAGATORS` named when this was first called. Names that it does not know are told on
+    /// stderr, once.
+    pub fn current_default() -> Self {
+        static DEFAULT: OnceLock<Propagator> = OnceLock::new();
+        *DEFAULT.get_or_init(|| {
+            Propagator::from_env(|name| {
+                let name: String = name.chars().take(64).collect();
+                eprintln!("throughline: {name:?} in OTEL_PROPAGATORS is ignored: there is no such propagator");
+            })
+        })
     }
 
     /// The formats named in a list with commas, in any case: `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger`, `xray`; `none` adds

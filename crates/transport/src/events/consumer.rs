@@ -17,6 +17,7 @@ use super::{Delivery, Message, Subscription, span};
 #[must_use]
 pub struct Consumer {
     base: Context,
+    propagator: Propagator,
     keys: Arc<[&'static dyn WireKey]>,
     tracer: Option<Tracer>,
     timeout: Duration,
@@ -29,12 +30,19 @@ impl Consumer {
     pub fn new(base: &Context) -> Self {
         Consumer {
             base: base.clone(),
+            propagator: Propagator::current_default(),
             keys: Arc::default(),
             tracer: None,
             timeout: Duration::from_secs(30),
             concurrency: 16,
             max_attempts: 5,
         }
+    }
+
+    /// The formats in which messages tell of their trace, as for [`Events::propagator`](super::Events::propagator).
+    pub fn propagator(mut self, propagator: Propagator) -> Self {
+        self.propagator = propagator;
+        self
     }
 
     /// The values that messages may bring, by their keys, as for
@@ -80,7 +88,7 @@ impl Consumer {
         }
         let message = delivery.message().clone();
         let attempt = self.base.with_timeout(self.timeout).with_cancel();
-        let ctx = Propagator::default().extract(&attempt, &message.headers);
+        let ctx = self.propagator.extract(&attempt, &message.headers);
         let ctx = values::extract(&ctx, &self.keys, &message.headers);
         let mut builder = span(&ctx, "process", &message).kind(SpanKind::Consumer);
         if let Some(tracer) = &self.tracer {

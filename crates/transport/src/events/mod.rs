@@ -46,7 +46,10 @@ use queue::{Pending, Queue};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Events(Arc<Bus>);
+pub struct Events {
+    bus: Arc<Bus>,
+    propagator: Propagator,
+}
 
 struct Bus {
     groups: Mutex<Groups>,
@@ -83,7 +86,16 @@ impl Message {
 impl Events {
     /// Within this process: each group keeps up to 1,024 messages in memory, and none when it has no subscriber.
     pub fn in_process() -> Self {
-        Events(Arc::new(Bus { groups: Mutex::default(), pending: Arc::default(), capacity: 1024 }))
+        let bus = Bus { groups: Mutex::default(), pending: Arc::default(), capacity: 1024 };
+        Events { bus: Arc::new(bus), propagator: Propagator::current_default() }
+    }
+
+    /// The formats in which messages tell of their trace that are published through this value and its clones; default: those that
+    /// `OTEL_PROPAGATORS` names, or W3C's, and baggage.
+    #[must_use]
+    pub fn propagator(mut self, propagator: Propagator) -> Self {
+        self.propagator = propagator;
+        self
     }
 
     /// Publishes `message`: it has been taken by every group that is subscribed to its subject now, and by none if there is none.
@@ -100,7 +112,7 @@ impl Events {
     /// Dropped half-way, some groups may have taken the message.
     pub async fn publish(&self, ctx: &Context, mut message: Message) -> Result<(), Error> {
         let span = span(ctx, "send", &message).kind(SpanKind::Producer).start();
-        Propagator::default().inject(&span, &mut message.headers);
+        self.propagator.inject(&span, &mut message.headers);
         let result = match span.run(self.offer(message)).await {
             Ok(result) => result,
             Err(_) => Err(Error::from_context(&span)),
@@ -125,7 +137,7 @@ impl Events {
                 .map(|groups| groups.values().cloned().collect())
                 .unwrap_or_default();
             // Under the lock: who drains sees them, or has closed.
-            (self.0.pending.offer(queues.len()), queues)
+            (self.bus.pending.offer(queues.len()), queues)
         };
         for queue in queues {
             queue.push(message.clone()).await;
@@ -141,7 +153,7 @@ impl Events {
         let is_closed = groups.is_closed;
         let queue = groups.queues.entry(subject.clone()).or_default().entry(group.clone());
         let queue = Arc::clone(
-            queue.or_insert_with(|| Arc::new(Queue::new(self.0.capacity, is_closed, Arc::clone(&self.0.pending)))),
+            queue.or_insert_with(|| Arc::new(Queue::new(self.bus.capacity, is_closed, Arc::clone(&self.bus.pending)))),
         );
         queue.join();
         drop(groups);
@@ -158,14 +170,14 @@ impl Events {
     pub async fn drain(&self) {
         let close = || {
             let mut groups = self.lock();
-            if !self.0.pending.is_none() {
+            if !self.bus.pending.is_none() {
                 return false;
             }
             groups.is_closed = true;
             groups.queues.values().flat_map(HashMap::values).for_each(|queue| queue.close());
             true
         };
-        self.0.pending.none(close).await;
+        self.bus.pending.none(close).await;
     }
 
     /// A group without members keeps nothing.
@@ -185,7 +197,7 @@ impl Events {
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
         // Nothing panics under the lock.
-        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bus.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
