@@ -223,6 +223,22 @@ async fn a_handler_that_panics_is_given_its_attempts_and_no_more() {
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
+#[tokio::test]
+async fn what_a_handler_has_begun_knows_that_it_panicked() {
+    let events = Events::in_process();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let subscription = events.subscribe("s", "g");
+    let consumer = Consumer::new(&Context::background()).max_attempts(1);
+    tokio::spawn(subscription.serve(consumer, move |ctx, _| {
+        sender.send(ctx).unwrap();
+        async { std::panic::resume_unwind(Box::new("a handler's own")) }
+    }));
+    events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
+    events.drain().await;
+    let cause = seen.recv().await.unwrap().cause();
+    assert!(matches!(cause, Some(Cause::Panicked)), "{cause:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_cancelled() {
     let events = Events::in_process();

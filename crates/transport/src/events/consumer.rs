@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use throughline::propagation::{WireKey, values};
 use throughline::trace::{SpanKind, Status, Tracer};
-use throughline::{Cause, Context, Error, FutureExt, Propagator, SpanContext};
+use throughline::{CancelHandle, Cause, Context, Error, FutureExt, Propagator, SpanContext};
 use tokio::sync::Semaphore;
 
 use super::{Delivery, Message, Subscription, span};
@@ -87,8 +87,8 @@ impl Consumer {
             return delivery.acknowledge();
         }
         let message = delivery.message().clone();
-        let attempt = self.base.with_timeout(self.timeout).with_cancel();
-        let ctx = self.propagator.extract(&attempt, &message.headers);
+        let attempt = Attempt(self.base.with_timeout(self.timeout).with_cancel());
+        let ctx = self.propagator.extract(&attempt.0, &message.headers);
         let ctx = values::extract(&ctx, &self.keys, &message.headers);
         let mut builder = span(&ctx, "process", &message).kind(SpanKind::Consumer);
         if let Some(tracer) = &self.tracer {
@@ -98,7 +98,7 @@ impl Consumer {
             // The base's own span is not what asked for this.
             builder = builder.new_root();
         }
-        if let Some(remaining) = attempt.remaining() {
+        if let Some(remaining) = attempt.0.remaining() {
             builder = builder.attribute("throughline.deadline.remaining_ms", remaining.as_secs_f64() * 1e3);
         }
         if delivery.attempt() > 1 {
@@ -120,9 +120,20 @@ impl Consumer {
             }
         };
         span.end();
-        attempt.cancel_with(Cause::RequestFinished);
+        attempt.0.cancel_with(Cause::RequestFinished);
         // Last: whoever waits for the events to drain finds the span ended.
         if again { delivery.redeliver() } else { delivery.acknowledge() }
+    }
+}
+
+/// The context of an attempt, which is cancelled with [`Cause::Panicked`] when its handler panics.
+struct Attempt(CancelHandle);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel_with(Cause::Panicked);
+        }
     }
 }
 
@@ -143,7 +154,7 @@ impl Subscription {
     /// For each, `handler` gets a context with a CONSUMER span and the consumer's timeout, and the message, which is acknowledged when it
     /// succeeds. When it fails, panics or takes too long the message is delivered again, unless the error says that it is not
     /// [`retryable`](Error::retryable), or the attempts are used up. When it has ended its context is cancelled with
-    /// [`Cause::RequestFinished`].
+    /// [`Cause::RequestFinished`], and when it panics with [`Cause::Panicked`].
     ///
     /// # Cancellation safety
     /// Dropping the future takes no more messages; those at hand go on.
