@@ -136,6 +136,35 @@ fn no_manifest_points_upward() {
     }
 }
 
+/// The names in a section of a package's manifest.
+fn manifest_names(package: &str, section: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
+    let lines = manifest.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| line.split(['.', ' ', '=', '#']).next().filter(|name| !name.is_empty()));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_feature_and_every_dependency_is_of_use() {
+    let mut idle = Vec::new();
+    for (package, _) in PACKAGES {
+        let sources = rust_files(&root().join(package).join("src")).into_iter();
+        let sources: String = sources.map(|file| fs::read_to_string(file).unwrap()).collect();
+        for feature in manifest_names(package, "features").into_iter().filter(|name| name != "default") {
+            if !sources.contains(&format!("feature = \"{feature}\"")) {
+                idle.push(format!("{package}: the feature {feature}"));
+            }
+        }
+        for dependency in manifest_names(package, "dependencies") {
+            if !sources.lines().any(|line| names(code(line), &format!("{}::", dependency.replace('-', "_")))) {
+                idle.push(format!("{package}: {dependency}"));
+            }
+        }
+    }
+    assert!(idle.is_empty(), "{idle:?}");
+}
+
 /// `unsafe` lives in `context/tree*` of the core alone.
 #[test]
 fn unsafe_code_stays_in_the_tree() {
