@@ -8,6 +8,9 @@ mod code;
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub(crate) mod grpc;
 mod problem;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+mod reqwest;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;

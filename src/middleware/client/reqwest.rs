@@ -34,7 +34,12 @@ pub trait SendWith {
     ///
     /// async fn balance(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
     ///     let answer = client.get("http://balance/accounts/7").send_with(ctx, &ClientLayer::internal()).await?;
-    ///     answer.text().await.map_err(|e| Error::wrap(throughline::Code::Unavailable, e))
+    ///     Ok(answer.text().await?)
+    /// }
+    ///
+    /// // What is followed is up to the layer: by itself reqwest sends the first request's headers on, also to another host.
+    /// fn client() -> reqwest::Result<reqwest::Client> {
+    ///     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()
     /// }
     /// ```
     fn send_with(self, ctx: &Context, layer: &ClientLayer) -> impl Future<Output = Result<Response, Error>> + Send;

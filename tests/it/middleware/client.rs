@@ -1,13 +1,18 @@
 //! A call, from before its send to the end of its answer.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::routing::get;
 use axum::{Extension, Router};
+use futures_util::StreamExt;
 use http::HeaderMap;
 use throughline::middleware::client::SendWith;
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, ClientLayer, Code, Context};
+use throughline::{Cause, ClientLayer, Code, Context, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::{PATIENCE, Traced, client, number, serve, text};
 
@@ -114,6 +119,52 @@ async fn cancelling_a_call_tells_the_other_side_and_is_no_error_of_the_call() {
     let theirs = callee.span().await;
     assert_eq!(theirs.parent_span_id, Some(span.span_context.span_id()));
     assert_eq!(text(&theirs, "throughline.cancel.cause"), Some("ClientDisconnected"));
+}
+
+/// A service that hangs up in the middle of its answer.
+async fn cut_off() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await.unwrap();
+    });
+    url
+}
+
+#[tokio::test]
+async fn an_error_of_reqwests_is_the_one_that_the_call_ended_with_or_what_reqwest_says() {
+    let half = async || {
+        let begun = futures_util::stream::once(async { Ok::<_, Infallible>("half") });
+        Body::from_stream(begun.chain(futures_util::stream::pending()))
+    };
+    let app = Router::new().route("/half", get(half)).route("/text", get(|| async { "hm" }));
+    let address = serve(app).await;
+    let get = |path: &str| reqwest::Client::new().get(format!("http://{address}{path}"));
+
+    let request = Context::background().with_cancel();
+    let answer = get("/half").send_with(&request, &client()).await.unwrap();
+    request.cancel_with(Cause::ClientDisconnected);
+    let error = Error::from(answer.text().await.unwrap_err());
+    assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
+
+    let ctx = Context::background().with_timeout(Duration::from_millis(200));
+    let read = async || Ok::<_, Error>(get("/half").send_with(&ctx, &client()).await?.text().await?);
+    assert_eq!(read().await.unwrap_err().code(), Code::DeadlineExceeded);
+    let read = async || get("/half").timeout(Duration::from_millis(200)).send().await?.text().await;
+    assert_eq!(Error::from(read().await.unwrap_err()).code(), Code::DeadlineExceeded, "a timeout of reqwest's own");
+
+    let ctx = Context::background();
+    let answer = reqwest::Client::new().get(cut_off().await).send_with(&ctx, &client()).await.unwrap();
+    assert_eq!(Error::from(answer.text().await.unwrap_err()).code(), Code::Unavailable);
+    let answer = get("/text").send_with(&ctx, &client()).await.unwrap();
+    assert_eq!(Error::from(answer.json::<u8>().await.unwrap_err()).code(), Code::Internal);
+
+    let missing = get("/nowhere").send().await.unwrap().error_for_status().unwrap_err();
+    let error = Error::from(missing);
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(!error.to_string().contains("nowhere"), "{error}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::support::{Traced, client, serve, text};
 
 async fn call(ctx: &Context, address: std::net::SocketAddr) -> Result<String, Error> {
     let answer = reqwest::Client::new().get(format!("http://{address}/")).send_with(ctx, &client()).await?;
-    answer.text().await.map_err(|e| Error::wrap(Code::Unavailable, e))
+    Ok(answer.text().await?)
 }
 
 /// api (an edge) asks cards, which asks balance, which fails with `code`.

@@ -154,7 +154,8 @@ async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() 
 async fn credentials_in_an_endpoint_are_not_told() {
     for protocol in BOTH {
         let refusing = Collector::default();
-        refusing.answers.lock().unwrap().push_back(Answer::Refuse(3, None));
+        let status = if protocol == Protocol::Grpc { 3 } else { 400 };
+        refusing.answers.lock().unwrap().push_back(Answer::Refuse(status, None));
         let refusing = if protocol == Protocol::Grpc { refusing.grpc().await } else { refusing.http().await };
         for address in ["127.0.0.1:1".parse().unwrap(), refusing] {
             let url = format!("http://user:secret@{address}/v1/traces");

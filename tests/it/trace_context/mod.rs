@@ -124,6 +124,16 @@ async fn a_request_that_makes_no_sense_is_a_400_and_a_callee_that_fails_is_an_er
 }
 
 #[tokio::test]
+async fn whom_a_callee_redirects_to_gets_nothing() {
+    let mut pair = Pair::new().await;
+    let to = format!("http://{}/", pair.callee);
+    let moved = serve(Router::new().fallback(post(async move || axum::response::Redirect::temporary(&to)))).await;
+    let answer = send(pair.service, &[], &format!(r#"[{{"url":"http://{moved}/","arguments":[]}}]"#)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(pair.calls.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_wrong_command_line_ends_with_2_and_a_taken_port_is_named() {
     for arguments in [&[][..], &["port"], &["70000"], &["-1"], &["1", "2"]] {
         let (code, error) = service::serve(arguments.iter().map(|it| it.to_string()).collect()).await.unwrap_err();

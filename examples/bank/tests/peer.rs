@@ -1,0 +1,33 @@
+//! A service as its client sees it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::post;
+use bank::kit::Peer;
+use throughline::{Code, Context};
+use tokio::net::TcpListener;
+
+async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test]
+async fn whom_it_redirects_to_gets_nothing() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let there = post(async move || count.fetch_add(1, SeqCst).to_string());
+    let there = format!("http://{}/", serve(Router::new().route("/", there)).await);
+    let here = serve(Router::new().route("/", post(async move || Redirect::temporary(&there)))).await;
+    let peer = Peer::new(vec![here.to_string()]);
+    let error = peer.post::<u8>(&Context::background(), "/", &7).await.unwrap_err();
+    assert_eq!((error.code(), asked.load(SeqCst)), (Code::Internal, 0), "what it says is no answer");
+}
