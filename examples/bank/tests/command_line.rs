@@ -2,11 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn bank(arguments: &[&str]) -> Output {
+    // What each writes is its own.
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let run = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
+    std::fs::create_dir_all(&folder).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bank"));
-    command.args(arguments).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("COLUMNS", "120").output().unwrap()
+    command
+        .current_dir(&folder)
+        .env("TMPDIR", &folder)
+        .args(arguments)
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+        .env("COLUMNS", "120")
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -66,7 +66,7 @@ mod tests {
             ("http://evil.com/balance", false),
             ("/balance", false),
         ] {
-            let Ok(uri) = uri.parse() else { continue };
+            let uri: Uri = uri.parse().expect("an address");
             assert_eq!(hosts.has(&uri, &HeaderMap::new()), is_ours, "{uri}");
         }
     }

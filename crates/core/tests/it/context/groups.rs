@@ -71,7 +71,7 @@ fn runtime() -> Runtime {
 
 #[tokio::test]
 async fn c26_every_task_has_the_groups_context_a_child_of_its_parent() {
-    let parent = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l").with_timeout(SECOND);
+    let parent = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l").with_timeout(60 * SECOND);
     let mut group: Group<Failure> = Group::new(&parent);
     let look = |ctx: &Context| (ctx.value(&NAME).copied(), ctx.value(&LOCAL).copied(), ctx.deadline());
     let handle = group.spawn(async move |ctx| Ok((look(&ctx), look(&Context::current()))));

@@ -26,7 +26,7 @@ fn endless() -> (impl Future<Output = ()> + Send + 'static, Receiver<()>) {
 
 #[tokio::test]
 async fn c25_spawn_carries_the_context_onto_the_task() {
-    let ctx = Context::background().with_value(&NAME, "n").with_timeout(SECOND);
+    let ctx = Context::background().with_value(&NAME, "n").with_timeout(60 * SECOND);
     let deadline = ctx.deadline();
     let task = ctx.spawn(async move {
         let before = Context::current().value(&NAME).copied();
