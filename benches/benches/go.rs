@@ -1,5 +1,6 @@
-//! Go's `context` on the same machine: runs `benches/go` where a Go toolchain is, says so where it is not. Ours are the figures of
-//! the last `cargo bench --bench context`, which `cargo bench` runs before this.
+//! Go's `context` on the same machine: runs `benches/go`, or prints that Go is not installed.
+//!
+//! Our figures are those of the last `cargo bench --bench context`, which `cargo bench` runs first.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::io;
@@ -18,11 +19,7 @@ const ROWS: &[GoRow] = &[
     GoRow { per: (100.0, 100.0), ..row("P4 cancel 100, per child", "P4/waited for, 100", "P4Cancel/100") },
     GoRow { per: (10e3, 10e3), ..row("P4 cancel 10k, per child", "P4/waited for, 10000", "P4Cancel/10000") },
     GoRow { per: (100e3, 100e3), ..row("P4 cancel 100k, per child", "P4/waited for, 100000", "P4Cancel/100000") },
-    row(
-        "P5 two threads, one root (ours: both threads' time added up; Go: the time that passes)",
-        "P5/context",
-        "P5TwoThreads",
-    ),
+    row("P5 two threads, one root (ours: the sum of both threads' time; Go: wall time)", "P5/context", "P5TwoThreads"),
     GoRow {
         per: (10e3, 10e3),
         ..row("P7 wake 10k tasks on one context, per task (ours: one thread; Go: two)", "P7/one context", "P7Wake10k")

@@ -1,7 +1,8 @@
-//! What the benchmarks share: the rows of a table, and the summary that a run ends with.
+//! Shared by all benchmarks: the rows of a table, and the summary at the end of a run.
 //!
-//! A bench file names its rows; criterion measures them; [`summarize`] reads the medians that criterion wrote, prints for each row ours,
-//! the best peer, the ratio, the target and whether it was met, and writes the same table into `docs/performance.md`.
+//! A bench file names its rows and criterion measures them. [`summarize`] reads criterion's medians
+//! and prints for each row our time, the best peer's, the ratio, the target and whether it was met.
+//! It writes the same table into `docs/performance.md`.
 #![allow(clippy::print_stdout)]
 
 use std::fmt::Write as _;
@@ -11,33 +12,33 @@ use std::{env, fs, io};
 
 use criterion::Criterion;
 
-/// What a row is held against.
+/// The target of a row.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// At most this many times the named peer's time.
+    /// At most this multiple of the named peer's time.
     Ratio(&'static str, f64),
-    /// At most this many nanoseconds more than the named measurement of ours.
+    /// At most this many nanoseconds above the named measurement.
     Above(&'static str, f64),
-    /// Nothing is asked of it: a figure to know.
+    /// No target: a figure for information.
     None,
 }
 
 /// One comparison: criterion ids are `group/function`.
 #[derive(Clone, Copy)]
 pub struct Row {
-    /// The row of the table of targets, and the case within it: `P4, 10k children`.
+    /// The row of the table of targets and the case in it: `P4, 10k children`.
     pub name: &'static str,
-    /// Our measurement.
+    /// The criterion id of our measurement.
     pub ours: &'static str,
-    /// The peers' measurements, the name to print first.
+    /// The peers' measurements: the name to print, then the criterion id.
     pub peers: &'static [(&'static str, &'static str)],
-    /// What is asked of ours.
+    /// The target for our measurement.
     pub target: Target,
-    /// How many operations one measured iteration holds.
+    /// Operations in one measured iteration.
     pub per: f64,
 }
 
-/// Criterion as every bench file sets it up: short, and with its figures where [`summarize`] looks for them.
+/// Configures criterion: short runs, results where [`summarize`] reads them.
 #[must_use]
 pub fn criterion() -> Criterion {
     Criterion::default()
@@ -48,27 +49,28 @@ pub fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// Whether this run measures everything: with a filter or another mode on the command line, figures of an earlier run would stand
-/// among those of this one.
+/// Whether this run measures everything.
+///
+/// With a filter or another mode on the command line, the table would mix the figures of two runs.
 #[must_use]
 pub fn is_whole() -> bool {
     env::args().skip(1).all(|argument| argument == "--bench")
 }
 
-/// A measurement of Go's beside one of ours.
+/// A measurement of Go beside our own.
 #[derive(Clone, Copy)]
 pub struct GoRow {
-    /// As [`Row::name`].
+    /// See [`Row::name`].
     pub name: &'static str,
-    /// Our measurement, a criterion id.
+    /// The criterion id of our measurement.
     pub ours: &'static str,
-    /// Go's, as `go test -bench` prints it, without `Benchmark` and the number of processors.
+    /// Go's name in `go test -bench`, without `Benchmark` and the number of processors.
     pub go: &'static str,
-    /// How many operations one iteration holds, ours and Go's.
+    /// Operations in one iteration: ours, then Go's.
     pub per: (f64, f64),
 }
 
-/// As [`summarize`], for the table of Go's figures: `output` is what `go test -bench` printed.
+/// Like [`summarize`], for Go's figures: `output` is the output of `go test -bench`.
 ///
 /// # Errors
 /// When a row was not measured, and when the document cannot be read or written.
@@ -91,7 +93,7 @@ pub fn summarize_go(version: &str, output: &str, rows: &[GoRow]) -> io::Result<(
     report("docs/performance.md", "go", &text)
 }
 
-/// The median of one measurement, in nanoseconds per iteration; `None` where it was not measured.
+/// The median of one measurement in ns per iteration; `None` if it was not measured.
 fn median(id: &str) -> Option<f64> {
     let file = criterion_home().join(id).join("new/estimates.json");
     let estimates: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
@@ -150,8 +152,10 @@ fn line(row: &Row) -> Option<String> {
     ))
 }
 
-/// Prints the table of `rows` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of
-/// `docs/performance.md`, if this [`is_whole`].
+/// Prints the table of `rows` and writes it into `docs/performance.md`.
+///
+/// It replaces the text between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->`,
+/// if this run [`is_whole`].
 ///
 /// # Errors
 /// When a row was not measured, and when the document cannot be read or written.
@@ -167,8 +171,9 @@ pub fn summarize(table: &str, rows: &[Row]) -> io::Result<()> {
     report("docs/performance.md", table, &text)
 }
 
-/// Prints `text` and writes it between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->` of `document`, below the
-/// machine and the commit.
+/// Prints `text` and writes it into `document`, below the machine and the commit.
+///
+/// It replaces the text between the markers `<!-- bench:{table} -->` and `<!-- /bench:{table} -->`.
 ///
 /// # Errors
 /// When the document cannot be read or written.

@@ -1,4 +1,4 @@
-//! P4, P7: cancelling, and waking who waits.
+//! P4, P7: cancelling, and waking waiters.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -60,7 +60,7 @@ const fn waited(
     Row { name, ours, peers, target: Target::Ratio("tokio-util", 0.35), per }
 }
 
-/// The same for any number of children, but for what is cold in the caches.
+/// Independent of the number of children, except for cache misses.
 const fn never(name: &'static str, ours: &'static str, peers: &'static [(&'static str, &'static str)]) -> Row {
     Row { name, ours, peers, target: Target::Above("P4/never waited for, 1", 500.0), per: 1.0 }
 }
@@ -69,7 +69,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("P4");
     for children in [1_usize, 100, 10_000, 100_000] {
         group.sample_size(if children > 1_000 { 10 } else { 30 });
-        // Of the few, many at a time: the clock is not to be what is measured.
+        // Small sets are measured in batches, so that the clock's cost does not dominate.
         let batch = if children > 1_000 { BatchSize::PerIteration } else { BatchSize::NumIterations(100) };
         group.bench_function(format!("waited for, {children}"), |b| {
             b.iter_batched(
@@ -187,7 +187,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Children of one root, each with a `done()` that has been polled once.
+/// Children of one root, each with a `done()` future that was polled once.
 struct Waiting {
     _futures: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>>,
     root: CancelHandle,
@@ -210,7 +210,7 @@ impl Waiting {
     }
 }
 
-/// The same of tokens.
+/// The same with tokens.
 struct WaitingTokens {
     _futures: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>>,
     root: CancellationToken,
@@ -233,7 +233,7 @@ impl WaitingTokens {
     }
 }
 
-/// Counts the tasks that wait and those that have been woken.
+/// Counts waiting tasks and woken tasks.
 #[derive(Clone, Default)]
 struct Counter(Arc<AtomicUsize>);
 
@@ -265,7 +265,7 @@ impl Counter {
 
 type Signal = Box<dyn FnOnce()>;
 
-/// The time from the signal until all tasks have ended, on one current-thread runtime.
+/// The time from the signal to the end of all tasks, on one current-thread runtime.
 fn wake(n: u64, set_up: impl Fn(&Counter) -> (Vec<tokio::task::JoinHandle<()>>, Signal)) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
     let mut total = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! P1, P3, P5: making and dropping contexts.
+//! P1, P3, P5: creating and dropping contexts.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -83,7 +83,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long `n` operations take, half of them on each of two threads: both threads' time added up, waits for each other included.
+/// The time of `n` operations, half on each of two threads: the sum of both, contention included.
 fn on_two_threads(n: u64, operation: impl Fn() + Sync) -> Duration {
     let start = Barrier::new(2);
     let half = || {

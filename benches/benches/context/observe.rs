@@ -1,4 +1,4 @@
-//! P2, P6: asking whether it is done, and polling under it.
+//! P2, P6: checking for done, and polling under a context.
 
 use std::future::Future;
 use std::hint::black_box;

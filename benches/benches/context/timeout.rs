@@ -61,11 +61,11 @@ const fn row(
     Row { name, ours, peers, target: Target::Ratio(peer, most), per: PER }
 }
 
-/// Operations per measured iteration: enough that entering the runtime does not show.
+/// Operations per measured iteration: enough to hide the cost of entering the runtime.
 const OPERATIONS: u32 = 1_000;
 const PER: f64 = OPERATIONS as f64;
 
-/// Pending once; wakes itself, so that the task goes on at once.
+/// Pending once; wakes itself, so that the task continues at once.
 struct PendOnce(bool);
 
 impl Future for PendOnce {
@@ -103,7 +103,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 
     pends(criterion, "P9", &current, &root, &ctx);
-    // With I/O enabled, which is what makes a timer that comes before all others write to the driver's eventfd.
+    // With I/O enabled, a timer that is earlier than all others writes to the driver's eventfd.
     let one_worker =
         Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be built");
     let mut group = criterion.benchmark_group("P9 eventfd");
@@ -122,7 +122,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 
     let mut group = criterion.benchmark_group("P10");
-    // Each earlier than the one around it: a later deadline is none of its own.
+    // Each is earlier than the one around it: a later deadline would create no node.
     let outer = root.with_timeout(LONG * 3);
     let middle = outer.with_timeout(LONG * 2);
     let inner = middle.with_timeout(LONG);

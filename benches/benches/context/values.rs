@@ -59,7 +59,7 @@ macro_rules! fifty {
     };
 }
 
-/// A value with a type of its own: what the peers key by.
+/// A value with a type of its own: the peers use the type as the key.
 #[derive(Clone, Copy)]
 struct Typed<const N: usize>(u64);
 

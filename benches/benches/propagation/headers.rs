@@ -1,4 +1,4 @@
-//! The request that everything is read from and written to: also for `benches/instructions`.
+//! The request headers that benchmarks read and write, also used by `benches/instructions`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 pub(crate) const TRACESTATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE,dd=s:2;o:rum;t.dm:-4;t.usr.id:baz64";
 
-/// What a service is sent beside the context: a call of one service by another, through a proxy.
+/// The other headers of a call between two services through a proxy.
 const OTHERS: [(&str, &str); 11] = [
     ("host", "limits.bank.internal:8443"),
     ("user-agent", "card-api/4.11.2"),
@@ -21,7 +21,7 @@ const OTHERS: [(&str, &str); 11] = [
     ("via", "1.1 gateway"),
 ];
 
-/// A map as a server makes it: with room, its values shared with the buffer that they were read into.
+/// A map as a server makes it: spare capacity, values that share the read buffer.
 pub(crate) fn headers(more: &[(&'static str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(24);
     for (name, value) in OTHERS.iter().chain(more) {
@@ -30,7 +30,7 @@ pub(crate) fn headers(more: &[(&'static str, &str)]) -> HeaderMap {
     map
 }
 
-/// A value as a server has it: a part of a buffer, cloned by a reference count.
+/// A value as a server has it: a slice of a shared buffer.
 fn received(value: &str) -> HeaderValue {
     let buffer = Bytes::from([b"\r\n".as_slice(), value.as_bytes(), b"\r\n"].concat());
     HeaderValue::from_maybe_shared(buffer.slice(2..2 + value.len())).expect("a header value")

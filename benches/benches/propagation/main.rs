@@ -1,4 +1,4 @@
-//! P14–P16 of docs/performance.md: what crosses a process boundary, beside the peers, in one process and one run.
+//! P14–P16 of docs/performance.md: propagation beside the peers, in one process and one run.
 #![allow(missing_docs, clippy::print_stdout)]
 
 mod baggage;

@@ -141,6 +141,6 @@ fn fastrace_parent(map: &HeaderMap) -> Option<fastrace::SpanContext> {
 }
 
 fn fastrace_inject(parent: &fastrace::SpanContext, map: &mut HeaderMap) {
-    // The text becomes the value without being copied.
+    // The value takes over the text without a copy.
     map.insert(&NAME, HeaderValue::try_from(parent.encode_w3c_traceparent()).expect("it is a header value"));
 }

@@ -1,5 +1,7 @@
-//! What very many contexts cost, and whom a cancellation of very many keeps waiting: R1–R4 of docs/reliability.md, beside tokio-util's
-//! `CancellationToken`, in one process. Figures are reported, not gated: the tests of the same numbers assert counts and outcomes.
+//! R1–R4 of docs/reliability.md: the cost of many contexts, and what a large cancellation delays.
+//!
+//! Beside tokio-util's `CancellationToken`, in one process. Figures are reported, not gated: the
+//! tests of the same numbers assert counts and outcomes.
 #![allow(missing_docs)]
 
 mod probe;
@@ -13,7 +15,7 @@ struct Row {
     what: String,
     ours: String,
     theirs: String,
-    asked: &'static str,
+    target: &'static str,
 }
 
 fn main() -> std::io::Result<()> {
@@ -21,14 +23,14 @@ fn main() -> std::io::Result<()> {
         return Ok(());
     }
     let rows: Vec<Row> = size::rows().into_iter().chain(probe::rows()).chain(storm::rows()).collect();
-    let mut text = String::from("| | ours | tokio-util | asked |\n|---|---|---|---|\n");
-    for Row { what, ours, theirs, asked } in rows {
-        text.push_str(&format!("| {what} | {ours} | {theirs} | {asked} |\n"));
+    let mut text = String::from("| | ours | tokio-util | target |\n|---|---|---|---|\n");
+    for Row { what, ours, theirs, target } in rows {
+        text.push_str(&format!("| {what} | {ours} | {theirs} | {target} |\n"));
     }
     throughline_benches::report("docs/reliability.md", "stress", &text)
 }
 
-/// In ms from 1 ms on, in µs from 1 µs on, else in ns.
+/// Prints ms from 1 ms, µs from 1 µs, else ns.
 fn show(time: Duration) -> String {
     let nanos = time.as_nanos() as f64;
     match nanos {
@@ -38,7 +40,7 @@ fn show(time: Duration) -> String {
     }
 }
 
-/// The value that `share` of the sorted times do not exceed.
+/// The quantile `share` of the sorted times.
 fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! R3: how long an answer takes while a million children are cancelled.
+//! R3: the latency of `err()` while a million children are cancelled.
 
 use std::hint::black_box;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Row, quantile, show};
 
 const MILLION: usize = 1_000_000;
-/// How many answers the probe gets before the cancellation begins.
+/// How many calls the probe makes before the cancellation starts.
 const ALONE: usize = 1_000_000;
 
 const BEFORE: usize = 0;
@@ -22,26 +22,26 @@ const AFTER: usize = 2;
 
 pub(crate) fn rows() -> [Row; 2] {
     let ([ours_alone, ours], [theirs_alone, theirs]) = (ours(), theirs());
-    let row = |when: &str, ours, theirs, asked| Row {
-        what: format!("R3: an answer {when}: p50, p99, p99.9, worst, of how many"),
+    let row = |when: &str, ours, theirs, target| Row {
+        what: format!("R3: `err()` {when}: p50, p99, p99.9, worst, calls"),
         ours,
         theirs,
-        asked,
+        target,
     };
     [
-        row("with nothing else going on", ours_alone, theirs_alone, ""),
-        row("while a million children that are waited for are cancelled", ours, theirs, "≤ 10 µs"),
+        row("on an idle machine", ours_alone, theirs_alone, ""),
+        row("while a million children with waiters are cancelled", ours, theirs, "≤ 10 µs"),
     ]
 }
 
-/// Half of the questions go to the root, the others to its first, middle and last child.
+/// Half of the calls go to the root, the others to its first, middle and last child.
 fn ours() -> [String; 2] {
     let root = Context::background().with_cancel();
     let children: Vec<CancelHandle> = (0..MILLION).map(|_| root.with_cancel()).collect();
     let waiting = children.iter().map(|child| wait(child.done())).collect::<Vec<_>>();
-    let asked: [&Context; 6] = [&root, &children[0], &root, &children[MILLION / 2], &root, &children[MILLION - 1]];
+    let probed: [&Context; 6] = [&root, &children[0], &root, &children[MILLION / 2], &root, &children[MILLION - 1]];
     let ask = |n: usize| {
-        black_box(asked[n % 6].err());
+        black_box(probed[n % 6].err());
     };
     let answers = probe(ask, || root.cancel());
     drop(waiting);
@@ -52,9 +52,9 @@ fn theirs() -> [String; 2] {
     let root = CancellationToken::new();
     let children: Vec<CancellationToken> = (0..MILLION).map(|_| root.child_token()).collect();
     let waiting = children.iter().map(|child| wait(child.cancelled())).collect::<Vec<_>>();
-    let asked = [&root, &children[0], &root, &children[MILLION / 2], &root, &children[MILLION - 1]];
+    let probed = [&root, &children[0], &root, &children[MILLION / 2], &root, &children[MILLION - 1]];
     let ask = |n: usize| {
-        black_box(asked[n % 6].is_cancelled());
+        black_box(probed[n % 6].is_cancelled());
     };
     let answers = probe(ask, || root.cancel());
     drop(waiting);
@@ -67,20 +67,20 @@ fn wait<F: Future>(future: F) -> Pin<Box<F>> {
     waiting
 }
 
-/// Asks from a thread of its own, before `cancel` and while it runs.
+/// Calls from a thread of its own, before `cancel` and while it runs.
 fn probe(ask: impl Fn(usize) + Sync, cancel: impl FnOnce()) -> [String; 2] {
     let (phase, answered) = (AtomicUsize::new(BEFORE), AtomicUsize::new(0));
     thread::scope(|scope| {
         let probing = scope.spawn(|| {
             let mut times = [Vec::with_capacity(2 * ALONE), Vec::with_capacity(16 * ALONE)];
             for n in 0.. {
-                let asked_in = phase.load(Ordering::Acquire);
-                if asked_in == AFTER {
+                let phase_now = phase.load(Ordering::Acquire);
+                if phase_now == AFTER {
                     break;
                 }
                 let start = Instant::now();
                 ask(n);
-                times[asked_in].push(start.elapsed());
+                times[phase_now].push(start.elapsed());
                 answered.store(n, Ordering::Release);
             }
             times
@@ -91,7 +91,7 @@ fn probe(ask: impl Fn(usize) + Sync, cancel: impl FnOnce()) -> [String; 2] {
         phase.store(DURING, Ordering::Release);
         cancel();
         phase.store(AFTER, Ordering::Release);
-        probing.join().expect("asking does not panic").map(summary)
+        probing.join().expect("the probe does not panic").map(summary)
     })
 }
 

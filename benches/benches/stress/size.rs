@@ -1,4 +1,4 @@
-//! R1 and R2: a million beside each other, and a million below each other.
+//! R1 and R2: a million siblings, and a chain of a million.
 
 use std::hint::black_box;
 use std::pin::pin;
@@ -21,15 +21,14 @@ pub(crate) fn rows() -> Vec<Row> {
         what: "R1: a million children created and dropped under one root".into(),
         ours: show(median(|| (0..MILLION).for_each(|_| drop(black_box(root.with_cancel()))))),
         theirs: show(median(|| (0..MILLION).for_each(|_| drop(black_box(token.child_token()))))),
-        asked: "0 bytes left",
+        target: "0 bytes left",
     };
     let [built, cancelled, dropped] = deep();
     let deep = Row {
-        what: "R2: a chain of a million on a 2 MiB stack: built, cancelled with one who waits at its end, dropped"
-            .into(),
+        what: "R2: a chain of a million on a 2 MiB stack: built, cancelled with one waiter at its end, dropped".into(),
         ours: format!("{}, {}, {}", show(built), show(cancelled), show(dropped)),
         theirs: "–".into(),
-        asked: "no overflow",
+        target: "no overflow",
     };
     vec![wide, deep]
 }

@@ -1,4 +1,4 @@
-//! R4: a hundred thousand waiting tasks and one cancellation, on two workers, and somebody who only wants to sleep.
+//! R4: one cancellation wakes 100,000 tasks on two workers, beside a bystander that sleeps.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,11 +30,11 @@ pub(crate) fn rows() -> Vec<Row> {
             ours_rounds.push(ours(&runtime));
             theirs_rounds.push(theirs(&runtime));
         }
-        let row = |what, part: fn(&Round) -> Duration, asked| Row {
+        let row = |what, part: fn(&Round) -> Duration, target| Row {
             what: format!("R4: {what}, {case}: median, worst of {ROUNDS}"),
             ours: summary(&ours_rounds, part),
             theirs: summary(&theirs_rounds, part),
-            asked,
+            target,
         };
         [
             row("100k tasks have ended after the cancel", |round| round.all_ended, "≤ 100 ms"),
@@ -52,7 +52,7 @@ fn summary(rounds: &[Round], part: fn(&Round) -> Duration) -> String {
 
 struct Round {
     all_ended: Duration,
-    /// The longest of the sleeps that overlap with it.
+    /// The longest sleep that overlaps with the cancellation.
     worst_nap: Duration,
 }
 
@@ -82,7 +82,7 @@ fn theirs_on_children(runtime: &Runtime) -> Round {
     round(runtime, move || token.child_token().cancelled_owned(), move || root.cancel())
 }
 
-/// A task on a worker cancels; another one sleeps again and again.
+/// One task cancels; another one sleeps in a loop.
 fn round<F>(runtime: &Runtime, wait: impl Fn() -> F, cancel: impl FnOnce() + Send + 'static) -> Round
 where
     F: Future<Output = ()> + Send + 'static,
@@ -99,11 +99,11 @@ where
                     waiting.await;
                 }
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    last_ends.send(Instant::now()).await.expect("somebody waits for it");
+                    last_ends.send(Instant::now()).await.expect("the receiver is alive");
                 }
             });
         }
-        pending.acquire_many(TASKS).await.expect("it is never closed").forget();
+        pending.acquire_many(TASKS).await.expect("the semaphore is never closed").forget();
         let napping = tokio::spawn(async move {
             let mut worst = Duration::ZERO;
             while left.load(Ordering::Acquire) > 0 {
@@ -113,20 +113,20 @@ where
             }
             worst
         });
-        // The bystander is asleep when it begins.
+        // The bystander is asleep when the cancellation starts.
         tokio::time::sleep(NAP / 2).await;
         let cancelling = tokio::spawn(async move {
             let start = Instant::now();
             cancel();
             start
         });
-        let all_ended = last_ended.recv().await.expect("there is a last one");
+        let all_ended = last_ended.recv().await.expect("one task is the last");
         let start = cancelling.await.expect("it does not panic");
         Round { all_ended: all_ended - start, worst_nap: napping.await.expect("it does not panic") }
     })
 }
 
-/// One poll: whether it is pending.
+/// Polls once and returns whether it is pending.
 async fn is_pending(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
     poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
 }

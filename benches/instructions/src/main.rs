@@ -1,9 +1,11 @@
-//! Ceilings on the instructions of one operation, which a busy machine counts like an idle one:
-//! `cargo run --profile bench -p throughline-instructions`.
+//! Checks instruction counts against ceilings; a busy machine does not change them.
 //!
-//! Each operation is run N and 2N times under callgrind; the difference is what N operations cost, without the process around
-//! them. Figures are of an optimized build with LTO on x86-64, glibc's allocator included. Fails when one is above its ceiling;
-//! without valgrind it says that it was skipped.
+//! Run it with `cargo run --profile bench -p throughline-instructions`.
+//!
+//! Each operation runs N and 2N times under callgrind; the difference is the cost of N operations
+//! without the process around them. The build is optimized with LTO on x86-64, and the counts
+//! include glibc's allocator. It fails when an operation is above its ceiling. Without valgrind it
+//! prints that it was skipped.
 #![allow(clippy::print_stdout)]
 
 #[path = "../../benches/propagation/headers.rs"]
@@ -14,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 use operations::{NOTHING, OPERATIONS, Operation};
 
-/// How often an operation is run at first, and once more in the second run.
+/// How often an operation runs; the second measurement runs it twice as often.
 const N: u64 = 1_000;
 
 fn main() -> ExitCode {
@@ -49,7 +51,7 @@ fn cost(operation: &Operation) -> u64 {
             .arg(this)
             .args([operation.name, &times.to_string()])
             .output()
-            .expect("valgrind was there a moment ago");
+            .expect("valgrind ran a moment ago");
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{}: {log}", operation.name);
         let line = log.lines().find_map(|line| line.split_once("Collected :")).expect("callgrind ends with a sum");

@@ -1,4 +1,4 @@
-//! What is counted, and what it may cost.
+//! The counted operations and their ceilings.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -14,9 +14,9 @@ use crate::headers::{TRACEPARENT, TRACESTATE, headers};
 /// One operation of docs/performance.md.
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
-    /// What was reached, and a little.
+    /// The most instructions one run may take: the measured count plus a small margin.
     pub(crate) ceiling: u64,
-    /// Runs it so many times.
+    /// Runs the operation this many times.
     pub(crate) run: fn(u64),
 }
 
@@ -24,7 +24,7 @@ const fn operation(name: &'static str, ceiling: u64, run: fn(u64)) -> Operation 
     Operation { name, ceiling, run }
 }
 
-/// What a loop costs that does nothing.
+/// The cost of an empty loop.
 pub(crate) const NOTHING: Operation = operation("nothing", 0, |n| repeat(n, || ()));
 
 pub(crate) const OPERATIONS: &[Operation] = &[
@@ -134,7 +134,7 @@ fn chain(depth: usize) -> Vec<CancelHandle> {
     chain
 }
 
-/// Eight sets: how far a search goes depends on where the linker has put a key.
+/// Eight sets of keys: the length of a search depends on where the linker places a key.
 static KEYS: [[Key<u64>; 16]; 8] = [const { [const { Key::new("key") }; 16] }; 8];
 static NEXT: [Key<u64>; 8] = [const { Key::new("next") }; 8];
 
