@@ -28,6 +28,7 @@ pub struct Builder {
     sampler: Option<Arc<dyn Sampler>>,
     limits: SpanLimits,
     copied: Vec<String>,
+    random_flag: bool,
     bounds: Bounds,
     schedule_delay: Duration,
     export_timeout: Duration,
@@ -49,6 +50,7 @@ impl Builder {
             sampler: None,
             limits: SpanLimits::default(),
             copied: Vec::new(),
+            random_flag: false,
             bounds: Bounds { spans: 16_384, bytes: 32 << 20, batch: 512 },
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(30),
@@ -99,6 +101,27 @@ impl Builder {
     /// ```
     pub fn copy_to_spans<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.copied.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Whether traces that begin here carry the random flag of W3C Trace Context Level 2. Default: no.
+    ///
+    /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: it rejects flags above `02`, and starts a new trace. A trace
+    /// that is continued keeps its caller's flag either way, and samplers use the trace id's randomness without it.
+    ///
+    /// ```
+    /// use throughline::telemetry;
+    /// use throughline::{Context, TraceFlags};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let telemetry = telemetry::builder("cards").random_flag(true).build()?;
+    /// let span = Context::background().with_tracer(telemetry.tracer()).span("reserve").start();
+    /// assert_eq!(span.span_context().map(|span| span.flags()), Some(TraceFlags::SAMPLED | TraceFlags::RANDOM));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn random_flag(mut self, is_set: bool) -> Self {
+        self.random_flag = is_set;
         self
     }
 
@@ -221,6 +244,7 @@ impl Builder {
         if self.is_disabled {
             config = disabled(config.resource);
         }
+        config.random_flag = self.random_flag;
         let tracer = Tracer::new(config);
         let worker = Worker {
             queue: queue.clone(),

@@ -33,7 +33,7 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
     let sent = answer.text().await.unwrap();
     let span = caller.span().await;
     assert_eq!((span.name.as_ref(), span.kind, &span.status), ("GET", SpanKind::Client, &Status::Unset));
-    let identity = format!("traceparent: 00-{}-{}-03", span.span_context.trace_id(), span.span_context.span_id());
+    let identity = format!("traceparent: 00-{}-{}-01", span.span_context.trace_id(), span.span_context.span_id());
     assert!(sent.contains(&identity), "{sent}");
     let timeout = sent.lines().find_map(|line| line.strip_prefix("grpc-timeout: ")).unwrap();
     let timeout = throughline::propagation::deadline::parse_grpc_timeout(timeout.as_bytes()).unwrap();

@@ -155,15 +155,21 @@ fn state(field: &[u8]) -> Option<Sampling> {
 }
 
 fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
-    let sampling = match (once(carrier, &FLAGS), once(carrier, &SAMPLED)) {
-        (Some(b"1"), _) => Sampling::Debug,
-        (_, Some(b"1" | b"true")) => Sampling::Accepted,
-        (_, Some(b"0" | b"false")) => Sampling::Denied,
-        _ => Sampling::Deferred,
+    let has = |name| carrier.get_all(name).next().is_some();
+    let stated = match once(carrier, &SAMPLED) {
+        Some(b"1" | b"true") => Sampling::Accepted,
+        Some(b"0" | b"false") => Sampling::Denied,
+        None if !has(&SAMPLED) => Sampling::Deferred,
+        _ => {
+            carrier.dropped(&SAMPLED, 1);
+            return None;
+        }
     };
-    let has_ids = carrier.get_all(&TRACE_ID).next().is_some() || carrier.get_all(&SPAN_ID).next().is_some();
-    if has_ids {
-        let ids = once(carrier, &TRACE_ID).zip(once(carrier, &SPAN_ID));
+    // "Sampling State": debug is `1`, and any other value can be ignored.
+    let sampling = if once(carrier, &FLAGS) == Some(b"1") { Sampling::Debug } else { stated };
+    if has(&TRACE_ID) || has(&SPAN_ID) {
+        let is_parent = !has(&PARENT_SPAN_ID) || once(carrier, &PARENT_SPAN_ID).and_then(SpanId::from_hex).is_some();
+        let ids = once(carrier, &TRACE_ID).zip(once(carrier, &SPAN_ID)).filter(|_| is_parent);
         let span = ids.and_then(|(trace_id, span_id)| span(trace_id, span_id, sampling));
         if span.is_none() {
             carrier.dropped(&TRACE_ID, 1);

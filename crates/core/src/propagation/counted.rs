@@ -11,7 +11,7 @@ use crate::Extractor;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// Headers that should name the caller's span (`traceparent`, `b3`, …) and name none.
+    /// Headers that should name the caller's span or its sampling (`traceparent`, `b3`, …) and do not.
     pub spans: u64,
     /// `tracestate` lists.
     pub trace_states: u64,
@@ -26,8 +26,14 @@ pub struct Dropped {
 impl Dropped {
     fn count(&mut self, name: &HeaderName, count: usize) {
         let is = |names: &[&HeaderName]| names.contains(&name);
-        let field = if is(&[&w3c::TRACEPARENT, &b3::B3, &b3::TRACE_ID, &jaeger::UBER_TRACE_ID, &xray::X_AMZN_TRACE_ID])
-        {
+        let field = if is(&[
+            &w3c::TRACEPARENT,
+            &b3::B3,
+            &b3::TRACE_ID,
+            &b3::SAMPLED,
+            &jaeger::UBER_TRACE_ID,
+            &xray::X_AMZN_TRACE_ID,
+        ]) {
             &mut self.spans
         } else if is(&[&w3c::TRACESTATE]) {
             &mut self.trace_states

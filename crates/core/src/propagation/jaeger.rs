@@ -13,8 +13,8 @@ use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 /// `uber-trace-id`.
 pub static UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
 
-/// More cannot be said, even with all of it percent-encoded.
-const MAX_BYTES: usize = 3 * (32 + 16 + 16 + 2 + 3);
+/// A longer header is dropped before it is decoded.
+const MAX_BYTES: usize = 8_192;
 
 /// The flags of the header.
 const SAMPLED: u8 = 1;
@@ -31,6 +31,7 @@ pub struct Received {
 }
 
 /// `{trace id}:{span id}:{parent's span id}:{flags}`; the colons may come as `%3A`. Ids have as many lower-case digits as they need.
+/// The parent's field is ignored, whatever it holds.
 ///
 /// # Examples
 /// ```
@@ -65,13 +66,12 @@ fn parse(line: &[u8]) -> Option<Received> {
     let line: Cow<'_, [u8]> = percent_decode(line).into();
     let mut fields = line.split(|byte| *byte == b':');
     let (trace_id, span_id) = (padded_trace_id(fields.next()?)?, SpanId::from_hex(&pad::<16>(fields.next()?)?)?);
-    let is_hex = |digits: [u8; 16]| digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    // The parent's id is no longer in use, and 0 where there is none.
-    let is_parent = is_hex(pad(fields.next()?)?);
+    // "parent-span-id": deprecated, and ignored by receivers, so anything may stand there.
+    fields.next()?;
     let flags = pad::<2>(fields.next()?)?;
     let flags = std::str::from_utf8(&flags).ok().filter(|digits| !digits.starts_with('+'))?;
     let flags = u8::from_str_radix(flags, 16).ok()?;
-    if !is_parent || fields.next().is_some() {
+    if fields.next().is_some() {
         return None;
     }
     let debug = flags & DEBUG != 0;

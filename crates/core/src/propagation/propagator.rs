@@ -296,7 +296,7 @@ impl Default for Propagator {
 /// The parent of a trace of which a decision came and no span. Nobody has seen a span of these ids, and nobody will: they say what was
 /// said, in every format and to every sampler.
 fn unseen(sampling: Sampling) -> Option<SpanContext> {
-    let flags = TraceFlags::RANDOM.with_sampled(sampling.is_sampled());
+    let flags = TraceFlags::NONE.with_sampled(sampling.is_sampled());
     let unseen = || SpanContext::new(TraceId::random(), SpanId::random(), flags, TraceState::EMPTY, true);
     (sampling != Sampling::Deferred).then(unseen)
 }

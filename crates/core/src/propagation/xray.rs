@@ -49,7 +49,8 @@ fn parse(line: &[u8]) -> Option<Option<SpanContext>> {
         } else if let Some(value) = field.strip_prefix(b"Parent=") {
             parent = Some(SpanId::from_hex(value)?);
         } else if let Some(value) = field.strip_prefix(b"Sampled=") {
-            flags = TraceFlags::NONE.with_sampled(value == b"1");
+            let sampled = matches!(value, b"0" | b"1" | b"?").then_some(value == b"1")?;
+            flags = TraceFlags::NONE.with_sampled(sampled);
         }
     }
     let span = |(root, parent)| SpanContext::new(root, parent, flags, TraceState::EMPTY, true);

@@ -256,7 +256,8 @@ impl<'a> SpanBuilder<'a> {
                 SamplingResult { sampled: parent.is_some_and(SpanContext::is_sampled), ..SamplingResult::default() }
             }
         };
-        let flags = parent.map_or(TraceFlags::RANDOM, SpanContext::flags).with_sampled(result.sampled);
+        let own = if config.is_some_and(|config| config.random_flag) { TraceFlags::RANDOM } else { TraceFlags::NONE };
+        let flags = parent.map_or(own, SpanContext::flags).with_sampled(result.sampled);
         let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
         let decided =
             SpanContext::new(trace_id, SpanId::random_at(now.0), flags, trace_state.unwrap_or_default(), false);

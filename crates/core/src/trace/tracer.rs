@@ -67,6 +67,10 @@ pub struct TracerConfig {
     pub innermost: Option<Innermost>,
     /// Attributes that recorded spans have from their context; default: none.
     pub from_context: Option<FromContext>,
+    /// Whether traces that begin here carry [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM); default: no. Receivers that
+    /// know version 00 of W3C Trace Context alone may reject flags above `02`, and start a new trace. A trace that is continued keeps the
+    /// flag of its caller either way.
+    pub random_flag: bool,
 }
 
 /// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
@@ -91,6 +95,7 @@ impl TracerConfig {
             limits: SpanLimits::default(),
             innermost: None,
             from_context: None,
+            random_flag: false,
         }
     }
 }

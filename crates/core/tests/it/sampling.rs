@@ -98,7 +98,7 @@ fn t13_an_unsampled_span_carries_identity_and_computes_nothing() {
     assert!(!root.is_recording() && !child.is_recording() && !child.current_span().is_recording());
 
     let (root, child) = (root.span_context().unwrap().clone(), child.span_context().unwrap().clone());
-    assert_eq!((root.is_sampled(), root.flags().is_random()), (false, true));
+    assert_eq!((root.is_sampled(), root.flags().is_random()), (false, false));
     assert_eq!(child, root, "one that stays inside shares what nobody will look for");
     assert_eq!((memory.count(), ctx.tracer().late_writes()), (0, 0));
 
@@ -125,13 +125,17 @@ fn t13_every_request_that_leaves_has_a_parent_id_of_its_own() {
 }
 
 #[test]
-fn t13_flags_are_kept_as_they_came_and_set_for_traces_of_ours() {
-    let (_, ctx) = Memory::new();
+fn t13_flags_are_kept_as_they_came_and_the_random_flag_is_set_on_new_traces_by_choice() {
     let flags = |ctx: &Context| ctx.span("s").start().span_context().unwrap().flags();
-    assert_eq!(flags(&ctx), TraceFlags::SAMPLED | TraceFlags::RANDOM);
-    for theirs in [TraceFlags::NONE, TraceFlags::RANDOM, TraceFlags::SAMPLED, TraceFlags::SAMPLED | TraceFlags::RANDOM]
-    {
-        assert_eq!(flags(&ctx.with_remote_parent(caller(theirs, ""))), theirs);
+    assert_eq!(flags(&Context::background().with_tracer(&Tracer::noop())), TraceFlags::NONE);
+    for (chosen, own) in [(false, TraceFlags::SAMPLED), (true, TraceFlags::SAMPLED | TraceFlags::RANDOM)] {
+        let (_, ctx) = Memory::with(|config| config.random_flag = chosen);
+        assert_eq!(flags(&ctx), own);
+        for theirs in
+            [TraceFlags::NONE, TraceFlags::RANDOM, TraceFlags::SAMPLED, TraceFlags::SAMPLED | TraceFlags::RANDOM]
+        {
+            assert_eq!(flags(&ctx.with_remote_parent(caller(theirs, ""))), theirs);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use throughline_core::propagation::b3::Sampling;
-use throughline_core::propagation::{Format, b3, jaeger, xray};
+use throughline_core::propagation::{Counted, Format, b3, jaeger, xray};
 use throughline_core::trace::{AlwaysOff, ParentBased, SpanKind, TraceIdRatio, Tracer};
 use throughline_core::{Baggage, Context, Propagator, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
@@ -97,7 +97,7 @@ fn b3_multi_is_read_where_single_says_nothing() {
     assert_eq!(with(&[("x-b3-sampled", "true")]), Sampling::Accepted);
     assert_eq!(with(&[("x-b3-sampled", "0"), ("x-b3-flags", "0")]), Sampling::Denied);
     assert_eq!(with(&[("x-b3-sampled", "false")]), Sampling::Denied);
-    assert_eq!(with(&[("x-b3-sampled", "perhaps")]), Sampling::Deferred);
+    assert_eq!(with(&[("x-b3-flags", "perhaps")]), Sampling::Deferred, "flags other than 1 can be ignored");
     assert_eq!(with(&[("x-b3-sampled", "0"), ("x-b3-flags", "1")]), Sampling::Debug);
     assert_eq!(with(&[("b3", "garbage"), ("x-b3-sampled", "1")]), Sampling::Accepted);
 
@@ -111,6 +111,34 @@ fn b3_multi_is_read_where_single_says_nothing() {
 }
 
 #[test]
+fn b3_that_is_malformed_is_absent_and_counted_in_either_style() {
+    let ids = [("x-b3-traceid", LONG), ("x-b3-spanid", SPAN)];
+    let counted = |lines: &[(&'static str, &str)]| {
+        let headers = headers(lines);
+        let carrier = Counted::new(&headers);
+        (b3::extract(&carrier), carrier.dropped().spans)
+    };
+    for state in ["10", "d", "2", "perhaps", "TRUE", ""] {
+        assert_eq!(counted(&[ids[0], ids[1], ("x-b3-sampled", state)]), (None, 1), "{state:?}");
+        assert_eq!(counted(&[ids[0], ids[1], ("x-b3-sampled", state), ("x-b3-flags", "1")]), (None, 1), "{state:?}");
+        assert_eq!(counted(&[("x-b3-sampled", state)]), (None, 1), "{state:?} alone");
+    }
+    for state in ["10", "2", "perhaps", "TRUE", ""] {
+        assert_eq!(counted(&[("b3", &format!("{LONG}-{SPAN}-{state}"))]), (None, 1), "{state:?}");
+    }
+    for parent in ["", "05e3", "0000000000000000", "05E3AC9A4F6E3B90"] {
+        assert_eq!(counted(&[ids[0], ids[1], ("x-b3-parentspanid", parent)]), (None, 1), "{parent:?}");
+        assert_eq!(counted(&[("b3", &format!("{LONG}-{SPAN}-1-{parent}"))]), (None, 1), "{parent:?}");
+    }
+    let mut twice = headers(&ids);
+    twice.append("x-b3-sampled", HeaderValue::from_static("1"));
+    twice.append("x-b3-sampled", HeaderValue::from_static("1"));
+    assert_eq!(b3::extract(&twice), None);
+    let (received, dropped) = counted(&[ids[0], ids[1], ("x-b3-sampled", "0"), ("x-b3-flags", "perhaps")]);
+    assert_eq!((received.map(|it| it.sampling), dropped), (Some(Sampling::Denied), 0));
+}
+
+#[test]
 fn jaeger_is_read() {
     let read = |line: &str| jaeger::extract(&headers(&[("uber-trace-id", line)]));
     let cases = [
@@ -119,6 +147,9 @@ fn jaeger_is_read() {
         (format!("{SHORT}:{SPAN}:0:0"), SHORT, false, false),
         (format!("1:{SPAN}:0:2"), "1", true, true),
         (format!("1:{SPAN}:0:8"), "1", false, false),
+        (format!("1:{SPAN}:z:1"), "1", true, false),
+        (format!("1:{SPAN}::1"), "1", true, false),
+        (format!("1:{SPAN}:{}:1", "%ff".repeat(300)), "1", true, false),
     ];
     for (line, trace_id, sampled, debug) in cases {
         let received = read(&line).expect(&line);
@@ -131,17 +162,16 @@ fn jaeger_is_read() {
         "1:0:0:1",
         "1:1:0",
         "1:1:0:",
-        "1:1::1",
         "1:1:0:1:",
         "1:1:0:+1",
         "1:1:0:100",
         "1:1:0:g",
         "x:1:0:1",
         "1:A:0:1",
-        "1:1:z:1",
         &format!("0{LONG}:1:0:1"),
         &format!("1:0{SPAN}:0:1"),
         &"%31".repeat(100),
+        &format!("1:{SPAN}:{}:1", "z".repeat(8_192)),
     ] {
         assert_eq!(read(line), None, "{line}");
     }
@@ -171,6 +201,8 @@ fn xray_is_read() {
         &format!("{root}0;Parent={SPAN}"),
         &format!("{root};Parent=0000000000000000"),
         &format!("{root};Parent={SPAN}1"),
+        &format!("{root};Parent={SPAN};Sampled=10"),
+        &format!("{root};Parent={SPAN};Sampled="),
     ] {
         assert_eq!(read(line), None, "{line}");
     }
@@ -246,7 +278,7 @@ fn a_bare_decision_is_a_trace_that_it_holds_for() {
         span.end();
         assert_eq!(memory.count(), 1, "{line:?}");
         assert_eq!(sent["b3"], format!("{}-{}-{expected}", ids.trace_id(), ids.span_id()));
-        assert!(ids.flags().is_random(), "the trace's id is ours");
+        assert!(!ids.flags().is_random(), "the random flag is set by choice only");
     }
 }
 
