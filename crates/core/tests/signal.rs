@@ -56,7 +56,7 @@ async fn ends_as_any_other(name: &str, kind: SignalKind) {
     let base = parent.on_signal().unwrap();
     let ctx = base.context().clone();
     drop(base);
-    assert!(matches!(ctx.cause(), Some(Cause::Canceled)), "by its handle");
+    assert!(matches!(ctx.cause(), Some(Cause::HandleDropped)), "by its handle");
     // Nobody asks for the signal any more, and this process lives on.
     receive(name, kind).await;
     let base = parent.on_signal().unwrap();
@@ -77,5 +77,5 @@ fn ends_with_the_runtime_that_watches() {
     let watching = runtime();
     let base = watching.block_on(async { Context::background().on_signal() }).unwrap();
     drop(watching);
-    assert!(matches!(base.cause(), Some(Cause::Canceled)), "{:?}", base.cause());
+    assert!(matches!(base.cause(), Some(Cause::HandleDropped)), "{:?}", base.cause());
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Somebody cancelled it and gave no reason, or dropped the [`CancelHandle`](super::CancelHandle).
+    /// It was cancelled without a reason.
     Canceled,
     /// Its deadline passed.
     DeadlineExceeded,
@@ -37,6 +37,8 @@ pub enum Cause {
     Shutdown,
     /// A task or handler it depended on panicked.
     Panicked,
+    /// Its [`CancelHandle`](super::CancelHandle) was dropped without a call of `cancel`.
+    HandleDropped,
     /// This error.
     Error(Arc<dyn Error + Send + Sync>),
 }
@@ -58,6 +60,7 @@ impl Cause {
             Cause::RequestFinished => "RequestFinished",
             Cause::Shutdown => "Shutdown",
             Cause::Panicked => "Panicked",
+            Cause::HandleDropped => "HandleDropped",
             Cause::Error(_) => "Error",
         }
     }
@@ -74,6 +77,7 @@ impl fmt::Display for Cause {
             Cause::RequestFinished => "request finished",
             Cause::Shutdown => "shutting down",
             Cause::Panicked => "panicked",
+            Cause::HandleDropped => "cancel handle dropped",
             Cause::Error(error) => return error.fmt(f),
         })
     }

@@ -7,16 +7,18 @@ use super::{Cause, Context};
 
 /// A context that can be cancelled, and is when this handle is dropped: made by [`Context::with_cancel`].
 ///
+/// Dropped without a call of `cancel`, the handle cancels with [`Cause::HandleDropped`].
+///
 /// It derefs to the [`Context`], so `&handle` goes where `&Context` is asked for.
 ///
 /// # Examples
 /// ```
-/// use throughline_core::Context;
+/// use throughline_core::{Cause, Context};
 ///
 /// let request = Context::background().with_cancel();
 /// let query = request.context().clone();
 /// drop(request);
-/// assert!(query.is_done());
+/// assert!(matches!(query.cause(), Some(Cause::HandleDropped)));
 /// ```
 #[must_use = "the context is cancelled when its handle is dropped"]
 pub struct CancelHandle {
@@ -102,7 +104,7 @@ impl Drop for CancelHandle {
     fn drop(&mut self) {
         // Where nobody else has the context there is nobody to tell.
         if self.ctx.0.as_ref().is_some_and(|node| !node.is_sole() && !node.is_latched()) {
-            self.cancel();
+            self.cancel_with(Cause::HandleDropped);
         }
     }
 }

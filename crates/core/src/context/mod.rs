@@ -97,9 +97,22 @@ impl Context {
     ///
     /// Neither its end nor its death touches this context, which keeps no trace of a child that is gone.
     ///
-    /// The handle is kept as long as the work goes on, and derived from, as it stands for its context. A context that is derived
-    /// from a handle nobody keeps, as in `ctx.with_cancel().with_timeout(d)`, is cancelled at birth. One that is borrowed from such a
-    /// handle does not compile:
+    /// Keep the handle as long as the work runs, and derive from it: it derefs to its context. `ctx.with_cancel().with_timeout(d)` drops
+    /// the handle at the end of the statement, so the context is cancelled at birth with [`Cause::HandleDropped`]:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::{Cause, Context};
+    ///
+    /// let wrong = Context::background().with_cancel().with_timeout(Duration::from_secs(1));
+    /// assert!(matches!(wrong.cause(), Some(Cause::HandleDropped)));
+    ///
+    /// let handle = Context::background().with_cancel();
+    /// let right = handle.with_timeout(Duration::from_secs(1));
+    /// assert!(!right.is_done());
+    /// ```
+    ///
+    /// A context that is borrowed from such a handle does not compile:
     ///
     /// ```compile_fail,E0716
     /// use throughline_core::Context;

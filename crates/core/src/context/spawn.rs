@@ -118,7 +118,10 @@ mod signal {
         ///
         /// From this call on the process no longer ends on these signals, also after the handle is dropped (tokio's rule): whoever
         /// asks for the signal ends the process. Further signals do nothing. The signals are watched by a task on the current
-        /// runtime; when that runtime ends the child is cancelled with [`Cause::Canceled`].
+        /// runtime; when that runtime ends the child is cancelled with [`Cause::HandleDropped`].
+        ///
+        /// Keep the handle. `ctx.on_signal()?.with_timeout(d)` drops it at the end of the statement, and so the context is cancelled
+        /// at birth, with [`Cause::HandleDropped`] as well.
         ///
         /// # Errors
         /// The operating system refuses the signal handler.

@@ -11,6 +11,7 @@ static ABANDONED: Cause = Cause::Abandoned;
 static REQUEST_FINISHED: Cause = Cause::RequestFinished;
 static SHUTDOWN: Cause = Cause::Shutdown;
 static PANICKED: Cause = Cause::Panicked;
+static HANDLE_DROPPED: Cause = Cause::HandleDropped;
 
 pub(super) fn into_raw(cause: Cause) -> *mut Cause {
     let fixed = match cause {
@@ -21,6 +22,7 @@ pub(super) fn into_raw(cause: Cause) -> *mut Cause {
         Cause::RequestFinished => &REQUEST_FINISHED,
         Cause::Shutdown => &SHUTDOWN,
         Cause::Panicked => &PANICKED,
+        Cause::HandleDropped => &HANDLE_DROPPED,
         Cause::Error(_) => return Box::into_raw(Box::new(cause)),
     };
     ptr::from_ref(fixed).cast_mut()

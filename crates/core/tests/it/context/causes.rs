@@ -74,6 +74,7 @@ fn c12_causes_have_the_names_of_their_variants_and_errors_their_own_words() {
         (Cause::RequestFinished, "RequestFinished", "request finished"),
         (Cause::Shutdown, "Shutdown", "shutting down"),
         (Cause::Panicked, "Panicked", "panicked"),
+        (Cause::HandleDropped, "HandleDropped", "cancel handle dropped"),
         (Named("slow disk").into(), "Error", "slow disk"),
     ] {
         let handle = Context::background().with_cancel();
@@ -81,6 +82,17 @@ fn c12_causes_have_the_names_of_their_variants_and_errors_their_own_words() {
         let seen = handle.with_cancel().cause().unwrap();
         assert_eq!((seen.name(), seen.to_string().as_str()), (name, words));
     }
+}
+
+#[test]
+fn c12_handle_that_is_dropped_without_cancel_is_the_cause() {
+    let born_done = Context::background().with_cancel().with_timeout(SECOND);
+    assert_eq!(verdict(&born_done), "C/HandleDropped");
+    let handle = Context::background().with_cancel();
+    let ctx = handle.context().clone();
+    handle.cancel();
+    drop(handle);
+    assert_eq!(verdict(&ctx), "C/C", "an explicit cancel comes first");
 }
 
 #[test]
