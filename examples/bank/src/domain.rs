@@ -25,8 +25,31 @@ impl Authorization {
 pub struct Decision {
     /// Whether the payment goes through.
     pub approved: bool,
-    /// The transaction that it has become.
+    /// The transaction that it has become; 0 when it is declined.
     pub transaction: u64,
+}
+
+/// Why a payment is not made. It is an answer, not an error: every service on the way has done its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    /// No card has this number.
+    UnknownCard,
+    /// The card may not be used.
+    InactiveCard,
+    /// The account has less than the amount.
+    InsufficientFunds,
+}
+
+impl Decline {
+    /// The reason as spans show it, the same text as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decline::UnknownCard => "unknown_card",
+            Decline::InactiveCard => "inactive_card",
+            Decline::InsufficientFunds => "insufficient_funds",
+        }
+    }
 }
 
 /// A card, as far as a payment needs it.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bank::app::{Bank, Config, SERVICES};
+use bank::domain::Authorization;
 use bank::scenario::{Outcome, Scenario};
 use throughline::trace::{SpanKind, Status};
 use throughline_view::{SpanView, Trace};
@@ -167,6 +168,43 @@ async fn hang_up_cancels_every_waiting_hop_and_what_it_spawned() {
         assert_eq!((progress.begun, progress.stopped, progress.spawned_stopped), (1, 1, 1));
         assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
     }
+}
+
+/// The status and the body that a client gets for `authorization`, and the trace of it.
+async fn authorize(authorization: Authorization) -> (u16, String, Trace) {
+    let bank = Bank::open(config()).await.unwrap();
+    let url = format!("http://{}/authorizations", bank.address);
+    let response = reqwest::Client::new().post(url).json(&authorization).send().await.unwrap();
+    let (status, body) = (response.status().as_u16(), response.text().await.unwrap());
+    let trace = Trace::from_batches(&bank.close().await.batches).remove(0);
+    (status, body, trace)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_the_bank_does_not_make_is_declined_and_no_span_is_an_error() {
+    let poor = Authorization { amount: 1_000_000, ..Authorization::example() };
+    let unknown = Authorization { card: "nobody's".into(), ..Authorization::example() };
+    for (authorization, reason) in [(poor, "insufficient_funds"), (unknown, "unknown_card")] {
+        let (status, body, trace) = authorize(authorization).await;
+        assert_eq!((status, body.as_str()), (200, r#"{"approved":false,"transaction":0}"#), "{reason}");
+        assert!(trace.spans().iter().all(|span| span.record.status == Status::Unset), "{}", trace.outline());
+        assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
+        let declined: Vec<_> = trace
+            .spans()
+            .iter()
+            .flat_map(|span| span.record.events.iter().map(move |event| (span, event)))
+            .filter(|(_, event)| event.name == "payment.declined")
+            .map(|(span, event)| (&*span.service, &*span.record.name, event.attributes.get("bank.decline.reason")))
+            .collect();
+        assert_eq!(declined, [("card-processing", "POST /process", Some(&reason.into()))]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_request_is_a_400_at_the_front_door() {
+    let (status, body, _) = authorize(Authorization { amount: 0, ..Authorization::example() }).await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("INVALID_ARGUMENT") && !body.contains("card-api"), "{body}");
 }
 
 #[tokio::test]

@@ -27,5 +27,6 @@ async fn authorize(
     State(api): State<Arc<Api>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {
-    api.card_api.post(&ctx, "/authorizations", &request).await.map(Json)
+    // The request goes on as it is, so what is wrong with it is wrong with the caller's.
+    api.card_api.post(&ctx, "/authorizations", &request).await.map(Json).map_err(Error::preserve)
 }

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use throughline::{Code, Context, Error};
+use throughline::{Context, Error};
 use tokio::sync::watch;
 
-use crate::domain::{Balance, Reservation};
+use crate::domain::{Balance, Decline, Reservation};
 
 /// What is in an account that nothing is known of, in cents.
 const OPENING: u64 = 100_000;
@@ -42,7 +42,7 @@ impl Ledger {
     }
 
     /// Sets money aside, unless `ctx` is done before.
-    async fn reserve(&self, ctx: &Context, reservation: &Reservation) -> Result<Balance, Error> {
+    async fn reserve(&self, ctx: &Context, reservation: &Reservation) -> Result<Result<Balance, Decline>, Error> {
         let statement = async {
             self.progress.send_modify(|progress| progress.begun += 1);
             let running = OnDrop(|| self.progress.send_modify(|progress| progress.stopped += 1));
@@ -50,17 +50,15 @@ impl Ledger {
                 std::future::pending::<()>().await;
             }
             std::mem::forget(running);
-            self.withdraw(reservation)
+            Ok(self.withdraw(reservation))
         };
         ctx.run(statement).await.unwrap_or_else(|_| Err(Error::from_context(ctx)))
     }
 
-    fn withdraw(&self, reservation: &Reservation) -> Result<Balance, Error> {
+    fn withdraw(&self, reservation: &Reservation) -> Result<Balance, Decline> {
         let mut accounts = self.available.lock().unwrap_or_else(PoisonError::into_inner);
         let available = accounts.entry(reservation.account).or_insert(OPENING);
-        *available = available
-            .checked_sub(reservation.amount)
-            .ok_or_else(|| Error::new(Code::FailedPrecondition, "the account has less than that"))?;
+        *available = available.checked_sub(reservation.amount).ok_or(Decline::InsufficientFunds)?;
         Ok(Balance { available: *available })
     }
 }
@@ -74,7 +72,7 @@ async fn reserve(
     Extension(ctx): Extension<Context>,
     State(ledger): State<Arc<Ledger>>,
     Json(reservation): Json<Reservation>,
-) -> Result<Json<Balance>, Error> {
+) -> Result<Json<Result<Balance, Decline>>, Error> {
     // In the background, and only as long as somebody waits for the answer.
     ctx.spawn(refresh_limits(Arc::clone(&ledger)));
     ledger.reserve(&ctx, &reservation).await.map(Json)

@@ -7,7 +7,7 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use throughline::{Context, Error};
 
-use crate::domain::{Authorization, Booking, Card, Decision, Transaction};
+use crate::domain::{Authorization, Booking, Card, Decision, Decline, Transaction};
 use crate::kit::Peer;
 
 /// What it needs.
@@ -29,11 +29,25 @@ async fn process(
     State(processing): State<Arc<CardProcessing>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {
-    let card: Card = processing.cards.post(&ctx, "/status", &request.card).await?;
-    if !card.active {
-        return Ok(Json(Decision { approved: false, transaction: 0 }));
+    let transaction = match processing.book(&ctx, request).await? {
+        Ok(transaction) => transaction.id,
+        Err(decline) => {
+            ctx.current_span().add_event("payment.declined", [("bank.decline.reason", decline.as_str())]);
+            return Ok(Json(Decision { approved: false, transaction: 0 }));
+        }
+    };
+    Ok(Json(Decision { approved: true, transaction }))
+}
+
+impl CardProcessing {
+    async fn book(&self, ctx: &Context, request: Authorization) -> Result<Result<Transaction, Decline>, Error> {
+        let card: Result<Card, Decline> = self.cards.post(ctx, "/status", &request.card).await?;
+        let account = match card {
+            Ok(card) if card.active => card.account,
+            Ok(_) => return Ok(Err(Decline::InactiveCard)),
+            Err(decline) => return Ok(Err(decline)),
+        };
+        let booking = Booking { account, authorization: request };
+        self.transactions.post(ctx, "/transactions", &booking).await
     }
-    let booking = Booking { account: card.account, authorization: request };
-    let transaction: Transaction = processing.transactions.post(&ctx, "/transactions", &booking).await?;
-    Ok(Json(Decision { approved: true, transaction: transaction.id }))
 }

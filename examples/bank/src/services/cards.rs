@@ -2,17 +2,15 @@
 
 use axum::routing::post;
 use axum::{Json, Router};
-use throughline::{Code, Error};
 
-use crate::domain::Card;
+use crate::domain::{Card, Decline};
 
 /// Its routes.
 pub fn router() -> Router {
     Router::new().route("/status", post(status))
 }
 
-async fn status(Json(card): Json<String>) -> Result<Json<Card>, Error> {
+async fn status(Json(card): Json<String>) -> Json<Result<Card, Decline>> {
     let number = card.strip_prefix("card-").and_then(|number| number.parse().ok());
-    let account = number.ok_or_else(|| Error::new(Code::NotFound, "no such card"))?;
-    Ok(Json(Card { active: true, account }))
+    Json(number.map(|account| Card { active: true, account }).ok_or(Decline::UnknownCard))
 }

@@ -9,7 +9,7 @@ use axum::{Extension, Json, Router};
 use throughline::{Code, Context, Error};
 use throughline_transport::Events;
 
-use crate::domain::{Balance, Booking, Merchant, Reservation, Transaction};
+use crate::domain::{Balance, Booking, Decline, Merchant, Reservation, Transaction};
 use crate::kit::{Peer, publish};
 
 /// What it needs.
@@ -35,10 +35,13 @@ async fn create(
     Extension(ctx): Extension<Context>,
     State(transactions): State<Arc<Transactions>>,
     Json(booking): Json<Booking>,
-) -> Result<Json<Transaction>, Error> {
+) -> Result<Json<Result<Transaction, Decline>>, Error> {
     let Booking { account, authorization } = booking;
     let reservation = Reservation { account, amount: authorization.amount };
-    let _left: Balance = transactions.balance.post(&ctx, "/reserve", &reservation).await?;
+    let left: Result<Balance, Decline> = transactions.balance.post(&ctx, "/reserve", &reservation).await?;
+    if let Err(decline) = left {
+        return Ok(Json(Err(decline)));
+    }
     let transaction = transactions.book(|id| Transaction {
         id,
         account,
@@ -47,7 +50,7 @@ async fn create(
         enriched: None,
     });
     publish(&transactions.events, &ctx, "transaction.created", &transaction).await?;
-    Ok(Json(transaction))
+    Ok(Json(Ok(transaction)))
 }
 
 async fn save_merchant(
