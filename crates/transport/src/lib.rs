@@ -2,4 +2,4 @@
 
 mod events;
 
-pub use events::{Consumer, Delivery, Events, Message, Subscription};
+pub use events::{Consumer, Delivery, Events, GroupCounters, Message, Subscription};

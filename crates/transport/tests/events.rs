@@ -146,7 +146,7 @@ async fn each_group_gets_a_message_once() {
     theirs.acknowledge();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_fails_is_delivered_again_until_it_is_given_up() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
@@ -208,7 +208,7 @@ async fn what_says_that_it_is_not_retryable_is_not_tried_again() {
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_panics_is_given_its_attempts_and_no_more() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));

@@ -1,6 +1,9 @@
 //! Publish and subscribe.
 
+mod backoff;
 mod consumer;
+mod counters;
+mod dead_letter;
 mod queue;
 mod subscription;
 
@@ -14,6 +17,7 @@ use throughline::trace::{SpanKind, Status};
 use throughline::{Code, Context, Error, Propagator};
 
 pub use consumer::Consumer;
+pub use counters::GroupCounters;
 pub use subscription::{Delivery, Subscription};
 
 use queue::{Pending, Queue};
@@ -163,7 +167,7 @@ impl Events {
     /// Returns when all that was published has been dealt with (acknowledged, or given up), and what was published in dealing with it;
     /// from then on nothing is taken any more, and subscriptions end.
     ///
-    /// Who goes on publishing keeps it waiting.
+    /// Who goes on publishing keeps it waiting. So does a message that pauses before its next attempt.
     ///
     /// # Cancellation safety
     /// Dropped, it stops waiting, and nothing is closed.

@@ -1,13 +1,15 @@
 //! What one group has yet to deal with.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
-use super::Message;
+use super::{GroupCounters, Message};
 
 /// How many messages of all groups are not dealt with.
 #[derive(Default)]
@@ -72,10 +74,15 @@ pub(super) struct Queue {
     /// Something to take, or nothing ever again.
     news: Notify,
     pending: Arc<Pending>,
+    pub(super) counters: GroupCounters,
 }
 
 struct State {
     waiting: VecDeque<Waiting>,
+    /// Messages that pause, by the time they may be taken again and a number of their own.
+    pausing: BTreeMap<(Instant, u64), Waiting>,
+    /// How many messages have paused.
+    pauses: u64,
     members: usize,
     /// Nothing will ever come.
     is_closed: bool,
@@ -89,8 +96,14 @@ pub(super) struct Waiting {
 
 impl Queue {
     pub(super) fn new(capacity: usize, is_closed: bool, pending: Arc<Pending>) -> Self {
-        let state = State { waiting: VecDeque::new(), members: 0, is_closed };
-        Queue { state: Mutex::new(state), room: Semaphore::new(capacity), news: Notify::new(), pending }
+        let state = State { waiting: VecDeque::new(), pausing: BTreeMap::new(), pauses: 0, members: 0, is_closed };
+        Queue {
+            state: Mutex::new(state),
+            room: Semaphore::new(capacity),
+            news: Notify::new(),
+            pending,
+            counters: GroupCounters::default(),
+        }
     }
 
     pub(super) fn join(&self) {
@@ -102,13 +115,16 @@ impl Queue {
         let mut state = self.lock();
         state.members -= 1;
         let is_last = state.members == 0;
-        let left = if is_last { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
+        let (waiting, pausing) = match is_last {
+            true => (std::mem::take(&mut state.waiting), std::mem::take(&mut state.pausing)),
+            false => Default::default(),
+        };
         drop(state);
         if is_last {
             // Who waits for room waits for a group that is no more.
             self.room.close();
         }
-        self.pending.subtract(left.len());
+        self.pending.subtract(waiting.len() + pausing.len());
         is_last
     }
 
@@ -117,19 +133,29 @@ impl Queue {
         match self.room.acquire().await {
             Ok(place) => {
                 place.forget();
-                self.put(Waiting { message, attempt: 1 });
+                self.put(Waiting { message, attempt: 1 }, Duration::ZERO);
             }
             Err(_) => self.pending.subtract(1),
         }
     }
 
-    fn put(&self, waiting: Waiting) {
+    /// `waiting` may be taken once `pause` has passed.
+    fn put(&self, waiting: Waiting, pause: Duration) {
         let mut state = self.lock();
         if state.members == 0 {
             drop(state);
             return self.pending.subtract(1);
         }
-        state.waiting.push_back(waiting);
+        if pause.is_zero() {
+            state.waiting.push_back(waiting);
+        } else {
+            let now = Instant::now();
+            // What lies beyond the clock's range is a long time away.
+            let until = now.checked_add(pause).unwrap_or(now + Duration::from_secs(30 * 365 * 86_400));
+            let number = state.pauses;
+            state.pauses += 1;
+            state.pausing.insert((until, number), waiting);
+        }
         drop(state);
         self.news.notify_one();
     }
@@ -137,10 +163,12 @@ impl Queue {
     /// `None`: there is nothing, and never will be.
     pub(super) async fn take(&self) -> Option<Waiting> {
         loop {
-            let (next, is_more) = {
+            let (next, is_more, until) = {
                 let mut state = self.lock();
+                state.wake();
                 let next = state.waiting.pop_front();
-                (next, !state.waiting.is_empty() || state.is_closed)
+                let until = state.pausing.first_key_value().map(|((until, _), _)| *until);
+                (next, !state.waiting.is_empty() || state.is_closed, until)
             };
             if is_more {
                 // The next one who waits finds something too.
@@ -148,21 +176,28 @@ impl Queue {
             }
             match next {
                 None if is_more => return None,
-                None => self.news.notified().await,
+                None => match until {
+                    Some(until) => tokio::select! {
+                        () = self.news.notified() => {}
+                        () = sleep_until(until) => {}
+                    },
+                    None => self.news.notified().await,
+                },
                 next => return next,
             }
         }
     }
 
-    /// Of a message that was taken: `again`, if it is to be delivered again.
-    pub(super) fn dealt_with(&self, again: Option<Waiting>) {
-        match again {
-            Some(waiting) => self.put(waiting),
-            None => {
-                self.room.add_permits(1);
-                self.pending.subtract(1);
-            }
-        }
+    /// A message that was taken is to be delivered again, no earlier than after `pause`.
+    pub(super) fn again(&self, waiting: Waiting, pause: Duration) {
+        self.counters.record_redelivered();
+        self.put(waiting, pause);
+    }
+
+    /// A message that was taken is done with.
+    pub(super) fn settle(&self) {
+        self.room.add_permits(1);
+        self.pending.subtract(1);
     }
 
     pub(super) fn close(&self) {
@@ -173,5 +208,18 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Messages whose pause has passed are waiting, behind those that wait already.
+    fn wake(&mut self) {
+        if self.pausing.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.pausing.first_entry().filter(|first| first.key().0 <= now) {
+            self.waiting.push_back(first.remove());
+        }
     }
 }

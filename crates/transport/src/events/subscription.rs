@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::queue::{Queue, Waiting};
-use super::{Events, Message};
+use super::{Events, GroupCounters, Message};
 
 /// A member of a group that is subscribed to a subject: made by [`Events::subscribe`]. The group's messages go with its last member.
 pub struct Subscription {
@@ -24,12 +25,30 @@ impl Subscription {
         &self.subject
     }
 
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The group that it is a member of.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Counts of what the group has done with its messages, for all its members together.
+    pub fn counters(&self) -> GroupCounters {
+        self.queue.counters.clone()
+    }
+
     /// The next message for this group; `None` once the events are [drained](Events::drain).
     ///
     /// It is the one who takes a message who starts its span and its context: [`serve`](Self::serve) does both.
     ///
     /// # Cancellation safety
     /// Dropped before it is ready, it has taken nothing.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled, when a message of the group
+    /// [pauses](Delivery::redeliver_after).
     ///
     /// # Examples
     /// ```
@@ -93,18 +112,37 @@ impl Delivery {
     /// It has been dealt with: nobody else of the group gets it.
     pub fn acknowledge(mut self) {
         self.waiting = None;
-        self.queue.dealt_with(None);
+        self.queue.counters.record_acknowledged();
+        self.queue.settle();
     }
 
     /// Somebody of the group gets it again, after those that wait now. The same as dropping it.
     pub fn redeliver(self) {}
+
+    /// Delivers the message to a member of the group again, no earlier than after `pause`.
+    ///
+    /// Until then the message keeps its place in the group. It goes with the group's last member.
+    pub fn redeliver_after(mut self, pause: Duration) {
+        self.back(pause);
+    }
+
+    /// It was given up: nobody gets it again.
+    pub(super) fn give_up(mut self) {
+        self.waiting = None;
+        self.queue.counters.record_given_up();
+        self.queue.settle();
+    }
+
+    fn back(&mut self, pause: Duration) {
+        if let Some(Waiting { message, attempt }) = self.waiting.take() {
+            self.queue.again(Waiting { message, attempt: attempt.saturating_add(1) }, pause);
+        }
+    }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if let Some(Waiting { message, attempt }) = self.waiting.take() {
-            self.queue.dealt_with(Some(Waiting { message, attempt: attempt.saturating_add(1) }));
-        }
+        self.back(Duration::ZERO);
     }
 }
 

@@ -1,0 +1,38 @@
+//! How long a message waits between two attempts.
+
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    pub(super) first: Duration,
+    pub(super) longest: Duration,
+}
+
+impl Backoff {
+    /// The pause after attempt number `attempt`, counted from 1.
+    ///
+    /// It doubles with each attempt. `retry_after` is the least that it may be. A random part of up to
+    /// half of the doubled pause comes on top, so that messages that failed together come apart.
+    pub(super) fn pause(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        let pause = self.first.saturating_mul(1 << doublings).min(self.longest);
+        let jitter = pause.div_f64(2.0).mul_f64(fastrand::f64());
+        pause.max(retry_after.unwrap_or_default()).saturating_add(jitter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_attempt_and_no_duration_overflows() {
+        let backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
+        let longest = backoff.longest..=backoff.longest + backoff.longest / 2;
+        assert!(longest.contains(&backoff.pause(u32::MAX, None)));
+        assert!(longest.contains(&backoff.pause(u32::MAX, Some(Duration::from_secs(1)))));
+        assert_eq!(backoff.pause(1, Some(Duration::MAX)), Duration::MAX);
+        let endless = Backoff { first: Duration::MAX, longest: Duration::MAX };
+        assert!(endless.pause(0, None) >= Duration::MAX / 2);
+    }
+}
