@@ -1,15 +1,21 @@
 //! Tasks that succeed or fail together: Go's `errgroup`, with a context that every task is given.
 
+use std::any::Any;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::panic;
+use std::future::Future;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::{JoinError, JoinSet, unconstrained};
+use pin_project_lite::pin_project;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, unconstrained};
 
+use super::run::poll_until_done;
+use super::shield::shielded;
+use super::tree::{Holder, Wait};
 use super::{CancelHandle, Cause, Context, ContextError};
 
 /// What a task of a group may fail with: cheap to clone, usable as a cause, and able to say that a task was stopped.
@@ -23,10 +29,9 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 /// [`Context::spawn`]'s are: once the group's context is done it is dropped at its next await. A task that panics cancels the
 /// others with [`Cause::Panicked`].
 ///
-/// Dropping the group cancels its context and aborts its tasks, without waiting for them.
+/// Dropping the group cancels its context, which stops its tasks, without waiting for them.
 ///
-/// It may go on as long as its process does, as an accept loop's: of the tasks that have ended it holds those alone that did so since
-/// the last [`spawn`](Self::spawn).
+/// It may go on as long as its process does, as an accept loop's: it holds nothing of the tasks that have ended.
 ///
 /// # Examples
 /// ```
@@ -40,28 +45,37 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 /// assert_eq!((limit.await, score.await), (Ok(300), Ok(0.25)));
 /// # }
 /// ```
-#[must_use = "dropping a group aborts its tasks: `join` it"]
+#[must_use = "dropping a group stops its tasks: `join` it"]
 pub struct Group<E: GroupError> {
     shared: Arc<Shared<E>>,
-    tasks: JoinSet<()>,
-    first_panic: Option<JoinError>,
     places: Option<Arc<Semaphore>>,
 }
 
+/// What a group and its tasks have in common.
 struct Shared<E> {
     handle: CancelHandle,
     first_error: OnceLock<E>,
+    first_panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Tasks that have not ended, or are not dropped yet.
+    tasks: AtomicUsize,
+    /// Whether a task was dropped before its end, with its runtime.
+    is_task_lost: AtomicBool,
+    /// Notified when a task is lost, and when the last one has ended.
+    ended: Notify,
 }
 
 impl<E: GroupError> Group<E> {
     /// A group whose context is a child of `ctx`. It does not limit how many tasks run at once.
     pub fn new(ctx: &Context) -> Self {
-        Self {
-            shared: Arc::new(Shared { handle: ctx.with_cancel(), first_error: OnceLock::new() }),
-            tasks: JoinSet::new(),
-            first_panic: None,
-            places: None,
-        }
+        let shared = Shared {
+            handle: ctx.with_cancel(),
+            first_error: OnceLock::new(),
+            first_panic: Mutex::new(None),
+            tasks: AtomicUsize::new(0),
+            is_task_lost: AtomicBool::new(false),
+            ended: Notify::new(),
+        };
+        Self { shared: Arc::new(shared), places: None }
     }
 
     /// At most `limit` of the tasks spawned from now on run at once; the others wait and start in the order they were spawned in.
@@ -99,31 +113,10 @@ impl<E: GroupError> Group<E> {
         F: FnOnce(Context) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        while let Some(ended) = self.tasks.try_join_next() {
-            self.note(ended);
-        }
-        let (sender, receiver) = oneshot::channel();
         let ctx = self.context().across_spawn();
-        let shared = self.shared.clone();
-        let place = self.places.clone().map(queue);
-        let given = ctx.clone();
-        let work = async move {
-            let _place = match place {
-                Some(place) => Some(place.await),
-                None => None,
-            };
-            task(given).await
-        };
-        self.tasks.spawn(ctx.clone().scope(async move {
-            let on_panic = CancelOnPanic(&shared.handle);
-            let result = ctx.run(work).await.unwrap_or_else(|stopped| Err(stopped.into()));
-            drop(on_panic);
-            if let Err(error) = &result {
-                shared.fail(error);
-            }
-            let _ = sender.send(result);
-        }));
-        GroupHandle { receiver, ctx: self.context().clone() }
+        let turn = Turn::Waiting { place: self.places.clone().map(queue), task: Some((task, ctx.clone())) };
+        let task = tokio::spawn(ctx.scope(Task::new(turn, &self.shared)));
+        GroupHandle { task, ctx: self.context().clone() }
     }
 
     /// Waits until every task has ended, cancels the group's context, and returns the first error.
@@ -136,39 +129,45 @@ impl<E: GroupError> Group<E> {
     /// Resumes the first panic of a task, after all have ended.
     ///
     /// # Cancellation safety
-    /// Dropping the future drops the group: its tasks are cancelled and aborted.
-    pub async fn join(mut self) -> Result<(), E> {
-        while let Some(ended) = self.tasks.join_next().await {
-            self.note(ended);
+    /// Dropping the future drops the group, which stops its tasks.
+    pub async fn join(self) -> Result<(), E> {
+        let shared = &*self.shared;
+        loop {
+            // Before the count, so that an end in between is not missed.
+            let ended = shared.ended.notified();
+            let is_last = shared.tasks.load(Ordering::Acquire) == 0;
+            if shared.is_task_lost.load(Ordering::Acquire) {
+                let stopped = shared.handle.err().unwrap_or(ContextError::Canceled);
+                shared.fail(&stopped.into());
+            }
+            if is_last {
+                break;
+            }
+            ended.await;
         }
-        self.shared.handle.cancel();
-        if let Some(error) = self.first_panic.take() {
-            panic::resume_unwind(error.into_panic());
+        shared.handle.cancel();
+        let first_panic = shared.first_panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = first_panic {
+            panic::resume_unwind(payload);
         }
-        self.shared.first_error.get().cloned().map_or(Ok(()), Err)
-    }
-
-    /// Of a task that has ended only the first panic is kept.
-    fn note(&mut self, ended: Result<(), JoinError>) {
-        let Err(error) = ended else { return };
-        if error.is_panic() {
-            self.first_panic.get_or_insert(error);
-        } else {
-            // Nobody aborts it but the group's own drop: its runtime has ended.
-            let stopped = self.context().err().unwrap_or(ContextError::Canceled);
-            self.shared.fail(&stopped.into());
-        }
+        shared.first_error.get().cloned().map_or(Ok(()), Err)
     }
 }
 
-impl<E> Shared<E> {
-    fn fail(&self, error: &E)
-    where
-        E: GroupError,
-    {
+impl<E: GroupError> Shared<E> {
+    fn fail(&self, error: &E) {
         if self.first_error.set(error.clone()).is_ok() {
             self.handle.cancel_with(error.clone());
         }
+    }
+
+    /// Keeps the first panic for `join`, and cancels the other tasks.
+    fn panicked(&self, payload: Box<dyn Any + Send>) {
+        self.handle.cancel_with(Cause::Panicked);
+        let mut first = self.first_panic.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = if first.is_none() { first.replace(payload) } else { Some(payload) };
+        drop(first);
+        shielded(|| drop(later));
     }
 }
 
@@ -182,32 +181,140 @@ impl<E: GroupError> fmt::Debug for Group<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
             .field("context", self.context())
-            .field("tasks", &self.tasks.len())
+            .field("tasks", &self.shared.tasks.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }
 
+impl<E> Holder for Arc<Shared<E>> {
+    fn context(&self) -> &Context {
+        self.handle.context()
+    }
+}
+
+pin_project! {
+    /// What is spawned for a task: in one piece, as an `async` block would hold the task's future a second time.
+    struct Task<F, Fut, E: GroupError> {
+        // There until it has ended.
+        #[pin]
+        turn: Option<Turn<F, Fut>>,
+        #[pin]
+        wait: Wait<Arc<Shared<E>>>,
+    }
+
+    impl<F, Fut, E: GroupError> PinnedDrop for Task<F, Fut, E> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let shared = this.wait.holder();
+            // Also when a destructor panics.
+            let _ended = Ended(shared);
+            if this.turn.is_some() {
+                // Its runtime has ended.
+                shared.is_task_lost.store(true, Ordering::Release);
+                shared.ended.notify_waiters();
+                this.turn.set(None);
+            }
+        }
+    }
+}
+
+/// Counts a task that has ended when it is dropped.
+struct Ended<'a, E>(&'a Shared<E>);
+
+impl<E> Drop for Ended<'_, E> {
+    fn drop(&mut self) {
+        if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.ended.notify_waiters();
+        }
+    }
+}
+
+pin_project! {
+    /// A task that waits for its place in the queue, or runs.
+    #[project = TurnProjection]
+    enum Turn<F, Fut> {
+        Waiting { place: Option<Place>, task: Option<(F, Context)> },
+        Running { #[pin] work: Fut, place: Option<OwnedSemaphorePermit> },
+    }
+}
+
+impl<F, Fut, E: GroupError> Task<F, Fut, E> {
+    fn new(turn: Turn<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
+        shared.tasks.fetch_add(1, Ordering::Relaxed);
+        Task { turn: Some(turn), wait: Wait::new(Arc::clone(shared)) }
+    }
+}
+
+/// `None`: it panicked.
+impl<F, Fut, T, E> Future for Task<F, Fut, E>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: GroupError,
+{
+    type Output = Option<Result<T, E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let turn = this.turn.as_mut().as_pin_mut().expect("a task is not polled after its end");
+            let result = ready!(poll_until_done(turn, this.wait.as_mut(), cx, true));
+            this.turn.set(None);
+            Poll::Ready(result)
+        }));
+        let shared = this.wait.holder();
+        match polled {
+            Ok(polled) => {
+                let result = ready!(polled).unwrap_or_else(|stopped| Err(stopped.into()));
+                if let Err(error) = &result {
+                    shared.fail(error);
+                }
+                Poll::Ready(Some(result))
+            }
+            Err(payload) => {
+                shared.panicked(payload);
+                shielded(|| this.turn.set(None));
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl<F, Fut> Future for Turn<F, Fut>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future,
+{
+    type Output = Fut::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Fut::Output> {
+        if let TurnProjection::Waiting { place, task } = self.as_mut().project() {
+            let place = match place {
+                Some(place) => Some(ready!(place.as_mut().poll(cx))),
+                None => None,
+            };
+            let (task, ctx) = task.take().expect("it is taken as its turn comes");
+            self.set(Turn::Running { work: task(ctx), place });
+        }
+        match self.project() {
+            TurnProjection::Running { work, .. } => work.poll(cx),
+            TurnProjection::Waiting { .. } => Poll::Pending,
+        }
+    }
+}
+
+/// A place in the queue of a group with a limit.
+type Place = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
+
 /// A place in the queue, taken now. tokio's semaphore serves in the order of first polls, so the first poll is here and not in the
 /// task, whose own order of first polls is the runtime's affair.
-fn queue(places: Arc<Semaphore>) -> impl Future<Output = OwnedSemaphorePermit> + Send {
+fn queue(places: Arc<Semaphore>) -> Place {
     let mut place = Box::pin(async move { places.acquire_owned().await.expect("the semaphore is never closed") });
     // Before 1.54 it does not even queue for a task whose budget of polls is used up.
     let first = pin!(unconstrained(place.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
-    let mut taken = match first {
-        Poll::Ready(permit) => Some(permit),
-        Poll::Pending => None,
-    };
-    poll_fn(move |cx| taken.take().map_or_else(|| place.as_mut().poll(cx), Poll::Ready))
-}
-
-/// Cancels the siblings of a task that unwinds.
-struct CancelOnPanic<'a>(&'a CancelHandle);
-
-impl Drop for CancelOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.cancel_with(Cause::Panicked);
-        }
+    match first {
+        Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
+        Poll::Pending => place,
     }
 }
 
@@ -215,7 +322,7 @@ impl Drop for CancelOnPanic<'_> {
 #[derive(Debug)]
 #[must_use = "a handle yields the task's result"]
 pub struct GroupHandle<T, E> {
-    receiver: oneshot::Receiver<Result<T, E>>,
+    task: JoinHandle<Option<Result<T, E>>>,
     ctx: Context,
 }
 
@@ -223,89 +330,9 @@ impl<T, E: From<ContextError>> Future for GroupHandle<T, E> {
     type Output = Result<T, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.receiver).poll(cx).map(|received| {
-            // No result: the task was aborted with its group, or panicked.
-            received.unwrap_or_else(|_| Err(self.ctx.err().unwrap_or(ContextError::Canceled).into()))
+        Pin::new(&mut self.task).poll(cx).map(|joined| {
+            // No result: the task was dropped with its runtime, or panicked.
+            joined.ok().flatten().unwrap_or_else(|| Err(self.ctx.err().unwrap_or(ContextError::Canceled).into()))
         })
-    }
-}
-
-/// Runs two futures within this task, so that they may borrow, as a [`Group`] would: each is given one child context of `ctx`; the
-/// first error cancels the other with that error as the cause, and is returned when both have ended.
-///
-/// # Errors
-/// The first error; when `ctx` is done before both are ready, its [`ContextError`].
-///
-/// # Cancellation safety
-/// Dropping the future drops both and cancels the child context.
-///
-/// # Examples
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use throughline_core::{Context, ContextError, try_join};
-///
-/// let card = String::from("card");
-/// let ctx = Context::background();
-/// let both = try_join(
-///     &ctx,
-///     async |_ctx| Ok::<_, ContextError>(card.len()),
-///     async |_ctx| Ok(card.is_empty()),
-/// );
-/// assert_eq!(both.await, Ok((4, false)));
-/// # }
-/// ```
-pub async fn try_join<A, B, FA, FB, E>(
-    ctx: &Context,
-    a: impl FnOnce(Context) -> FA,
-    b: impl FnOnce(Context) -> FB,
-) -> Result<(A, B), E>
-where
-    FA: Future<Output = Result<A, E>>,
-    FB: Future<Output = Result<B, E>>,
-    E: GroupError,
-{
-    let shared = Shared { handle: ctx.with_cancel(), first_error: OnceLock::new() };
-    let child = shared.handle.context();
-    let mut a = pin!(child.scope(stoppable(&shared, a(child.clone()))));
-    let mut b = pin!(child.scope(stoppable(&shared, b(child.clone()))));
-    let (mut from_a, mut from_b) = (None, None);
-    poll_fn(|cx| {
-        poll_into(a.as_mut(), &mut from_a, cx);
-        if from_b.is_none() {
-            poll_into(b.as_mut(), &mut from_b, cx);
-            if matches!(from_b, Some(None)) {
-                // It has just cancelled `a`, whose waker may have been called during this very poll: look again.
-                poll_into(a.as_mut(), &mut from_a, cx);
-            }
-        }
-        if from_a.is_some() && from_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    match (from_a.flatten(), from_b.flatten()) {
-        (Some(a), Some(b)) => Ok((a, b)),
-        _ => Err(shared.first_error.get().cloned().expect("who yields nothing has set the first error")),
-    }
-}
-
-/// The future's output; `None` after an error or a stop, which is then in `shared`.
-async fn stoppable<T, E: GroupError>(shared: &Shared<E>, future: impl Future<Output = Result<T, E>>) -> Option<T> {
-    match shared.handle.context().run(future).await {
-        Ok(Ok(output)) => Some(output),
-        Ok(Err(error)) => {
-            shared.fail(&error);
-            None
-        }
-        Err(stopped) => {
-            shared.fail(&stopped.into());
-            None
-        }
-    }
-}
-
-fn poll_into<T>(future: Pin<&mut impl Future<Output = T>>, output: &mut Option<T>, cx: &mut TaskContext<'_>) {
-    if output.is_none()
-        && let Poll::Ready(ready) = future.poll(cx)
-    {
-        *output = Some(ready);
     }
 }

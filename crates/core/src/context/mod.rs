@@ -1,7 +1,7 @@
 //! The `Context`: deadline, Done signal, errors and typed values of one request.
 //!
 //! Read it in this order: this file (what a context is, how one is made), `observe` (what it answers), `handle` and `cause` and
-//! `error` (cancelling), `done` and `run` (waiting), `key` (values), `scope` (the ambient context), `spawn` and `group` (tasks),
+//! `error` (cancelling), `done` and `run` (waiting), `key` (values), `scope` (the ambient context), `spawn`, `group` and `try_join` (tasks),
 //! `hook` (callbacks), `interop`. What they stand on is `tree`, `timer` and `clock`.
 
 mod cause;
@@ -26,13 +26,14 @@ mod spawn;
 #[cfg_attr(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)), path = "models/timer.rs")]
 mod timer;
 mod tree;
+mod try_join;
 
 use std::time::{Duration, Instant};
 
 pub use cause::Cause;
 pub use done::{Done, DoneOwned};
 pub use error::ContextError;
-pub use group::{Group, GroupError, GroupHandle, try_join};
+pub use group::{Group, GroupError, GroupHandle};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
 pub(crate) use key::Place;
@@ -40,6 +41,7 @@ pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
 use tree::{Ref, WireValue};
+pub use try_join::try_join;
 
 /// What a request carries through all the code that works for it: a deadline, a Done signal, the reason it was ended, and typed values.
 ///
@@ -138,8 +140,8 @@ impl Context {
 
     /// A child that is done at `at`, or when this context is, whichever comes first.
     ///
-    /// An `at` that has passed gives a child that is done at birth, without any timer; if this context is done already, its error and
-    /// cause win. Nothing has to be released. No timer is set until somebody waits.
+    /// An `at` that has passed gives a child that is done at birth, without any timer: [`run`](Self::run), [`spawn`](Self::spawn) and a
+    /// [`Group`] never poll work under it. If this context is done already, its error and cause win. Nothing has to be released. No timer is set until somebody waits.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -169,7 +171,11 @@ impl Context {
     #[inline]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         let now = clock::now();
-        self.until(Some(now), now.checked_add(timeout))
+        let ctx = self.until(Some(now), now.checked_add(timeout));
+        if timeout.is_zero() {
+            ctx.look(now);
+        }
+        ctx
     }
 
     /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
@@ -199,17 +205,21 @@ impl Context {
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
         let now = clock::now();
-        self.until_cause(Some(now), now.checked_add(timeout), cause.into())
+        let ctx = self.until_cause(Some(now), now.checked_add(timeout), cause.into());
+        if timeout.is_zero() {
+            ctx.look(now);
+        }
+        ctx
     }
 
     /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
     #[inline]
     fn until(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
-        self.sooner(now, at).map_or_else(|| self.clone(), |node| Context(Some(node)))
+        self.sooner(now, at).map_or_else(|| self.clone_of_sooner(now), |node| Context(Some(node)))
     }
 
     fn until_cause(&self, now: Option<Instant>, at: Option<Instant>, cause: Cause) -> Context {
-        let Some(node) = self.sooner(now, at) else { return self.clone() };
+        let Some(node) = self.sooner(now, at) else { return self.clone_of_sooner(now) };
         node.give_cause(cause);
         Context(Some(node))
     }
@@ -219,6 +229,22 @@ impl Context {
     fn sooner(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
         let at = at.filter(|at| self.deadline().is_none_or(|ours| *at < ours))?;
         Some(Ref::with_deadline(self.0.as_ref(), at, now))
+    }
+
+    /// A clone that stands for a child with a later deadline. If this context's own has passed, the child is done at birth.
+    fn clone_of_sooner(&self, now: Option<Instant>) -> Context {
+        if self.deadline().is_some() {
+            self.look(now.unwrap_or_else(clock::now));
+        }
+        self.clone()
+    }
+
+    /// Latches the answer of this context as of `now`.
+    #[cold]
+    fn look(&self, now: Instant) {
+        if let Some(node) = &self.0 {
+            node.error_at(now);
+        }
     }
 
     /// A child with `value` under `key`, which hides an earlier one. Values can still be read after the context is done.

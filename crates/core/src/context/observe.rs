@@ -123,12 +123,6 @@ impl Context {
         self.0.as_ref()?.cause()
     }
 
-    /// Whether it is known to be done, without a look at the clock.
-    #[inline]
-    pub(super) fn is_flagged(&self) -> bool {
-        self.0.as_ref().is_some_and(Ref::is_flagged)
-    }
-
     /// Whether anything above can end it.
     pub(super) fn can_be_done(&self) -> bool {
         self.0.as_ref().is_some_and(Ref::can_be_done)

@@ -7,15 +7,18 @@ use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::tree::Wait;
+use super::tree::{Holder, Wait};
 use super::{Context, ContextError};
 
 impl Context {
     /// Runs `work` until it is ready or the context is done: `Ok` with its output, or the error.
     ///
-    /// The work is polled first, so a result that is ready at the very deadline wins. A context that is known to be done (cancelled, or
-    /// asked after its deadline) never polls the work. No clock is read before the first poll, so a deadline that passed unseen may let
-    /// the work be polled once.
+    /// The work is polled first, so a result that is ready at the very deadline wins. A context that is known to be done (cancelled, done
+    /// at birth, or asked after its deadline) never polls the work. No clock is read before the first poll, so a deadline that passed
+    /// unseen may let the work be polled once. [`spawn`](Self::spawn) and [`Group`](super::Group) do read the clock first.
+    ///
+    /// A loop of calls whose work is always ready, as rows from a buffer are, ends within a few milliseconds of the deadline: after a few
+    /// such calls the context has an alarm of its own. Such a loop gives way to no other task; `tokio::task::yield_now` does.
     ///
     /// The work is dropped with this future, and not before: on an error it has been polled for the last time. It does not become
     /// part of the context: [`scope`](Self::scope) makes this context its ambient one.
@@ -60,16 +63,32 @@ impl<F: Future> Future for Run<'_, F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let was_waiting = this.wait.is_waiting(cx);
-        let is_known_done = if was_waiting { this.wait.is_known_over() } else { this.wait.context().is_flagged() };
-        if is_known_done && let Some(error) = this.wait.context().err() {
-            return Poll::Ready(Err(error));
+        poll_until_done(this.work, this.wait, cx, false)
+    }
+}
+
+/// Polls `work` until it is ready or the context of `wait` is done. `looks`: the clock is read before the first poll.
+#[inline]
+pub(super) fn poll_until_done<F: Future, C: Holder>(
+    work: Pin<&mut F>,
+    wait: Pin<&mut Wait<C>>,
+    cx: &mut TaskContext<'_>,
+    looks: bool,
+) -> Poll<Result<F::Output, ContextError>> {
+    let was_waiting = wait.is_waiting(cx);
+    let is_known_done = if was_waiting { wait.is_known_over() } else { looks || wait.may_be_over() };
+    if is_known_done && let Some(error) = wait.context().err() {
+        return Poll::Ready(Err(error));
+    }
+    match work.poll(cx) {
+        Poll::Ready(output) => {
+            if !was_waiting {
+                wait.ready_at_once();
+            }
+            Poll::Ready(Ok(output))
         }
-        match this.work.poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if was_waiting && !this.wait.is_alarmed() => Poll::Pending,
-            Poll::Pending => this.wait.register(cx).map(Err),
-        }
+        Poll::Pending if was_waiting && !wait.is_alarmed() => Poll::Pending,
+        Poll::Pending => wait.register(cx).map(Err),
     }
 }
 

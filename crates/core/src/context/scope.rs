@@ -66,7 +66,8 @@ impl Context {
 
     /// Makes this the ambient context during each poll of `inner`: a future, a stream or a sink, on whatever thread it is polled.
     ///
-    /// It is not ambient while `inner` is dropped, and it does not end `inner` when it is done: [`run`](Context::run) does that.
+    /// It is ambient as well while `inner` is dropped, so spans that a destructor makes have their parent. It does not end `inner` when
+    /// it is done: [`run`](Context::run) does that.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -79,7 +80,7 @@ impl Context {
     /// # }
     /// ```
     pub fn scope<F>(&self, inner: F) -> WithContext<F> {
-        WithContext { inner, ctx: self.clone() }
+        WithContext { inner: Some(inner), ctx: self.clone() }
     }
 }
 
@@ -99,7 +100,7 @@ pub trait FutureExt: Future + Sized {
     /// # }
     /// ```
     fn with_context(self, ctx: Context) -> WithContext<Self> {
-        WithContext { inner: self, ctx }
+        WithContext { inner: Some(self), ctx }
     }
 }
 
@@ -110,10 +111,42 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct WithContext<F> {
+        // There until it is dropped, within the context.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         // During a poll of `inner` it holds what was ambient before.
         ctx: Context,
+    }
+
+    impl<F> PinnedDrop for WithContext<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_inner();
+        }
+    }
+}
+
+impl<F> WithContext<F> {
+    /// Runs `f` on what is inside, with the context as the ambient one.
+    #[inline]
+    fn during<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut F>) -> R) -> R {
+        let this = self.project();
+        let inner = this.inner.as_pin_mut().expect("it is there until it is dropped");
+        during(this.ctx, || f(inner))
+    }
+
+    /// Drops what is inside, with the context as the ambient one. Nothing else is done with it from here on.
+    pub(super) fn drop_inner(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if this.inner.is_some() {
+            during(this.ctx, || this.inner.set(None));
+        }
+    }
+
+    /// Calls what is inside, with the context as its argument and as the ambient one.
+    pub(super) fn call<R>(mut self, f: impl FnOnce(F, &Context) -> R) -> R {
+        let inner = self.inner.take().expect("it is there until it is dropped");
+        let ctx = self.ctx.clone();
+        during(&mut self.ctx, || f(inner, &ctx))
     }
 }
 
@@ -122,8 +155,7 @@ impl<F: Future> Future for WithContext<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        during(this.ctx, || this.inner.poll(cx))
+        self.during(|inner| inner.poll(cx))
     }
 }
 
@@ -131,12 +163,11 @@ impl<S: Stream> Stream for WithContext<S> {
     type Item = S::Item;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
-        let this = self.project();
-        during(this.ctx, || this.inner.poll_next(cx))
+        self.during(|inner| inner.poll_next(cx))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or((0, Some(0)), Stream::size_hint)
     }
 }
 
@@ -144,23 +175,19 @@ impl<I, S: Sink<I>> Sink<I> for WithContext<S> {
     type Error = S::Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        let this = self.project();
-        during(this.ctx, || this.inner.poll_ready(cx))
+        self.during(|inner| inner.poll_ready(cx))
     }
 
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), S::Error> {
-        let this = self.project();
-        during(this.ctx, || this.inner.start_send(item))
+        self.during(|inner| inner.start_send(item))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        let this = self.project();
-        during(this.ctx, || this.inner.poll_flush(cx))
+        self.during(|inner| inner.poll_flush(cx))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        let this = self.project();
-        during(this.ctx, || this.inner.poll_close(cx))
+        self.during(|inner| inner.poll_close(cx))
     }
 }
 

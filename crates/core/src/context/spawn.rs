@@ -1,18 +1,24 @@
 //! Tasks that carry their context.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
-use super::{Context, ContextError};
+use super::run::poll_until_done;
+use super::tree::Wait;
+use super::{Context, ContextError, WithContext};
 
 impl Context {
     /// Spawns `future` onto the current tokio runtime with this context: ambient during each of its polls, without the keys that
     /// are declared [`local`](super::Key::local), and stopped once the context is done.
     ///
     /// Once done, the future is dropped at its next await, and the handle yields the [`ContextError`]; it does not run to its end
-    /// in the background. A context that is known to be done never polls it. What must outlive the context is spawned on
-    /// [`detach`](Context::detach). Dropping the handle does not stop the task.
+    /// in the background. A context that is done before the first poll never polls it. What must outlive the context is spawned on
+    /// [`detach`](Context::detach). Dropping the handle does not stop the task. The context is ambient as well while the future is
+    /// dropped.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -33,7 +39,7 @@ impl Context {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(self.across_spawn().carry(future))
+        tokio::spawn(self.carry(future))
     }
 
     /// [`spawn`](Context::spawn) for a future that stays on this thread.
@@ -58,7 +64,7 @@ impl Context {
         F: Future + 'static,
         F::Output: 'static,
     {
-        tokio::task::spawn_local(self.across_spawn().carry(future))
+        tokio::task::spawn_local(self.carry(future))
     }
 
     /// Runs `f` on the runtime's blocking pool with this context as its argument and as the ambient one.
@@ -89,15 +95,38 @@ impl Context {
         &self,
         f: impl FnOnce(&Context) -> R + Send + 'static,
     ) -> JoinHandle<Result<R, ContextError>> {
-        let ctx = self.across_spawn();
+        let job = self.across_spawn().scope(f);
         tokio::task::spawn_blocking(move || {
-            ctx.check()?;
-            Ok(ctx.enter(|| f(&ctx)))
+            job.call(|f, ctx| {
+                ctx.check()?;
+                Ok(f(ctx))
+            })
         })
     }
 
-    async fn carry<F: Future>(self, future: F) -> Result<F::Output, ContextError> {
-        self.scope(self.run(future)).await
+    /// What is spawned for `future`: in one piece, as an `async` block would hold the future a second time.
+    fn carry<F: Future>(&self, future: F) -> WithContext<Carried<F>> {
+        let ctx = self.across_spawn();
+        ctx.scope(Carried { work: future, wait: Wait::new(ctx.clone()) })
+    }
+}
+
+pin_project! {
+    /// A task's work, until its context is done.
+    struct Carried<F> {
+        #[pin]
+        work: F,
+        #[pin]
+        wait: Wait<Context>,
+    }
+}
+
+impl<F: Future> Future for Carried<F> {
+    type Output = Result<F::Output, ContextError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        poll_until_done(this.work, this.wait, cx, true)
     }
 }
 

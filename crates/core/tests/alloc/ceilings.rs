@@ -5,9 +5,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use throughline_core::{CancelHandle, Context, Key};
+use throughline_core::{CancelHandle, Context, ContextError, Group, Key, try_join};
 
-use crate::counting::count;
+use crate::counting::{count, requested};
 
 const HOUR: Duration = Duration::from_secs(3600);
 static KEYS: [Key<u64>; 17] = [const { Key::new("key") }; 17];
@@ -99,4 +99,43 @@ fn p13_an_ambient_scope_allocates_nothing() {
     let mut scope = pin!(root.scope(Asks));
     let mut cx = TaskContext::from_waker(Waker::noop());
     assert_eq!(allocations(|| scope.as_mut().poll(&mut cx).is_pending()), 0);
+}
+
+/// About as large as the future of a handler that reads into a buffer.
+async fn large() -> u8 {
+    let buffer = std::hint::black_box([1_u8; 4096]);
+    tokio::task::yield_now().await;
+    buffer[7]
+}
+
+#[test]
+fn p26_a_spawned_future_is_stored_once() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let ctx = Context::background().with_timeout(HOUR).with_cancel();
+        let mut group: Group<ContextError> = Group::new(&ctx);
+        let mut limited: Group<ContextError> = Group::new(&ctx).with_limit(1);
+        // The runtime's queue gets as long as it will.
+        for _ in 0..2 {
+            let tokio = requested(|| drop(tokio::spawn(large()))).1;
+            let spawn = requested(|| drop(ctx.spawn(large()))).1;
+            let of_group = requested(|| drop(group.spawn(async |_| Ok(large().await)))).1;
+            let of_limited = requested(|| drop(limited.spawn(async |_| Ok(large().await)))).1;
+            let sizes = format!("tokio {tokio}, ctx {spawn}, group {of_group}, group with a limit {of_limited}");
+            eprintln!("{sizes}");
+            assert!(spawn <= tokio + 256 && of_group <= tokio + 256, "{sizes}");
+            // A place in the queue is an allocation of its own.
+            assert!(of_limited <= tokio + 512, "{sizes}");
+        }
+    });
+}
+
+#[test]
+fn p26_try_join_is_no_larger_than_its_futures() {
+    let ctx = Context::background().with_timeout(HOUR);
+    let one = || async { Ok::<_, ContextError>(large().await) };
+    let tokio = size_of_val(&async { tokio::try_join!(one(), one()) });
+    let ours = size_of_val(&try_join(&ctx, |_| one(), |_| one()));
+    eprintln!("tokio {tokio}, ours {ours}");
+    assert!(ours <= tokio + 256, "tokio {tokio}, ours {ours}");
 }

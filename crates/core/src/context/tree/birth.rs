@@ -4,6 +4,7 @@ use std::ptr;
 use std::time::Instant;
 
 use super::node::{CancelNode, DeadlineNode, Kind, Node, Ref};
+use super::ready::Ready;
 use super::sync::{AtomicBool, AtomicPtr, Ordering, fence};
 
 impl Ref {
@@ -23,14 +24,14 @@ impl Ref {
         })
     }
 
-    /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already.
+    /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already, before `at`.
     #[inline]
     pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, now: Option<Instant>) -> Ref {
         let mut this = Ref::new(|| {
             let mut node = Node::below(parent, Kind::Deadline);
             let is_real = AtomicBool::new(node.is_known_real());
             node.deadline = Some(at);
-            DeadlineNode { node, is_real }
+            DeadlineNode { node, is_real, ready: Ready::new(now.is_some()) }
         });
         let own = this.0;
         // SAFETY: nobody else has seen the node yet.

@@ -45,11 +45,12 @@ mod list;
 mod merge;
 mod node;
 mod observe;
+mod ready;
 pub(super) mod sync;
 mod value;
 mod wait;
 mod wire;
 
 pub(super) use node::{Kind, Ref};
-pub(super) use wait::Wait;
+pub(super) use wait::{Holder, Wait};
 pub(super) use wire::{ErasedCodec, WireValue};

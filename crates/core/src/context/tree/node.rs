@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::cause;
 use super::list::{Link, Lists};
+use super::ready::Ready;
 use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use super::value::{self, Values};
 use crate::context::Cause;
@@ -69,6 +70,7 @@ pub(super) struct DeadlineNode {
     pub(super) node: Node,
     /// Somebody who waited has found the clock to be the real one: a context belongs to one clock, so who waits next need not look.
     pub(super) is_real: AtomicBool,
+    pub(super) ready: Ready,
 }
 
 /// A node with two parents.
@@ -303,7 +305,7 @@ impl Node {
 
     /// The node that brought the effective deadline.
     #[inline]
-    fn as_timed(&self) -> Option<&DeadlineNode> {
+    pub(super) fn as_timed(&self) -> Option<&DeadlineNode> {
         let node = self.timed_by()?;
         // SAFETY: set to nodes made by `with_deadline` alone, and a `DeadlineNode` begins with its node.
         Some(unsafe { &*ptr::from_ref(node).cast::<DeadlineNode>() })

@@ -66,10 +66,15 @@ impl Ref {
         self.node().deadline.is_some() || self.node().anchor().is_some()
     }
 
-    /// Whether anybody knows it to be done: it was cancelled, or somebody has seen its deadline pass. Reads no clock.
+    /// Whether the context has to be asked before any work is polled: it was cancelled, somebody has seen its deadline pass, or nobody
+    /// has looked yet. Reads no clock.
     #[inline]
-    pub(in crate::context) fn is_flagged(&self) -> bool {
-        self.node().is_flagged()
+    pub(in crate::context) fn may_be_over(&self) -> bool {
+        let node = self.node();
+        node.is_flagged()
+            || node
+                .as_timed()
+                .is_some_and(|timed| !timed.node.state.load(Ordering::Acquire).is_null() || timed.may_be_over())
     }
 }
 

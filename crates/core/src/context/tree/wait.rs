@@ -53,6 +53,11 @@ impl<C: Holder> Wait<C> {
     }
 
     #[inline]
+    pub(in crate::context) fn holder(&self) -> &C {
+        &self.holder
+    }
+
+    #[inline]
     pub(in crate::context) fn context(&self) -> &Context {
         self.holder.context()
     }
@@ -74,6 +79,20 @@ impl<C: Holder> Wait<C> {
     #[inline]
     pub(in crate::context) fn is_known_over(&self) -> bool {
         self.entry.is_notified() || self.target().is_some_and(Ref::is_latched)
+    }
+
+    /// Whether the context has to be asked before work is polled for the first time. It reads no clock.
+    #[inline]
+    pub(in crate::context) fn may_be_over(&self) -> bool {
+        self.target().is_some_and(Ref::may_be_over)
+    }
+
+    /// Work was ready without waiting.
+    #[inline]
+    pub(in crate::context) fn ready_at_once(&self) {
+        if let Some(timed) = self.target().and_then(|target| target.node().as_timed()) {
+            timed.ready_at_once();
+        }
     }
 
     /// Whether some alarm of the process has gone off, perhaps its own.

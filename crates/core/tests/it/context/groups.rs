@@ -12,7 +12,7 @@ use throughline_core::{Cause, Context, ContextError, Group, Key, try_join};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use super::{Named, SECOND, verdict};
 
@@ -82,6 +82,60 @@ async fn c26_every_task_has_the_groups_context_a_child_of_its_parent() {
     let in_task = (Some("n"), None, deadline);
     assert_eq!(handle.await, Ok((in_task, in_task)), "a task of a group is a spawn");
     assert_eq!([verdict(&ctx), verdict(&parent)], ["C/C", "-/-"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c26_task_of_a_deadline_that_passed_unseen_is_never_called() {
+    let late = Context::background().with_timeout(SECOND);
+    advance(SECOND).await;
+    let mut group: Group<Failure> = Group::new(&late);
+    let handle =
+        group.spawn(|_| -> std::future::Ready<Result<(), Failure>> { unreachable!("the deadline has passed") });
+    let late_error = Stopped(ContextError::DeadlineExceeded);
+    assert_eq!((group.join().await, handle.await), (Err(late_error.clone()), Err(late_error.clone())));
+    let never = |_| -> std::future::Ready<Result<(), Failure>> { unreachable!("the deadline has passed") };
+    let late = Context::background().with_timeout(SECOND);
+    advance(SECOND).await;
+    assert_eq!(try_join(&late, never, never).await, Err(late_error));
+}
+
+#[tokio::test]
+async fn c26_future_of_a_task_is_dropped_with_its_context_as_the_ambient_one() {
+    struct Last(std::sync::mpsc::Sender<Option<&'static str>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.0.send(Context::current().value(&NAME).copied()).unwrap();
+        }
+    }
+    let (sender, seen) = std::sync::mpsc::channel();
+    let parent = Context::background().with_value(&NAME, "n");
+    let new = || Last(sender.clone());
+    let mut group: Group<Failure> = Group::new(&parent).with_limit(1);
+    // One is stopped while it runs, one while it waits for its turn.
+    for last in [new(), new()] {
+        drop(group.spawn(async move |_| {
+            let _last = last;
+            pending::<Result<(), Failure>>().await
+        }));
+    }
+    yield_now().await;
+    drop(group);
+    yield_now().await;
+    let (first, second) = (new(), new());
+    let both = try_join(
+        &parent,
+        async move |_| {
+            let _last = first;
+            pending::<Result<(), Failure>>().await
+        },
+        async move |_| {
+            let _last = second;
+            Err::<(), _>(Own("second"))
+        },
+    );
+    assert_eq!(both.await, Err(Own("second")));
+    drop(sender);
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [Some("n"); 4]);
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use throughline_core::{Context, ContextError, Run};
+use throughline_core::{Context, ContextError, Key, Run};
 use tokio::time::{Instant, advance, sleep};
 
-use super::{Named, SECOND, Wakes, poll_once, poll_with, verdict};
+use super::{Named, SECOND, Wakes, block_on, poll_once, poll_with, verdict};
 
 /// Work that counts its polls and is ready at the poll of that number.
 fn ready_at(poll: u32, polls: &Cell<u32>) -> impl Future<Output = u32> {
@@ -71,6 +71,74 @@ async fn c23_context_known_to_be_done_never_polls_the_work() {
         assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ctx.err().unwrap()), "{ctx:?}");
         assert_eq!(polls.get(), 0, "{ctx:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c04_work_under_a_context_that_is_done_at_birth_is_never_polled() {
+    let now = Instant::now().into_std();
+    let (live, unseen) = (Context::background().with_cancel(), Context::background().with_timeout(SECOND));
+    advance(2 * SECOND).await;
+    let past = now + SECOND;
+    for ctx in [
+        live.with_timeout(Duration::ZERO),
+        live.with_timeout_cause(Duration::ZERO, Named("slow")),
+        live.with_timeout(SECOND).with_timeout(Duration::ZERO),
+        live.with_deadline(past),
+        live.with_deadline_cause(past, Named("slow")),
+        live.with_timeout(SECOND).with_deadline(past),
+        live.with_deadline(past).with_cancel().disarm(),
+        Context::merge(&live, &live.with_deadline(past)),
+        // The earlier deadline is the parent's, which nobody has seen pass.
+        unseen.with_deadline(now + 2 * SECOND),
+        unseen.with_timeout(SECOND),
+        unseen.with_timeout(Duration::MAX),
+    ] {
+        let polls = Cell::new(0);
+        assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ContextError::DeadlineExceeded), "{ctx:?}");
+        assert_eq!(polls.get(), 0, "{ctx:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c23_deadline_seen_on_the_context_above_is_known() {
+    let above = Context::background().with_timeout(SECOND);
+    let ctx = above.with_cancel();
+    advance(SECOND).await;
+    assert!(above.is_done());
+    let polls = Cell::new(0);
+    assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ContextError::DeadlineExceeded));
+    assert_eq!(polls.get(), 0);
+}
+
+#[test]
+fn c23_loop_of_work_that_is_always_ready_ends() {
+    static KEY: Key<u64> = Key::new("key");
+    let timed = || Context::background().with_timeout(Duration::from_millis(20));
+    // Each hangs if the loop never sees the deadline.
+    let ctx = timed();
+    while block_on(ctx.run(ready(7))).is_ok() {}
+    let ctx = timed();
+    while block_on(ctx.with_cancel().with_value(&KEY, 1).run(ready(7))).is_ok() {}
+    let ctx = timed().with_cancel().disarm();
+    while block_on(ctx.with_timeout(SECOND).run(ready(7))).is_ok() {}
+    let at = timed().deadline().unwrap();
+    let ctx = Context::background().with_deadline(at);
+    while block_on(ctx.run(ready(7))).is_ok() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn c23_loop_of_work_that_is_always_ready_ends_on_virtual_time_and_does_not_move_it() {
+    let ctx = Context::background().with_timeout(SECOND);
+    let born = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(ctx.run(ready(7)).await, Ok(7));
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(born.elapsed(), Duration::ZERO);
+    advance(SECOND).await;
+    let polls = Cell::new(0);
+    assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ContextError::DeadlineExceeded));
+    assert_eq!(polls.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]

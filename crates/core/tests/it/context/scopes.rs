@@ -154,6 +154,49 @@ fn c24_scope_is_send_and_sync_as_far_as_what_is_in_it() {
     check::<WithContext<std::future::Ready<()>>>();
 }
 
+/// Writes down which context is ambient when it is dropped.
+struct Last(Rc<RefCell<Vec<Option<&'static str>>>>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(current());
+    }
+}
+
+#[test]
+fn c24_context_is_ambient_while_what_is_in_a_scope_is_dropped() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let pending = |last: Last| async move {
+        let _last = last;
+        std::future::pending::<()>().await;
+    };
+    let new = || Last(seen.clone());
+    named("outer").enter(|| {
+        let mut polled = Box::pin(named("a").scope(pending(new())));
+        assert!(poll_once(polled.as_mut()).is_pending());
+        drop(polled);
+        assert_eq!(current(), Some("outer"));
+        let last = new();
+        drop(named("a").scope(async move { drop(last) }));
+        drop(named("a").scope(stream::iter([new()])));
+        // In the scope that is nearest, and restored when a destructor panics.
+        drop(named("b").scope(named("a").scope(pending(new()))));
+        let panics = named("a").scope(Bomb);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(panics))).is_err());
+        assert_eq!(current(), Some("outer"));
+    });
+    assert_eq!(*seen.borrow(), [Some("a"); 4]);
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in a destructor");
+    }
+}
+
 #[test]
 fn c24_deriving_does_not_change_the_ambient_one() {
     named("outer").enter(|| {

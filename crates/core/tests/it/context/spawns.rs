@@ -2,12 +2,12 @@
 
 use std::future::{Future, pending};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 
 use throughline_core::{Context, ContextError, Key};
 use tokio::task::{LocalSet, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use super::{Named, SECOND, verdict};
 
@@ -66,6 +66,64 @@ async fn c25_task_of_a_done_context_is_never_polled() {
     let late = handle.spawn(async { unreachable!("cancelled before it was spawned") });
     assert_eq!(early.await.unwrap(), Err::<(), _>(ContextError::Canceled));
     assert_eq!(late.await.unwrap(), Err::<(), _>(ContextError::Canceled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c25_task_of_a_deadline_that_passed_unseen_is_never_polled() {
+    let late = Context::background().with_timeout(SECOND);
+    advance(SECOND).await;
+    let task = late.with_cancel().disarm().spawn(async { unreachable!("the clock is read before the first poll") });
+    assert_eq!(task.await.unwrap(), Err::<(), _>(ContextError::DeadlineExceeded));
+    let late = Context::background().with_timeout(SECOND);
+    let task = late.spawn(async { unreachable!("the deadline passes before its first turn") });
+    advance(SECOND).await;
+    assert_eq!(task.await.unwrap(), Err::<(), _>(ContextError::DeadlineExceeded));
+    let work = LocalSet::new();
+    let late = Context::background().with_timeout(SECOND);
+    let task = work.spawn_local(async move {
+        advance(SECOND).await;
+        late.spawn_local(async { unreachable!("the clock is read before the first poll") }).await.unwrap()
+    });
+    work.await;
+    assert_eq!(task.await.unwrap(), Err::<(), _>(ContextError::DeadlineExceeded));
+}
+
+/// Sends the name of the ambient context when it is dropped.
+struct Last(Sender<Option<&'static str>>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.send(Context::current().value(&NAME).copied()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn c24_context_is_ambient_while_a_spawned_future_is_dropped() {
+    let handle = Context::background().with_value(&NAME, "n").with_cancel();
+    let (sender, seen) = channel();
+    let last = || Last(sender.clone());
+    let (ending, stopped, aborted, unpolled) = (last(), last(), last(), last());
+    handle.spawn(async move { drop(ending) }).await.unwrap().unwrap();
+    let task = handle.spawn(async move {
+        let _last = stopped;
+        pending::<()>().await;
+    });
+    yield_now().await;
+    handle.cancel();
+    assert!(task.await.unwrap().is_err());
+    let live = handle.detach();
+    let task = live.spawn(async move {
+        let _last = aborted;
+        pending::<()>().await;
+    });
+    yield_now().await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(handle.spawn(async move { drop(unpolled) }).await.unwrap().is_err());
+    let uncalled = last();
+    assert!(handle.spawn_blocking(move |_| drop(uncalled)).await.unwrap().is_err());
+    drop(sender);
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [Some("n"); 5]);
 }
 
 #[tokio::test]
