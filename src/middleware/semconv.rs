@@ -1,6 +1,7 @@
 //! Attributes of spans (OpenTelemetry semantic conventions 1.45, "HTTP spans" and "RPC spans").
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
@@ -11,7 +12,9 @@ pub(super) use crate::url::redacted;
 
 /// The names that are ours.
 pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";
-pub(super) const CANCEL_CAUSE: &str = "throughline.cancel.cause";
+/// Of an error that became a response; for a 4xx, which is no error of the span, with its message.
+pub(super) const ERROR_CODE: &str = "throughline.error.code";
+pub(super) const ERROR_MESSAGE: &str = "throughline.error.message";
 pub(super) const ERROR_ORIGIN: &str = "throughline.error.origin";
 /// Why a request was answered without its handler, or a call not sent.
 pub(super) const SHED: &str = "throughline.shed";
@@ -23,6 +26,11 @@ pub(super) const RPC_METHOD: &str = "rpc.method";
 
 /// Longer texts of a peer's are cut off.
 const MAX_TEXT: usize = 256;
+
+/// A time in milliseconds, with three decimals.
+pub(super) fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
+}
 
 /// The method as names and attributes show it: one that is not known could be anything.
 pub(super) fn method(method: &Method) -> &'static str {
@@ -108,6 +116,15 @@ pub(super) fn error_type(status: StatusCode) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn millis_have_three_decimals() {
+        for (time, shown) in
+            [(1_804_342_919, "1804.342"), (100_000, "0.1"), (999, "0"), (u64::MAX, "18446744073709.55")]
+        {
+            assert_eq!(millis(Duration::from_nanos(time)).to_string(), shown);
+        }
+    }
 
     #[test]
     fn an_unknown_method_is_other() {

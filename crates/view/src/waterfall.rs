@@ -269,7 +269,7 @@ fn label(trace: &Trace, index: usize, unicode: bool) -> String {
 
 /// How it ended: in words, and in fewer words.
 fn ending(span: &SpanView, unicode: bool) -> ([String; 2], Option<Style>) {
-    let cause = span.text("throughline.cancel.cause");
+    let cause = span.text("throughline.cancel.message").or(span.text("throughline.cancel.cause"));
     let status = span.number("http.response.status_code").map(|status| format!("{status:.0}"));
     if let Some(shed) = span.text("throughline.shed") {
         let cause = cause.unwrap_or("no time left");

@@ -58,7 +58,7 @@ fn failed(record: &mut SpanRecord, origin: &str) {
 }
 
 fn cancelled(record: &mut SpanRecord) {
-    record.attributes.set("throughline.cancel.cause", "ClientDisconnected");
+    record.attributes.set("throughline.cancel.cause", "client_disconnected");
 }
 
 /// A request that runs into its deadline two services away.
@@ -153,9 +153,9 @@ fn what_a_cancellation_reaches_last_was_waited_for_until_its_caller_gave_up() {
         "\
 trace 4bf92f3577b34da6a3ce929d0e0e4736  2 services · 3 spans · 54.0 ms
                         0                    54.0 ms    took    left  ended
-api POST /pay           █████████████████████████▉   50.0 ms          ClientDisconnected
-└ → POST                ▐█████████████████████████▉  51.0 ms          ClientDisconnected
-  └ cards POST /status   ███████████████████████████ 52.0 ms          ClientDisconnected
+api POST /pay           █████████████████████████▉   50.0 ms          client_disconnected
+└ → POST                ▐█████████████████████████▉  51.0 ms          client_disconnected
+  └ cards POST /status   ███████████████████████████ 52.0 ms          client_disconnected
 "
     );
 }

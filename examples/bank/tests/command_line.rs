@@ -68,5 +68,5 @@ fn the_slow_scenario_prints_the_504() {
 #[test]
 fn the_hang_up_scenario_names_the_cause() {
     let shown = text(&bank(&["scenario", "hang-up"]).stdout);
-    assert!(shown.contains("cancelled: ClientDisconnected"), "{shown}");
+    assert!(shown.contains("cancelled: client_disconnected"), "{shown}");
 }

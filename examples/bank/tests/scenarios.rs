@@ -161,7 +161,7 @@ async fn hang_up_cancels_every_waiting_hop_and_what_it_spawned() {
         assert_eq!(waiting.len(), 9, "{}", trace.outline());
         for span in waiting {
             let shown = format!("round {round}: {} {}: {:?}", span.service, span.record.name, span.record);
-            assert_eq!(text(span, "throughline.cancel.cause"), Some("ClientDisconnected"), "{shown}");
+            assert_eq!(text(span, "throughline.cancel.cause"), Some("client_disconnected"), "{shown}");
             assert_eq!(span.record.status, Status::Unset, "{shown}");
         }
         let progress = outcome.progress;

@@ -56,7 +56,7 @@ impl Call {
         }
         let remaining = ctx.remaining();
         if let Some(remaining) = remaining {
-            span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
+            span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
         }
         let span = span.start();
         let is_external = !config.internal.has(uri, headers);
@@ -98,8 +98,7 @@ impl Call {
 
     fn note_interruption(&self, span: &Span, error: &Error) {
         if let Some(cause) = self.ctx.cause() {
-            span.set_attribute(semconv::CANCEL_CAUSE, cause.name());
-            span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
+            span.record_cancelled(&cause);
         }
         // That its own caller cancelled it is no failure of the call.
         if error.code() == Code::DeadlineExceeded {
@@ -111,6 +110,7 @@ impl Call {
 
     fn note_error(&self, span: &Span, error: &Error) {
         span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+        span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
         if self.is_grpc {
             span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
         }
@@ -190,8 +190,7 @@ impl Call {
     pub(super) fn abandon(&mut self) {
         let Some(span) = self.span.take() else { return };
         if !self.ctx.is_done() && !std::thread::panicking() {
-            span.set_attribute(semconv::CANCEL_CAUSE, Cause::Abandoned.name());
-            span.add_event("cancelled", [(semconv::CANCEL_CAUSE, Cause::Abandoned.name())]);
+            span.record_cancelled(&Cause::Abandoned);
         }
     }
 

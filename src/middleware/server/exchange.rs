@@ -105,9 +105,10 @@ impl Exchange {
     /// Notes that the handler is not called.
     pub(super) fn shed(&self) {
         let Some(live) = &self.live else { return };
-        let cause = live.handle.cause().map_or("", |cause| cause.name());
         live.span.set_attribute(semconv::SHED, "dead on arrival");
-        live.span.add_event("dead on arrival", [(semconv::CANCEL_CAUSE, cause)]);
+        if let Some(cause) = live.handle.cause() {
+            live.span.record_shed(&cause);
+        }
         self.note_unknown_method();
     }
 
@@ -145,10 +146,13 @@ impl Exchange {
         if let Some(origin) = error.origin() {
             live.span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
+        live.span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
         self.note_grpc_code(Some(error.code()));
         if error.code().http_status().is_server_error() {
             live.span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
             live.span.set_status(Status::Error(error.message().to_owned().into()));
+        } else {
+            live.span.set_attribute(semconv::ERROR_MESSAGE, error.message().to_owned());
         }
     }
 
@@ -254,8 +258,7 @@ impl Exchange {
         // What came first stands: a deadline that has passed, or a shutdown.
         live.handle.cancel_with(self.cause_of_drop());
         let Some(cause) = live.handle.cause() else { return };
-        live.span.set_attribute(semconv::CANCEL_CAUSE, cause.name());
-        live.span.add_event("cancelled", [(semconv::CANCEL_CAUSE, cause.name())]);
+        live.span.record_cancelled(&cause);
         let is_late =
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
         if is_late {
@@ -358,7 +361,7 @@ fn start_span(
     span = semconv::with_server(span, &head.uri, &head.headers);
     span = if is_grpc { semconv::with_rpc(span, &head.uri) } else { with_http(span, head, route) };
     if let Some(remaining) = ctx.remaining() {
-        span = span.attribute(semconv::REMAINING_MS, remaining.as_secs_f64() * 1e3);
+        span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
     }
     span.start()
 }

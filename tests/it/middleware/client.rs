@@ -14,7 +14,7 @@ use throughline::{Cause, ClientLayer, Code, Context, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{PATIENCE, Traced, client, number, serve, text};
+use crate::support::{PATIENCE, Traced, client, events, number, serve, text};
 
 async fn echo(headers: HeaderMap) -> String {
     let mut lines: Vec<_> =
@@ -38,7 +38,9 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
     let timeout = sent.lines().find_map(|line| line.strip_prefix("grpc-timeout: ")).unwrap();
     let timeout = throughline::propagation::deadline::parse_grpc_timeout(timeout.as_bytes()).unwrap();
     assert!(timeout < Duration::from_millis(9_501), "5 % are kept back: {timeout:?}");
-    assert!(number(&span, "throughline.deadline.remaining_ms").unwrap() > timeout.as_secs_f64() * 1e3);
+    let left = number(&span, "throughline.deadline.remaining_ms").unwrap();
+    assert!(left > timeout.as_secs_f64() * 1e3);
+    assert_eq!((left * 1e3).round() / 1e3, left, "three decimals");
     let url = text(&span, "url.full").unwrap();
     assert!(url.contains("sig=REDACTED") && !url.contains("u:p"), "{url}");
     assert_eq!(number(&span, "server.port"), Some(address.port().into()));
@@ -78,7 +80,8 @@ async fn a_call_that_is_not_sent_as_its_caller_is_cancelled_is_no_error_of_the_c
     let span = caller.span().await;
     assert_eq!((&span.status, text(&span, "error.type")), (&Status::Unset, None));
     assert_eq!(text(&span, "throughline.shed"), Some("not sent"));
-    assert_eq!(text(&span, "throughline.cancel.cause"), Some("ClientDisconnected"));
+    assert_eq!(events(&span), ["throughline.cancelled"]);
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("client_disconnected"));
 }
 
 #[tokio::test]
@@ -113,12 +116,40 @@ async fn cancelling_a_call_tells_the_other_side_and_is_no_error_of_the_call() {
     request.cancel_with(Cause::ClientDisconnected);
     assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Cancelled);
     let seen = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap();
-    assert_eq!(seen, Some("ClientDisconnected"));
+    assert_eq!(seen, Some("client_disconnected"));
     let span = caller.span().await;
-    assert_eq!((&span.status, text(&span, "throughline.cancel.cause")), (&Status::Unset, Some("ClientDisconnected")));
+    assert_eq!((&span.status, text(&span, "throughline.cancel.cause")), (&Status::Unset, Some("client_disconnected")));
     let theirs = callee.span().await;
     assert_eq!(theirs.parent_span_id, Some(span.span_context.span_id()));
-    assert_eq!(text(&theirs, "throughline.cancel.cause"), Some("ClientDisconnected"));
+    assert_eq!(text(&theirs, "throughline.cancel.cause"), Some("client_disconnected"));
+    assert_eq!((events(&span), events(&theirs)), (vec!["throughline.cancelled"], vec!["throughline.cancelled"]));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_was_abandoned_and_one_that_an_error_cancels_says_which() {
+    let (caller, callee) = (Traced::new("api"), Traced::new("cards"));
+    let address = serve(Router::new().route("/", get(std::future::pending::<()>)).layer(callee.internal())).await;
+    let request = Context::background().with_tracer(caller.telemetry.tracer()).with_cancel();
+    let call = || {
+        let ctx = request.context().clone();
+        Box::pin(
+            async move { reqwest::Client::new().get(format!("http://{address}/")).send_with(&ctx, &client()).await },
+        )
+    };
+    let mut dropped = call();
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(dropped.as_mut().poll(cx))).await.is_pending());
+    drop(dropped);
+    let mut cancelled = call();
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(cancelled.as_mut().poll(cx))).await.is_pending());
+    request.cancel_with(std::io::Error::other("db is down"));
+    assert_eq!(cancelled.await.unwrap_err().code(), Code::Cancelled);
+    let spans = caller.spans(2).await;
+    let recorded: Vec<_> = spans
+        .iter()
+        .map(|span| (text(span, "throughline.cancel.cause"), text(span, "throughline.cancel.message"), events(span)))
+        .collect();
+    let once = || vec!["throughline.cancelled"];
+    assert_eq!(recorded, [(Some("abandoned"), None, once()), (Some("error"), Some("db is down"), once())]);
 }
 
 /// A service that hangs up in the middle of its answer.

@@ -47,6 +47,11 @@ async fn what_others_did_not_find_is_an_internal_error_of_ours() {
     assert_eq!(types, [Some("NOT_FOUND"), Some("INTERNAL")], "the call knows, the answer does not tell");
     let balance = services[2].span().await;
     assert_eq!(text(&balance, "error.type"), None, "a 4xx is no failure of the server");
+    assert_eq!(text(&balance, "throughline.error.code"), Some("NOT_FOUND"), "and says what it was");
+    assert_eq!(text(&balance, "throughline.error.message"), Some("account 7 is locked"));
+    let codes: Vec<_> = cards.iter().map(|span| text(span, "throughline.error.code")).collect();
+    assert_eq!(codes, [Some("NOT_FOUND"), Some("INTERNAL")]);
+    assert_eq!(text(&cards[1], "throughline.error.message"), None, "it is in the status");
 }
 
 #[tokio::test]

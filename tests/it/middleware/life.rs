@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Traced, serve, text};
+use crate::support::{PATIENCE, Traced, events, serve, text};
 
 type Told = (&'static str, String);
 
@@ -59,11 +59,11 @@ async fn a_client_that_hangs_up_cancels_the_handler_and_what_it_spawned() {
     let stream = ask(address, GET).await;
     assert_eq!(next(&mut told).await.0, "handler");
     drop(stream);
-    assert_eq!(next(&mut told).await, ("spawned", "ClientDisconnected".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "client_disconnected".into()));
     let span = service.span().await;
-    assert_eq!(text(&span, "throughline.cancel.cause"), Some("ClientDisconnected"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("client_disconnected"));
     assert_eq!((&span.status, text(&span, "error.type")), (&Status::Unset, None), "nobody here has failed");
-    assert_eq!(span.events.iter().filter(|event| event.name == "cancelled").count(), 1);
+    assert_eq!(events(&span), ["throughline.cancelled"]);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn where_layers_outside_may_drop_a_request_it_is_abandoned() {
     let stream = ask(address, GET).await;
     next(&mut told).await;
     drop(stream);
-    assert_eq!(next(&mut told).await, ("spawned", "Abandoned".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "abandoned".into()));
 }
 
 #[tokio::test]
@@ -89,10 +89,10 @@ async fn a_deadline_drops_the_handler_and_answers_504() {
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert_eq!((&problem["code"], &problem["origin"]), (&"DEADLINE_EXCEEDED".into(), &"cards".into()));
     next(&mut told).await;
-    assert_eq!(next(&mut told).await, ("spawned", "DeadlineExceeded".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "deadline_exceeded".into()));
     let span = service.span().await;
     assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
-    assert_eq!(text(&span, "throughline.cancel.cause"), Some("DeadlineExceeded"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("deadline_exceeded"));
     assert!(matches!(span.status, Status::Error(_)));
 }
 
@@ -108,6 +108,8 @@ async fn a_request_that_is_dead_on_arrival_does_not_reach_the_handler() {
     assert!(told.try_recv().is_err(), "the handler was not called");
     let span = service.span().await;
     assert_eq!(text(&span, "throughline.shed"), Some("dead on arrival"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("deadline_exceeded"));
+    assert_eq!(events(&span), ["throughline.shed"], "one event");
 }
 
 #[tokio::test]
@@ -119,7 +121,7 @@ async fn a_shutdown_reaches_every_request() {
     let asked = tokio::spawn(reqwest::get(format!("http://{address}/")));
     next(&mut told).await;
     process.cancel_with(Cause::Shutdown);
-    assert_eq!(next(&mut told).await, ("spawned", "Shutdown".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "shutdown".into()));
     assert_eq!(asked.await.unwrap().unwrap().status(), 503);
     let late = reqwest::get(format!("http://{address}/")).await.unwrap();
     assert_eq!(late.status(), 503, "and those that come after");
@@ -150,7 +152,7 @@ async fn what_a_request_started_ends_with_its_body_and_what_is_detached_goes_on(
     );
     drop(chunks);
     assert_eq!(answer.chunk().await.unwrap(), None);
-    assert_eq!(next(&mut told).await, ("request", "RequestFinished".into()));
+    assert_eq!(next(&mut told).await, ("request", "request_finished".into()));
     assert!(told.try_recv().is_err(), "what is detached goes on");
     let span = service.span().await;
     assert_eq!(text(&span, "throughline.cancel.cause"), None, "the span ended before");
@@ -169,9 +171,9 @@ async fn a_deadline_in_the_middle_of_a_body_ends_the_body() {
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "half");
     assert!(timeout(PATIENCE, answer.chunk()).await.unwrap().is_err(), "the answer is known to be half of one");
     let span = service.span().await;
-    assert_eq!(text(&span, "throughline.cancel.cause"), Some("DeadlineExceeded"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("deadline_exceeded"));
     assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
-    assert_eq!(span.events.iter().filter(|event| event.name == "cancelled").count(), 1);
+    assert_eq!(events(&span), ["throughline.cancelled"]);
 }
 
 #[tokio::test]
@@ -185,7 +187,7 @@ async fn an_answer_of_a_known_length_has_ended_with_its_last_byte() {
     };
     let address = serve(Router::new().route("/", get(handler)).layer(service.internal())).await;
     assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap(), "halves");
-    assert_eq!(next(&mut told).await, ("request", "RequestFinished".into()));
+    assert_eq!(next(&mut told).await, ("request", "request_finished".into()));
     assert_eq!(text(&service.span().await, "throughline.cancel.cause"), None);
 }
 
@@ -200,7 +202,7 @@ async fn a_body_that_does_not_go_on_the_wire_has_ended() {
     let address = serve(Router::new().route("/", get(handler)).layer(service.internal())).await;
     let mut stream = ask(address, "HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     stream.read_to_end(&mut Vec::new()).await.unwrap();
-    assert_eq!(next(&mut told).await, ("request", "RequestFinished".into()));
+    assert_eq!(next(&mut told).await, ("request", "request_finished".into()));
     assert_eq!(text(&service.span().await, "throughline.cancel.cause"), None);
 }
 
@@ -217,9 +219,9 @@ async fn a_panic_is_the_cause_of_what_it_ends() {
     };
     let address = serve(Router::new().route("/", get(handler)).layer(service.internal())).await;
     assert!(reqwest::get(format!("http://{address}/")).await.is_err());
-    assert_eq!(next(&mut told).await, ("spawned", "Panicked".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "panicked".into()));
     let span = service.span().await;
-    assert_eq!((text(&span, "error.type"), text(&span, "throughline.cancel.cause")), (Some("panic"), Some("Panicked")));
+    assert_eq!((text(&span, "error.type"), text(&span, "throughline.cancel.cause")), (Some("panic"), Some("panicked")));
 }
 
 #[tokio::test]
@@ -240,7 +242,7 @@ async fn a_reset_within_the_reserve_is_a_deadline() {
     let stream = ask(serve(app).await, "GET / HTTP/1.1\r\nhost: x\r\ngrpc-timeout: 300m\r\n\r\n").await;
     assert_eq!(next(&mut told).await.1, "late");
     drop(stream);
-    assert_eq!(next(&mut told).await, ("spawned", "DeadlineExceeded".into()));
+    assert_eq!(next(&mut told).await, ("spawned", "deadline_exceeded".into()));
     assert_eq!(text(&service.span().await, "error.type"), Some("DEADLINE_EXCEEDED"));
 }
 

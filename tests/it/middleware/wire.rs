@@ -49,7 +49,7 @@ async fn a_reset_stream_cancels_the_work_that_its_handler_spawned() {
     call.abort();
     assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("dropped"));
     let span = service.span().await;
-    assert_eq!(text(&span, "throughline.cancel.cause"), Some("ClientDisconnected"));
+    assert_eq!(text(&span, "throughline.cancel.cause"), Some("client_disconnected"));
     assert_eq!(text(&span, "network.protocol.version"), Some("2"));
     let next = http2.get(format!("http://{address}/")).send().await.unwrap();
     assert_eq!(next.text().await.unwrap(), "next", "the connection and its other streams go on");
@@ -66,7 +66,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_body_has_disconnected() {
     let mut answer = reqwest::get(format!("http://{address}/")).await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "half");
     drop(answer);
-    assert_eq!(text(&service.span().await, "throughline.cancel.cause"), Some("ClientDisconnected"));
+    assert_eq!(text(&service.span().await, "throughline.cancel.cause"), Some("client_disconnected"));
 }
 
 #[tokio::test]

@@ -89,6 +89,11 @@ pub fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
     span.attributes.get(key).and_then(|value| value.as_str())
 }
 
+/// The names of the span's events.
+pub fn events(span: &SpanRecord) -> Vec<&str> {
+    span.events.iter().map(|event| &*event.name).collect()
+}
+
 pub fn number(span: &SpanRecord, key: &str) -> Option<f64> {
     span.attributes.get(key).and_then(|value| value.as_f64().or(value.as_i64().map(|number| number as f64)))
 }

@@ -55,7 +55,7 @@ async fn what_is_received_is_what_was_recorded() {
         assert_eq!(span.trace_id, ours.trace_id().to_bytes());
         assert_eq!(span.span_id, ours.span_id().to_bytes());
         assert_eq!(span.parent_span_id, parent.span_id().to_bytes());
-        assert_eq!(span.flags, 0x103, "sampled, random, and known not to be remote");
+        assert_eq!(span.flags, 0x101, "sampled, and known not to be remote");
         assert!(
             span.end_time_unix_nano >= span.start_time_unix_nano
                 && span.start_time_unix_nano > 1_600_000_000_000_000_000

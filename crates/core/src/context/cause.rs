@@ -44,24 +44,24 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The variant's name, as in the attribute `throughline.cancel.cause`.
+    /// The variant's name in snake case, as in the attribute `throughline.cancel.cause`.
     ///
     /// ```
     /// use throughline_core::Cause;
     ///
-    /// assert_eq!(Cause::ClientDisconnected.name(), "ClientDisconnected");
+    /// assert_eq!(Cause::ClientDisconnected.name(), "client_disconnected");
     /// ```
     pub const fn name(&self) -> &'static str {
         match self {
-            Cause::Canceled => "Canceled",
-            Cause::DeadlineExceeded => "DeadlineExceeded",
-            Cause::ClientDisconnected => "ClientDisconnected",
-            Cause::Abandoned => "Abandoned",
-            Cause::RequestFinished => "RequestFinished",
-            Cause::Shutdown => "Shutdown",
-            Cause::Panicked => "Panicked",
-            Cause::HandleDropped => "HandleDropped",
-            Cause::Error(_) => "Error",
+            Cause::Canceled => "canceled",
+            Cause::DeadlineExceeded => "deadline_exceeded",
+            Cause::ClientDisconnected => "client_disconnected",
+            Cause::Abandoned => "abandoned",
+            Cause::RequestFinished => "request_finished",
+            Cause::Shutdown => "shutdown",
+            Cause::Panicked => "panicked",
+            Cause::HandleDropped => "handle_dropped",
+            Cause::Error(_) => "error",
         }
     }
 }

@@ -188,6 +188,7 @@ impl<'a> SpanBuilder<'a> {
         }
         let recording = Recording {
             is_live: true,
+            is_cancelled: false,
             parent_is_remote: decision.parent_is_remote,
             kind: self.kind,
             dropped_attributes,

@@ -46,6 +46,8 @@ pub(super) struct Cell {
 /// together where the context keeps it, written there, and moved once, to the recorder.
 pub(super) struct Recording {
     pub(super) is_live: bool,
+    /// The cause of a cancellation has been recorded.
+    pub(super) is_cancelled: bool,
     pub(super) parent_is_remote: bool,
     pub(super) kind: SpanKind,
     pub(super) dropped_attributes: u32,
@@ -76,6 +78,7 @@ impl Cell {
     pub(super) fn identity(span_context: SpanContext, is_local_root: bool) -> Self {
         let recording = Recording {
             is_live: false,
+            is_cancelled: false,
             parent_is_remote: false,
             kind: SpanKind::Internal,
             dropped_attributes: 0,
@@ -150,6 +153,26 @@ impl Recording {
         if !self.attributes.set_within(key, value, limits.attributes, limits) {
             count(&mut self.dropped_attributes, 1);
         }
+    }
+
+    /// Records a cancellation, once: the first cause stays, as does one that was set as an attribute.
+    pub(super) fn cancelled(
+        &mut self,
+        event: &'static str,
+        cause: &'static str,
+        message: Option<String>,
+        time: UnixNanos,
+        limits: &SpanLimits,
+    ) {
+        const CAUSE: &str = "throughline.cancel.cause";
+        if std::mem::replace(&mut self.is_cancelled, true) || self.attributes.get(CAUSE).is_some() {
+            return;
+        }
+        self.attribute(CAUSE.into(), cause.into(), limits);
+        if let Some(message) = message {
+            self.attribute("throughline.cancel.message".into(), message.into(), limits);
+        }
+        self.more().event(Event::new(event, time, ()), limits);
     }
 
     pub(super) fn name(&mut self, mut name: Cow<'static, str>, limits: &SpanLimits) {

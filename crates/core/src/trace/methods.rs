@@ -9,7 +9,7 @@ use super::span::Span;
 use super::span_context::SpanContext;
 use super::span_ref::SpanRef;
 use super::tracer::Tracer;
-use crate::Context;
+use crate::{Cause, Context};
 
 /// # Spans
 impl Context {
@@ -41,11 +41,14 @@ impl Context {
     /// it.
     ///
     /// # Errors
-    /// That of `work`, unchanged. It becomes the span's status and an `exception` event, unless `work` has recorded it.
+    /// That of `work`, unchanged. It becomes the span's status and an `exception` event, unless `work` has recorded it. One
+    /// that only reports that the context is done, as a [`ContextError`](crate::ContextError) does, is no error of the span:
+    /// the [cause](SpanRef::record_cancelled) is recorded.
     ///
     /// # Cancellation safety
-    /// Dropped before its end, it drops `work` and ends the span, with `throughline.cancel.cause` if the context is done.
-    /// Nothing starts before the first poll.
+    /// Dropped before its end, as an aborted task or the loser of a `select!` is, it drops `work` and ends the span with the
+    /// [cause](SpanRef::record_cancelled): the context's, or [`Abandoned`](crate::Cause::Abandoned) where that is live. Nothing
+    /// starts before the first poll.
     ///
     /// # Examples
     /// ```
@@ -67,12 +70,13 @@ impl Context {
         Fut: Future<Output = Result<T, E>>,
         E: Display,
     {
-        let span = self.span(name).start();
+        let mut running = Running(self.span(name).start());
+        let span = &running.0;
         let result = span.scope(work(span.context().clone())).await;
         if let Err(error) = &result {
             span.as_ref().record_failure(error);
         }
-        span.end();
+        running.0.finish(None, |_| {});
         result
     }
 
@@ -131,5 +135,17 @@ impl Context {
     /// ```
     pub fn detach_linked(&self, name: impl Into<Cow<'static, str>>) -> Span {
         self.detach().span(name).new_root().start()
+    }
+}
+
+/// The span of work that may be dropped before its end.
+struct Running(Span);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A span that has ended records nothing any more. One that a panic drops says so by itself.
+        if self.0.is_recording() && !std::thread::panicking() && !self.0.is_done() {
+            self.0.record_cancelled(&Cause::Abandoned);
+        }
     }
 }

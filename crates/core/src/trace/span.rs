@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::{Cell, SPAN, tracer};
+use super::cell::{SPAN, tracer};
 use super::clock;
 use super::record::{Link, SpanRecord, Status, UnixNanos};
 use super::span_ref::SpanRef;
@@ -20,8 +20,8 @@ use crate::{Cause, Context};
 /// - [`end`](Self::end): as its status says.
 /// - Dropped during a panic that began under it: `Error`, even after `Ok`, and `error.type` = `panic`.
 /// - Dropped otherwise: as its status says.
-/// - Dropped either way while its context is done: `throughline.cancel.cause` names the [`Cause`]. The request's own
-///   span never names `RequestFinished`, which follows its end.
+/// - Either way while its context is done: its cause is [recorded](SpanRef::record_cancelled). The request's own span never
+///   has `RequestFinished`, which follows its end.
 ///
 /// Dropping a span ends it alone: it cancels nothing, and spans below may still go on.
 ///
@@ -67,12 +67,12 @@ impl Span {
     /// Ends the span now.
     #[inline]
     pub fn end(mut self) {
-        self.finish(None, |_, _| {});
+        self.finish(None, |_| {});
     }
 
     /// Ends the span at `time`, or at its start if that is later.
     pub fn end_at(mut self, time: SystemTime) {
-        self.finish(Some(time.into()), |_, _| {});
+        self.finish(Some(time.into()), |_| {});
     }
 
     /// Whether writes have an effect. Work that only serves the span can ask first.
@@ -125,6 +125,16 @@ impl Span {
         self.as_ref().record_returned(error);
     }
 
+    /// As [`SpanRef::record_cancelled`].
+    pub fn record_cancelled(&self, cause: &Cause) {
+        self.as_ref().record_cancelled(cause);
+    }
+
+    /// As [`SpanRef::record_shed`].
+    pub fn record_shed(&self, cause: &Cause) {
+        self.as_ref().record_shed(cause);
+    }
+
     /// As [`SpanRef::set_name`].
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         self.as_ref().set_name(name);
@@ -136,16 +146,28 @@ impl Span {
 
     /// Ends the span, once; `last` has the last word on its record.
     #[inline]
-    fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord, &Cell)) {
-        if !std::mem::take(&mut self.recorded) {
+    pub(super) fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord)) {
+        if !self.recorded {
             return;
         }
         let end = end.unwrap_or_else(clock::now);
+        if self.ctx.is_done() {
+            self.record_end(end);
+        }
+        self.recorded = false;
         let Some(cell) = self.ctx.value(&SPAN) else { return };
         let Some(mut record) = cell.end(end) else { return };
-        last(&mut record, cell);
+        last(&mut record);
         if let Some(config) = tracer(&self.ctx).config() {
             config.recorder.record(record);
+        }
+    }
+
+    /// Records why the context is done, unless that was recorded before.
+    #[cold]
+    fn record_end(&self, end: UnixNanos) {
+        if let Some(cause) = self.ctx.cause() {
+            self.as_ref().cancelled("throughline.cancelled", &cause, Some(end));
         }
     }
 }
@@ -164,26 +186,12 @@ impl Drop for Span {
     fn drop(&mut self) {
         if self.recorded {
             let panicked = std::thread::panicking() && !self.panicking;
-            let cause = self.ctx.cause();
-            self.finish(None, |record, cell| {
+            self.finish(None, |record| {
                 if panicked {
                     record.status = Status::Error("panicked".into());
                     record.attributes.set("error.type", "panic");
                 }
-                if let Some(cause) = cause {
-                    note_cause(record, &cause, cell.is_local_root);
-                }
             });
         }
-    }
-}
-
-/// Names the cancellation that cut a span short, unless somebody closer to it has.
-#[cold]
-pub(super) fn note_cause(record: &mut SpanRecord, cause: &Cause, is_local_root: bool) {
-    const KEY: &str = "throughline.cancel.cause";
-    let own_end = is_local_root && matches!(cause, Cause::RequestFinished);
-    if !own_end && record.attributes.get(KEY).is_none() {
-        record.attributes.set(KEY, cause.name());
     }
 }

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
@@ -9,7 +10,7 @@ use super::clock;
 use super::record::{Event, Link, Status, UnixNanos};
 use super::span_context::SpanContext;
 use super::value::Value;
-use crate::Context;
+use crate::{Cause, Context, ContextError};
 
 /// Bytes of an error's message, its sources included.
 const MAX_MESSAGE: usize = 4 * 1024;
@@ -131,6 +132,40 @@ impl<'a> SpanRef<'a> {
         }
     }
 
+    /// Records that the work under the span was cancelled: the attribute `throughline.cancel.cause` with the cause's
+    /// [`name`](Cause::name), for an error `throughline.cancel.message` with its sources, and one event
+    /// `throughline.cancelled`. The status does not change.
+    ///
+    /// The first cause stays. A span that ends while its context is done records the context's cause by itself: call this for
+    /// work that is cut off while the context is live, or to date the event before the end. The request's own span ignores
+    /// [`RequestFinished`](Cause::RequestFinished).
+    ///
+    /// ```
+    /// use throughline_core::{Cause, Context};
+    ///
+    /// Context::background().current_span().record_cancelled(&Cause::Abandoned);
+    /// ```
+    pub fn record_cancelled(&self, cause: &Cause) {
+        self.cancelled("throughline.cancelled", cause, None);
+    }
+
+    /// As [`record_cancelled`](Self::record_cancelled), for work that was not even begun. The event is `throughline.shed`.
+    pub fn record_shed(&self, cause: &Cause) {
+        self.cancelled("throughline.shed", cause, None);
+    }
+
+    pub(super) fn cancelled(&self, event: &'static str, cause: &Cause, time: Option<UnixNanos>) {
+        let is_own_end = |cell: &Cell| cell.is_local_root && matches!(cause, Cause::RequestFinished);
+        let Some(cell) = self.recorded().filter(|cell| !is_own_end(cell)) else { return };
+        let message = match cause {
+            // It may run in the destructor of a span that ends while its thread unwinds: there a second panic would abort.
+            Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| message(&**error))).unwrap_or_default()),
+            _ => None,
+        };
+        let time = time.unwrap_or_else(clock::now);
+        cell.write(self.ctx, |span, limits| span.cancelled(event, cause.name(), message, time, limits));
+    }
+
     /// Changes the name, as a server does once it knows the route. The sampler has seen the first one.
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         if let Some(cell) = self.recorded() {
@@ -139,12 +174,14 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// An error that only has words.
+    /// An error that only has words. One that only reports that the context is done is none: the cause is recorded at the end.
     pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
         if self.recorded().is_some() {
             let mut text = Bounded(String::new());
             let _ = write!(text, "{error}");
-            self.exception(None, std::any::type_name::<E>(), text.0);
+            if !self.ctx.err().is_some_and(|stopped| reports(&text.0, stopped)) {
+                self.exception(None, std::any::type_name::<E>(), text.0);
+            }
         }
     }
 
@@ -172,6 +209,16 @@ impl fmt::Debug for SpanRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpanRef").field("span_context", &self.span_context()).finish_non_exhaustive()
     }
+}
+
+/// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps within another error, whose
+/// text then ends with it; or an error of the services' taxonomy, whose text begins with the code.
+fn reports(text: &str, stopped: ContextError) -> bool {
+    let (endings, code): (&[&str], _) = match stopped {
+        ContextError::Canceled => (&["canceled", "cancelled"], "CANCELLED"),
+        ContextError::DeadlineExceeded => (&["deadline exceeded"], "DEADLINE_EXCEEDED"),
+    };
+    text.starts_with(code) || endings.iter().any(|ending| text.ends_with(ending))
 }
 
 /// The error's message with its sources', each once: many errors repeat their source's words in their own.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use throughline_core::trace::{SpanKind, SpanLimits, Status, Value};
-use throughline_core::{Cause, Context, Span};
+use throughline_core::{Context, Span};
 
 use crate::memory::Memory;
 
@@ -351,54 +351,6 @@ fn t06_a_span_of_a_destructor_that_runs_in_a_panic_is_not_what_panicked() {
     }));
     assert!(panic.is_err());
     assert_eq!(memory.tree(), "clean-up\n");
-}
-
-fn cause_of(memory: &Memory, name: &str) -> Option<String> {
-    memory.span(name).attributes.get("throughline.cancel.cause").map(ToString::to_string)
-}
-
-#[test]
-fn t06_a_span_cut_short_names_the_cause() {
-    let (memory, ctx) = Memory::new();
-    let handle = ctx.with_cancel();
-    let (dropped, ended) = (handle.span("dropped").start(), handle.span("ended").start());
-    let named = handle.span("named").attribute("throughline.cancel.cause", "Ours").start();
-    handle.cancel_with(Cause::ClientDisconnected);
-    drop(dropped);
-    drop(named);
-    ended.end();
-    drop(ctx.span("live").start());
-    assert_eq!(cause_of(&memory, "dropped").as_deref(), Some("ClientDisconnected"));
-    assert_eq!(cause_of(&memory, "named").as_deref(), Some("Ours"), "who was closer knows better");
-    assert_eq!((cause_of(&memory, "ended"), cause_of(&memory, "live")), (None, None));
-}
-
-#[test]
-fn t06_request_finished_is_never_the_cause_of_the_requests_own_span() {
-    let (memory, ctx) = Memory::new();
-    let request = ctx.with_cancel();
-    let own = request.span("request").start();
-    let straggler = own.span("straggler").start();
-    request.cancel_with(Cause::RequestFinished);
-    drop(straggler);
-    drop(own);
-    assert_eq!(cause_of(&memory, "request"), None);
-    assert_eq!(cause_of(&memory, "straggler").as_deref(), Some("RequestFinished"));
-}
-
-#[tokio::test]
-async fn t06_in_span_dropped_half_way_names_the_cause() {
-    let (memory, ctx) = Memory::new();
-    let handle = ctx.with_cancel();
-    let mut work = Box::pin(handle.in_span("work", async |_| {
-        std::future::pending::<()>().await;
-        Ok::<_, String>(())
-    }));
-    let poll = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-    assert!(poll.is_pending());
-    handle.cancel();
-    drop(work);
-    assert_eq!(cause_of(&memory, "work").as_deref(), Some("Canceled"));
 }
 
 #[test]

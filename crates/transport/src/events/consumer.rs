@@ -191,7 +191,7 @@ impl Consumer {
             builder = builder.new_root();
         }
         if let Some(remaining) = limits.remaining() {
-            builder = builder.attribute("throughline.deadline.remaining_ms", remaining.as_secs_f64() * 1e3);
+            builder = builder.attribute("throughline.deadline.remaining_ms", remaining.as_micros() as f64 / 1e3);
         }
         if delivery.attempt() > 1 {
             builder = builder.attribute("messaging.message.delivery_attempt", delivery.attempt());
@@ -245,9 +245,6 @@ where
         span.record_returned(error);
         span.set_attribute("error.type", error.code().as_str());
         span.set_status(Status::Error(error.message().to_owned().into()));
-        if let Some(cause) = span.cause() {
-            span.set_attribute("throughline.cancel.cause", cause.name());
-        }
     }
     span.end();
     result

@@ -28,7 +28,7 @@ fn c02_dropped_handle_cancels() {
     let child = ctx.with_value(&KEY, "v");
     assert!(!ctx.is_done());
     drop(handle);
-    assert_eq!([verdict(&ctx), verdict(&child)], ["C/HandleDropped", "C/HandleDropped"]);
+    assert_eq!([verdict(&ctx), verdict(&child)], ["C/handle_dropped", "C/handle_dropped"]);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn c02_disarmed_handle_does_not_cancel() {
 #[test]
 fn c02_derived_from_a_temporary_handle_is_cancelled_at_birth() {
     let ctx = Context::background().with_cancel().with_timeout(60 * SECOND);
-    assert_eq!(verdict(&ctx), "C/HandleDropped");
+    assert_eq!(verdict(&ctx), "C/handle_dropped");
 }
 
 #[tokio::test(start_paused = true)]

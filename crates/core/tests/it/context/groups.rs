@@ -342,7 +342,7 @@ fn c26_join_resumes_the_first_panic_after_all_have_ended() {
             yield_now().await;
             let results = [stopped.await, first.await, second.await];
             seen.lock().unwrap().extend(results);
-            assert_eq!(verdict(group.context()), "C/Panicked");
+            assert_eq!(verdict(group.context()), "C/panicked");
             group.join().await
         })
     }));

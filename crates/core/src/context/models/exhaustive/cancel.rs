@@ -49,7 +49,7 @@ fn cancels_of_parent_and_child() {
         assert!(waiter.context().is_done());
         let middle = cancelling.join().unwrap();
         assert_eq!(waiter.count(), 1);
-        assert_eq!(name(&top), Some("Shutdown"));
+        assert_eq!(name(&top), Some("shutdown"));
         assert!(name(&middle).is_some());
     });
 }
@@ -89,7 +89,7 @@ fn birth_under_a_cancelling_parent() {
         let was_done = waiter.poll();
         cancelling.join().unwrap();
         assert!(was_done || waiter.count() == 1);
-        assert_eq!(name(&child), Some("Shutdown"));
+        assert_eq!(name(&child), Some("shutdown"));
         assert!(waiter.poll());
     });
 }
