@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use throughline_core::propagation::values;
 use throughline_core::trace::{
@@ -14,6 +13,7 @@ use throughline_core::{Context, SpanRecord};
 use super::env::Env;
 use super::exporter::{ExportError, Exporter};
 use super::queue::{Bounds, Queue};
+use super::stderr::warn;
 use super::worker::Worker;
 use super::{Telemetry, TelemetryGuard, resource};
 
@@ -32,7 +32,7 @@ pub struct Builder {
     bounds: Bounds,
     schedule_delay: Duration,
     export_timeout: Duration,
-    on_error: Box<dyn Fn(&ExportError) + Send + Sync>,
+    on_error: Arc<dyn Fn(&ExportError) + Send + Sync>,
     is_disabled: bool,
     error: Option<BuildError>,
 }
@@ -40,9 +40,9 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new(service: String) -> Self {
         Builder {
-            on_error: Box::new({
+            on_error: Arc::new({
                 let service = service.clone();
-                move |error| eprintln!("throughline: spans of {service} are lost: {error}")
+                move |error| warn(format_args!("spans of {service} are lost: {error}"))
             }),
             service,
             attributes: Vec::new(),
@@ -59,8 +59,9 @@ impl Builder {
         }
     }
 
-    /// Adds an exporter. Several each get every batch, one after the other; a span counts as exported when all have taken it. With
-    /// none, spans end and count as exported.
+    /// Adds an exporter. Several each get every batch, on a thread of their own: a slow one does not hold up the others, and may have as
+    /// much to catch up on as the queue holds. A span counts as exported when all have taken it. With none, spans end and count as
+    /// exported.
     pub fn exporter(mut self, exporter: impl Exporter) -> Self {
         self.exporters.push(Box::new(exporter));
         self
@@ -149,15 +150,16 @@ impl Builder {
         self
     }
 
-    /// How long an exporter may take for one batch; default: 30 s.
+    /// How long an exporter may take for one batch, with all attempts; default: 30 s. Pauses that the receiver asks for do not count.
     pub fn export_timeout(mut self, timeout: Duration) -> Self {
         self.export_timeout = timeout;
         self
     }
 
-    /// Is told when batches begin to be lost, once until one arrives again; default: a line on stderr. It runs on the export thread.
+    /// Called with the first error of an outage of an exporter, and not again until a batch has arrived. Also called with each error of
+    /// [`Exporter::flush`] and [`Exporter::shutdown`]. Default: a line on stderr. It runs on the exporter's thread.
     pub fn on_error(mut self, told: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
-        self.on_error = Box::new(told);
+        self.on_error = Arc::new(told);
         self
     }
 
@@ -203,7 +205,7 @@ impl Builder {
             None => self.add_otlp(&mut env, otlp_by_default),
         }
         for warning in env.warnings {
-            eprintln!("throughline: {warning}");
+            warn(format_args!("{warning}"));
         }
         self
     }
@@ -219,7 +221,7 @@ impl Builder {
     #[cfg(not(feature = "otlp"))]
     fn add_otlp(&mut self, _: &mut Env<'_>, _: bool) {}
 
-    /// Starts the export thread.
+    /// Starts the export threads, one for each exporter.
     ///
     /// # Errors
     /// An exporter can't be set up, with what to check; or the operating system gives no thread.
@@ -229,9 +231,9 @@ impl Builder {
         }
         let resource = Arc::new(resource::resource(&self.service, self.attributes));
         let bounds = Bounds { batch: self.bounds.batch.min(self.bounds.spans), ..self.bounds };
-        let queue = Arc::new(Queue::new(bounds));
+        let queue = Arc::new(Queue::new(bounds, Arc::clone(&resource), self.exporters.len()));
         let mut config = TracerConfig::new(queue.clone());
-        config.resource = resource.clone();
+        config.resource = resource;
         config.limits = self.limits;
         if let Some(sampler) = self.sampler {
             config.sampler = sampler;
@@ -246,17 +248,22 @@ impl Builder {
         }
         config.random_flag = self.random_flag;
         let tracer = Tracer::new(config);
-        let worker = Worker {
-            queue: queue.clone(),
-            resource,
-            exporters: self.exporters,
-            schedule_delay: self.schedule_delay,
-            export_timeout: self.export_timeout,
-            on_error: self.on_error,
-            is_failing: AtomicBool::new(false),
-        };
-        let commands = worker.spawn().map_err(|e| BuildError(format!("the export thread can't start: {e}")))?;
-        Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, commands, copied)))
+        for (lane, exporter) in self.exporters.into_iter().enumerate() {
+            let worker = Worker {
+                queue: Arc::clone(&queue),
+                lane,
+                exporter,
+                schedule_delay: self.schedule_delay,
+                export_timeout: self.export_timeout,
+                on_error: Arc::clone(&self.on_error),
+            };
+            worker.spawn().map_err(|e| {
+                // Ends those that have started.
+                queue.ask_to_end(Instant::now());
+                BuildError(format!("an export thread can't start: {e}"))
+            })?;
+        }
+        Ok(TelemetryGuard::new(Telemetry::new(tracer, queue, copied)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where spans go: set up in one call, and never broken silently.
 //!
 //! [`init`] is the one line in `main`. A [`Telemetry`] is a value: several live side by side in one process, each with its own service
-//! name, sampler and exporters. Finished spans wait in a bounded queue for a thread of their own, which takes them to the
-//! [`Exporter`]s in batches; nobody who ends a span waits for it. [`Stats`] says at any time where every span has gone.
+//! name, sampler and exporters. Finished spans wait in a bounded queue. Each [`Exporter`] has a thread of its own, which takes them in
+//! batches; nobody who ends a span waits for it. [`Stats`] says at any time where every span has gone.
 //!
 //! # Examples
 //! ```
@@ -23,9 +23,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
 mod builder;
 mod env;
 mod exporter;
+mod flush;
 mod layer;
 #[cfg(feature = "fmt")]
 mod log;
@@ -33,29 +35,30 @@ mod log;
 pub mod otlp;
 mod queue;
 mod resource;
+mod size;
 mod stats;
+mod stderr;
 mod worker;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::trace::Tracer;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 pub use builder::{BuildError, Builder};
 pub use exporter::{ExportError, ExportFuture, Exporter, MemoryExporter};
+pub use flush::FlushError;
 pub use layer::Layer;
 #[cfg(feature = "fmt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub use log::LogFormat;
 pub use stats::{DropReason, Stats};
 
+use flush::{elsewhere, flush, shutdown};
 use queue::Queue;
-use worker::{Command, Kind};
+use stderr::warn;
 
 /// How long a guard that is dropped without [`shutdown`](TelemetryGuard::shutdown) holds its thread up.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
@@ -103,15 +106,14 @@ pub struct Telemetry(Arc<Inner>);
 struct Inner {
     tracer: Tracer,
     queue: Arc<Queue>,
-    commands: UnboundedSender<Command>,
     /// The names of what is copied from contexts onto spans and log lines.
     #[cfg_attr(not(feature = "fmt"), expect(dead_code))]
     copied: Arc<[String]>,
 }
 
 impl Telemetry {
-    fn new(tracer: Tracer, queue: Arc<Queue>, commands: UnboundedSender<Command>, copied: Arc<[String]>) -> Self {
-        Telemetry(Arc::new(Inner { tracer, queue, commands, copied }))
+    fn new(tracer: Tracer, queue: Arc<Queue>, copied: Arc<[String]>) -> Self {
+        Telemetry(Arc::new(Inner { tracer, queue, copied }))
     }
 
     /// What makes the spans: for [`Context::with_tracer`](crate::Context::with_tracer) and the layers' `tracer`.
@@ -140,35 +142,17 @@ impl Telemetry {
         self.0.queue.counters.read()
     }
 
-    /// Exports what has ended by now, and returns when that is done, or after `limit`.
+    /// Exports what has ended by now, flushes the exporters, and returns when that is done, or after `limit`.
+    ///
+    /// The limit holds whatever the exporters do. It is real time: a clock that a test has paused does not shorten it.
     ///
     /// # Errors
-    /// The limit has passed, or spans have been lost meanwhile. What is still queued stays so.
+    /// The limit has passed, spans have been lost meanwhile, or an exporter can't be flushed. What is still queued stays so.
     ///
     /// # Cancellation safety
     /// Dropping the future stops the waiting and not the export.
     pub async fn force_flush(&self, limit: Duration) -> Result<(), FlushError> {
-        self.command(Kind::Flush, limit).await
-    }
-
-    async fn command(&self, kind: Kind, limit: Duration) -> Result<(), FlushError> {
-        let before = self.stats();
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |in_time, stats| {
-            let _ = sender.send((in_time, stats));
-        });
-        let sent = self.0.commands.send(Command { kind, until: after(limit), reply });
-        let answer = if sent.is_ok() { receiver.await.ok() } else { None };
-        let (in_time, stats) = answer.unwrap_or_else(|| self.nobody_to_ask());
-        FlushError::from_stats(in_time, &before, stats)
-    }
-}
-
-impl Telemetry {
-    /// The answer of a thread that has ended: nothing waits, unless it was not the shutdown that ended it.
-    fn nobody_to_ask(&self) -> (bool, Stats) {
-        let stats = self.stats();
-        (stats.queued == 0, stats)
+        elsewhere(&self.0.queue, limit, flush).await
     }
 }
 
@@ -192,19 +176,22 @@ impl TelemetryGuard {
         TelemetryGuard { telemetry, is_shut: false }
     }
 
-    /// Exports all that has ended, and ends the export thread. Spans that start or end from here on are no-ops, counted.
+    /// Exports all that has ended, shuts the exporters down, and ends their threads. Spans that start or end from here on are no-ops,
+    /// counted.
     ///
-    /// It returns when all is exported, without any delay, or after `limit`. It needs nothing of the runtime that it is awaited on.
+    /// It returns when every exporter has been shut down and dropped, without any delay, or after `limit`. The limit holds whatever the
+    /// exporters do. While it runs, a receiver that can't be reached gets one more attempt for each batch, and a pause that a receiver
+    /// has asked for is given up if it ends after the limit. It needs nothing of the runtime that it is awaited on.
     ///
     /// # Errors
-    /// Spans have been lost while shutting down: how many, and why.
+    /// Spans have been lost while shutting down: how many, and why. Or an exporter can't be shut down.
     ///
     /// # Cancellation safety
     /// Dropping the future stops the waiting and not the shutdown.
     pub async fn shutdown(mut self, limit: Duration) -> Result<(), FlushError> {
         self.is_shut = true;
         self.0.queue.close();
-        self.command(Kind::Shutdown, limit).await
+        elsewhere(&self.0.queue, limit, shutdown).await
     }
 }
 
@@ -221,20 +208,9 @@ impl Drop for TelemetryGuard {
         if self.is_shut {
             return;
         }
-        self.0.queue.close();
-        let before = self.stats();
-        let (sender, receiver) = mpsc::channel();
-        let reply = Box::new(move |in_time, stats| {
-            let _ = sender.send((in_time, stats));
-        });
-        let sent = self.0.commands.send(Command { kind: Kind::Shutdown, until: after(DROP_LIMIT), reply });
-        // The thread keeps the limit; the rest is for one that can't.
-        let answer = if sent.is_ok() { receiver.recv_timeout(DROP_LIMIT * 2).ok() } else { Some(self.nobody_to_ask()) };
-        let (in_time, stats) = answer.unwrap_or_else(|| (false, self.stats()));
-        if let Err(e) = FlushError::from_stats(in_time, &before, stats) {
-            let name =
-                self.tracer().resource().and_then(|resource| resource.service_name()).unwrap_or_default().to_owned();
-            eprintln!("throughline: telemetry of {name} was dropped without a shutdown: {e}");
+        if let Err(e) = shutdown(&self.0.queue, DROP_LIMIT) {
+            let name = self.tracer().resource().and_then(|resource| resource.service_name()).unwrap_or_default();
+            warn(format_args!("telemetry of {name} was dropped without a shutdown: {e}"));
         }
     }
 }
@@ -244,34 +220,3 @@ impl fmt::Debug for TelemetryGuard {
         self.telemetry.fmt(f)
     }
 }
-
-/// The time after `limit`. On a clock that a test has not paused: the export thread runs on the real one.
-fn after(limit: Duration) -> Instant {
-    let now = std::time::Instant::now();
-    Instant::from_std(now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(86_400)))
-}
-
-/// Spans were lost, or are still waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FlushError {
-    /// Spans that were lost since the call.
-    pub lost: u64,
-    /// All counts, as of the end of the call.
-    pub stats: Stats,
-}
-
-impl FlushError {
-    fn from_stats(in_time: bool, before: &Stats, stats: Stats) -> Result<(), FlushError> {
-        let lost = stats.dropped().saturating_sub(before.dropped());
-        if in_time && lost == 0 { Ok(()) } else { Err(FlushError { lost, stats }) }
-    }
-}
-
-impl fmt::Display for FlushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} spans were lost, {} are still queued; in all {}", self.lost, self.stats.queued, self.stats)
-    }
-}
-
-impl std::error::Error for FlushError {}

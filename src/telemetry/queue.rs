@@ -1,14 +1,28 @@
-//! Finished spans on their way from the tasks that ended them to the export thread.
+//! Finished spans on their way from the tasks that ended them to the exporters.
+//!
+//! - **batch**: spans that are exported together. All lanes get the same batches.
+//! - **lane**: an exporter with its thread. Each lane works at its own speed.
+//! - **backlog**: the batches that a lane has not finished, oldest first. The first one is on its way.
+//! - **position**: the number of spans, in the order of the queue, that a lane has finished.
+//!
+//! Invariants, all under the one lock:
+//! 1. A batch is formed by a lane whose backlog is empty, so one lane never leaves more than one batch unfinished.
+//! 2. A lane that lags behind keeps at most [`Bounds`] in its backlog. It loses what comes on top; the other lanes do not.
+//! 3. A batch is counted once, when every lane has finished or lost it.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use throughline_core::trace::{Attributes, Recorder, Status, Value};
-use throughline_core::{SpanContext, SpanRecord};
+use throughline_core::SpanRecord;
+use throughline_core::trace::{Batch, Recorder, Resource};
 use tokio::sync::Notify;
 
+use super::batch::{Formed, Loss};
+use super::exporter::ExportError;
+use super::size::size;
 use super::stats::{Counters, DropReason};
 
 /// How much may wait. What comes on top is dropped, and counted; whoever ends a span never waits.
@@ -22,64 +36,278 @@ pub(super) struct Bounds {
 
 pub(super) struct Queue {
     bounds: Bounds,
+    resource: Arc<Resource>,
     pub(super) counters: Counters,
-    waiting: Mutex<Waiting>,
-    /// Set under the lock of `waiting`.
+    state: Mutex<State>,
+    /// Set under the lock of `state`.
     is_closed: AtomicBool,
-    /// Something has come to the empty queue, or enough for a batch.
-    pub(super) news: Notify,
+    /// One for each lane: it has something to do, or a shutdown has begun.
+    news: Box<[Notify]>,
+    /// The time of a shutdown is over: lanes drop what they do.
+    abandoned: Notify,
+    /// A lane has flushed, or has ended.
+    pub(super) progress: Condvar,
 }
 
-struct Waiting {
+pub(super) struct State {
     spans: VecDeque<SpanRecord>,
+    /// The size of each of `spans`.
+    sizes: VecDeque<usize>,
     bytes: usize,
+    /// Spans that have been put into batches, ever.
+    formed: u64,
+    pub(super) lanes: Box<[LaneState]>,
+    /// When the shutdown that has begun gives up.
+    closing: Option<Instant>,
+    is_abandoned: bool,
+    /// Flushes of exporters that failed, ever.
+    pub(super) failed_flushes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct LaneState {
+    pub(super) has_ended: bool,
+    backlog: VecDeque<Arc<Formed>>,
+    spans: usize,
+    bytes: usize,
+    /// The positions that flushes wait for, in the order in which they were asked for.
+    asked: VecDeque<u64>,
+    /// Flushes that are done.
+    pub(super) answered: u64,
+    /// Attempts that failed, ever.
+    pub(super) failures: u64,
+    /// Whether the last attempt failed.
+    pub(super) is_failing: bool,
+    pub(super) error: Option<ExportError>,
+}
+
+/// What a lane does next.
+pub(super) enum Step {
+    Send(Arc<Formed>),
+    /// Flushes the exporter for so many who asked.
+    Flush(usize),
+    /// Waits for the batch to fill up.
+    Fill,
+    /// Waits for a span.
+    Idle,
+    End,
 }
 
 impl Queue {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds, resource: Arc<Resource>, lanes: usize) -> Self {
         Queue {
             bounds,
+            resource,
             counters: Counters::default(),
-            waiting: Mutex::new(Waiting { spans: VecDeque::new(), bytes: 0 }),
+            state: Mutex::new(State {
+                spans: VecDeque::new(),
+                sizes: VecDeque::new(),
+                bytes: 0,
+                formed: 0,
+                lanes: (0..lanes).map(|_| LaneState::default()).collect(),
+                closing: None,
+                is_abandoned: false,
+                failed_flushes: 0,
+            }),
             is_closed: AtomicBool::new(false),
-            news: Notify::new(),
+            news: (0..lanes).map(|_| Notify::new()).collect(),
+            abandoned: Notify::new(),
+            progress: Condvar::new(),
         }
+    }
+
+    /// What `lane` does next; `is_scheduled` says that spans have waited long enough.
+    pub(super) fn step(&self, lane: usize, is_scheduled: bool) -> Step {
+        let mut state = self.lock();
+        let own = &state.lanes[lane];
+        let position = own.backlog.front().map_or(state.formed, |batch| batch.start);
+        let due = own.asked.iter().take_while(|target| **target <= position).count();
+        if due > 0 {
+            return Step::Flush(due);
+        }
+        if let Some(batch) = own.backlog.front() {
+            return Step::Send(Arc::clone(batch));
+        }
+        let is_asked = !own.asked.is_empty() || state.closing.is_some();
+        match state.spans.len() {
+            0 if state.closing.is_some() => Step::End,
+            0 => Step::Idle,
+            len if is_asked || is_scheduled || len >= self.bounds.batch => Step::Send(self.form(&mut state)),
+            _ => Step::Fill,
+        }
+    }
+
+    /// Puts the oldest spans into a batch, for all lanes.
+    fn form(&self, state: &mut State) -> Arc<Formed> {
+        let (spans, bytes): (Vec<_>, usize) = if state.spans.len() <= self.bounds.batch {
+            // New ones, so that a burst's room is not kept for ever.
+            state.sizes = VecDeque::new();
+            (mem::take(&mut state.spans).into(), state.bytes)
+        } else {
+            let bytes = state.sizes.drain(..self.bounds.batch).sum();
+            (state.spans.drain(..self.bounds.batch).collect(), bytes)
+        };
+        state.bytes -= bytes;
+        let (start, count) = (state.formed, spans.len());
+        state.formed += count as u64;
+        let takes = |lane: &LaneState| {
+            let has_room = lane.spans + count <= self.bounds.spans && lane.bytes + bytes <= self.bounds.bytes;
+            lane.backlog.is_empty() || has_room
+        };
+        let lanes = state.lanes.iter().filter(|lane| !lane.has_ended);
+        let is_lost = lanes.clone().any(|lane| !takes(lane));
+        let loss = if is_lost { Loss { reason: DropReason::QueueFull, spans: count as u64 } } else { Loss::NONE };
+        let takers = lanes.filter(|lane| takes(lane)).count();
+        let batch = Batch::new(Arc::clone(&self.resource), spans);
+        let batch = Arc::new(Formed::new(batch, start, bytes, takers, loss));
+        for (lane, news) in state.lanes.iter_mut().zip(&self.news).filter(|(lane, _)| !lane.has_ended && takes(lane)) {
+            lane.spans += count;
+            lane.bytes += bytes;
+            lane.backlog.push_back(Arc::clone(&batch));
+            news.notify_one();
+        }
+        batch
+    }
+
+    /// `lane` has exported the batch, but for the `loss`. One that has been given up meanwhile is counted already.
+    pub(super) fn finished(&self, lane: usize, batch: &Arc<Formed>, loss: Loss) {
+        let mut state = self.lock();
+        let own = &mut state.lanes[lane];
+        if own.backlog.front().is_some_and(|first| Arc::ptr_eq(first, batch)) {
+            own.backlog.pop_front();
+            own.spans -= batch.batch.spans.len();
+            own.bytes -= batch.bytes;
+            batch.settle(&self.counters, loss);
+        }
+    }
+
+    /// `lane` has flushed its exporter for `count` who asked.
+    pub(super) fn flushed(&self, lane: usize, count: usize, error: Option<ExportError>) {
+        let mut state = self.lock();
+        let own = &mut state.lanes[lane];
+        own.asked.drain(..count);
+        own.answered += count as u64;
+        if let Some(error) = error {
+            own.failed(error);
+            state.failed_flushes += 1;
+        }
+        drop(state);
+        self.progress.notify_all();
+    }
+
+    /// Notes how the last attempt of `lane` went.
+    pub(super) fn note(&self, lane: usize, error: Option<&ExportError>) {
+        let own = &mut self.lock().lanes[lane];
+        match error {
+            Some(error) => own.failed(error.clone()),
+            None => own.is_failing = false,
+        }
+    }
+
+    /// `lane` is no more. What it had not finished is lost.
+    pub(super) fn ended(&self, lane: usize) {
+        let mut state = self.lock();
+        state.lanes[lane].has_ended = true;
+        let backlog = self.give_up_backlog(&mut state.lanes[lane], DropReason::ExporterPanicked);
+        let is_last = state.lanes.iter().all(|lane| lane.has_ended);
+        let spans = is_last.then(|| {
+            self.is_closed.store(true, Ordering::Release);
+            self.give_up_spans(&mut state, DropReason::ExporterPanicked)
+        });
+        drop(state);
+        // Freed without the lock.
+        drop((backlog, spans));
+        self.progress.notify_all();
+    }
+
+    /// Asks all lanes to export what has ended by now, and to flush. For each one, how many flushes it will then have done.
+    pub(super) fn ask_to_flush(&self) -> Vec<u64> {
+        let mut state = self.lock();
+        let target = state.formed + state.spans.len() as u64;
+        let ask = |lane: &mut LaneState| {
+            lane.asked.push_back(target);
+            lane.answered + lane.asked.len() as u64
+        };
+        let tickets = state.lanes.iter_mut().map(ask).collect();
+        drop(state);
+        self.news.iter().for_each(Notify::notify_one);
+        tickets
     }
 
     /// Takes no more spans from here on.
     pub(super) fn close(&self) {
-        let _waiting = self.lock();
+        let _state = self.lock();
         self.is_closed.store(true, Ordering::Release);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.lock().spans.len()
+    /// Asks all lanes to export what there is, and to end.
+    pub(super) fn ask_to_end(&self, until: Instant) {
+        self.close();
+        self.lock().closing = Some(until);
+        self.news.iter().for_each(Notify::notify_one);
     }
 
-    pub(super) fn has_batch(&self) -> bool {
-        self.len() >= self.bounds.batch
+    /// When the shutdown that has begun gives up.
+    pub(super) fn closing(&self) -> Option<Instant> {
+        self.lock().closing
     }
 
-    /// The oldest, as many as make a batch at most.
-    pub(super) fn take_batch(&self) -> Vec<SpanRecord> {
-        let mut waiting = self.lock();
-        if waiting.spans.len() <= self.bounds.batch {
-            waiting.bytes = 0;
-            // A new one, so that a burst's room is not kept for ever.
-            let all = mem::take(&mut waiting.spans);
-            drop(waiting);
-            return all.into();
+    /// Counts all that is left as lost. The lanes end as soon as they can.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_abandoned = true;
+        let spans = self.give_up_spans(&mut state, DropReason::ShutdownTimeout);
+        let give_up = |lane| self.give_up_backlog(lane, DropReason::ShutdownTimeout);
+        let backlogs: Vec<_> = state.lanes.iter_mut().map(give_up).collect();
+        drop(state);
+        // Freed without the lock.
+        drop((spans, backlogs));
+        self.abandoned.notify_waiters();
+    }
+
+    fn give_up_spans(&self, state: &mut State, reason: DropReason) -> VecDeque<SpanRecord> {
+        (state.sizes, state.bytes) = (VecDeque::new(), 0);
+        let spans = mem::take(&mut state.spans);
+        self.counters.dropped(reason, spans.len() as u64);
+        spans
+    }
+
+    fn give_up_backlog(&self, lane: &mut LaneState, reason: DropReason) -> VecDeque<Arc<Formed>> {
+        (lane.spans, lane.bytes) = (0, 0);
+        let backlog = mem::take(&mut lane.backlog);
+        for batch in &backlog {
+            batch.settle(&self.counters, Loss { reason, spans: batch.batch.spans.len() as u64 });
         }
-        let batch: Vec<_> = waiting.spans.drain(..self.bounds.batch).collect();
-        drop(waiting);
-        let bytes: usize = batch.iter().map(size).sum();
-        self.lock().bytes -= bytes;
-        batch
+        backlog
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    /// Returns when there may be another [`step`](Self::step) for `lane`.
+    pub(super) async fn news(&self, lane: usize) {
+        self.news[lane].notified().await;
+    }
+
+    /// Returns when the time of a shutdown is over.
+    pub(super) async fn abandoned(&self) {
+        let abandoned = self.abandoned.notified();
+        tokio::pin!(abandoned);
+        // From here on it is notified, and before that the state says so.
+        abandoned.as_mut().enable();
+        if !self.lock().is_abandoned {
+            abandoned.await;
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Only an allocation failure could have panicked under the lock; what is there is whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LaneState {
+    fn failed(&mut self, error: ExportError) {
+        self.failures += 1;
+        self.is_failing = true;
+        self.error = Some(error);
     }
 }
 
@@ -87,19 +315,23 @@ impl Recorder for Queue {
     fn record(&self, span: SpanRecord) {
         self.counters.emitted();
         let size = size(&span);
-        let mut waiting = self.lock();
+        let mut state = self.lock();
         let is_closed = self.is_closed.load(Ordering::Relaxed);
-        if is_closed || waiting.spans.len() >= self.bounds.spans || waiting.bytes + size > self.bounds.bytes {
-            drop(waiting);
+        if is_closed || state.spans.len() >= self.bounds.spans || state.bytes + size > self.bounds.bytes {
+            drop(state);
             let reason = if is_closed { DropReason::AfterShutdown } else { DropReason::QueueFull };
             return self.counters.dropped(reason, 1);
         }
-        waiting.bytes += size;
-        waiting.spans.push_back(span);
-        let len = waiting.spans.len();
-        drop(waiting);
+        if state.lanes.is_empty() {
+            return self.counters.exported(1);
+        }
+        state.bytes += size;
+        state.sizes.push_back(size);
+        state.spans.push_back(span);
+        let len = state.spans.len();
+        drop(state);
         if len == 1 || len == self.bounds.batch {
-            self.news.notify_one();
+            self.news.iter().for_each(Notify::notify_one);
         }
     }
 
@@ -111,31 +343,4 @@ impl Recorder for Queue {
         }
         is_open
     }
-}
-
-/// About what a span takes up, in bytes.
-fn size(span: &SpanRecord) -> usize {
-    let events = span.events.iter().map(|event| mem::size_of_val(event) + event.name.len() + heap(&event.attributes));
-    let links =
-        span.links.iter().map(|link| mem::size_of_val(link) + identity(&link.span_context) + heap(&link.attributes));
-    let status = if let Status::Error(description) = &span.status { description.len() } else { 0 };
-    let parts = span.name.len() + status + heap(&span.attributes) + identity(&span.span_context);
-    mem::size_of::<SpanRecord>() + parts + events.sum::<usize>() + links.sum::<usize>()
-}
-
-fn identity(context: &SpanContext) -> usize {
-    context.trace_state().as_str().len()
-}
-
-fn heap(attributes: &Attributes) -> usize {
-    let value = |value: &Value| match value {
-        Value::Str(text) => text.len(),
-        Value::BoolArray(items) => items.len(),
-        Value::I64Array(items) => items.len() * 8,
-        Value::F64Array(items) => items.len() * 8,
-        Value::StrArray(items) => items.iter().map(|item| item.len() + mem::size_of_val(item)).sum(),
-        _ => 0,
-    };
-    // The pair itself counts again, though the first ones lie inline: those that do not are the ones that could be many.
-    attributes.iter().map(|(key, content)| mem::size_of_val(content) + key.len() + value(content)).sum()
 }

@@ -1,198 +1,229 @@
-//! The export thread.
+//! The export threads.
 //!
-//! It has a runtime of its own, so it depends neither on the user's nor on the order in which things shut down. Nothing that happens
-//! on it is traced.
+//! Each exporter has a thread with a runtime of its own. It depends neither on the user's runtime nor on the other exporters, however
+//! slow they are. Nothing that happens on it is traced.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use std::{io, mem, thread};
 
-use throughline_core::SpanRecord;
-use throughline_core::trace::{Batch, Resource};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use throughline_core::trace::Batch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::subscriber::NoSubscriber;
 
-use super::exporter::{ExportError, Exporter};
-use super::queue::Queue;
-use super::stats::{DropReason, Stats};
+use super::batch::Loss;
+use super::exporter::{ExportError, ExportFuture, Exporter};
+use super::queue::{Queue, Step};
+use super::stats::DropReason;
 
-/// What the thread is asked to do, and whom it tells: whether it was done in time, and the counts.
-pub(super) struct Command {
-    pub(super) kind: Kind,
-    /// The caller's own, so that what was asked before costs it no time.
-    pub(super) until: Instant,
-    pub(super) reply: Box<dyn FnOnce(bool, Stats) + Send>,
-}
+/// The first pause between two attempts, at most. Each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A receiver can't silence an exporter for longer, with a wrong clock or on purpose.
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Export what has ended by now.
-    Flush,
-    /// That, and end.
-    Shutdown,
-}
-
+/// An exporter with its thread.
 pub(super) struct Worker {
     pub(super) queue: Arc<Queue>,
-    pub(super) resource: Arc<Resource>,
-    pub(super) exporters: Vec<Box<dyn Exporter>>,
+    /// Which of the queue's lanes it is.
+    pub(super) lane: usize,
+    pub(super) exporter: Box<dyn Exporter>,
     pub(super) schedule_delay: Duration,
     pub(super) export_timeout: Duration,
-    pub(super) on_error: Box<dyn Fn(&ExportError) + Send + Sync>,
-    /// Whether the last batch did not arrive: an outage is told once.
-    pub(super) is_failing: AtomicBool,
+    pub(super) on_error: Arc<dyn Fn(&ExportError) + Send + Sync>,
 }
 
-/// A batch on its way.
-struct Sending {
-    spans: u64,
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
+/// What lasts from one batch to the next.
 #[derive(Default)]
-struct Progress {
-    sending: Option<Sending>,
-    /// Spans that have been dealt with, one way or the other.
-    done: u64,
+struct Memory {
+    /// Whether the last batch did not arrive: an outage is reported once.
+    is_failing: bool,
+    /// The receiver has asked for a pause until then.
+    paused: Option<(Instant, ExportError)>,
 }
 
-/// A command that waits until so many spans have been dealt with.
-struct Asked {
-    target: u64,
-    command: Command,
+/// Says when its thread ends, however it ends.
+struct Ending(Arc<Queue>, usize);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended(self.1);
+    }
 }
 
 impl Worker {
-    pub(super) fn spawn(self) -> io::Result<UnboundedSender<Command>> {
-        let (sender, commands) = unbounded_channel();
-        // Made here, so that what can fail does so where somebody is told.
+    pub(super) fn spawn(self) -> io::Result<()> {
+        let ending = Ending(Arc::clone(&self.queue), self.lane);
+        // Made here, so that `build` can return the error.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(untraced).build()?;
         thread::Builder::new().name("throughline-export".into()).spawn(move || {
             untraced();
-            runtime.block_on(Arc::new(self).work(commands));
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.queue.abandoned() => {}
+                    () = self.work() => {}
+                }
+            });
+            // What an exporter writes as it is dropped is written before a shutdown returns.
+            caught(|| drop(self.exporter));
+            drop(ending);
             // A look-up of a host that hangs on the blocking pool keeps nobody.
             runtime.shutdown_background();
         })?;
-        Ok(sender)
+        Ok(())
     }
 
-    async fn work(self: Arc<Self>, mut commands: UnboundedReceiver<Command>) {
-        let mut progress = Progress::default();
-        let mut asked: Vec<Asked> = Vec::new();
+    /// Exports until a shutdown has begun and nothing is left.
+    async fn work(&self) {
+        let mut memory = Memory::default();
+        let mut scheduled = None;
         loop {
-            let until = asked.iter().map(|asked| asked.command.until).min();
-            tokio::select! {
-                biased;
-                command = commands.recv() => {
-                    let Some(command) = command else { return };
-                    let on_its_way = progress.sending.as_ref().map_or(0, |batch| batch.spans);
-                    let target = progress.done + on_its_way + self.queue.len() as u64;
-                    asked.push(Asked { target, command });
+            let is_scheduled = scheduled.is_some_and(|at| at <= Instant::now());
+            match self.queue.step(self.lane, is_scheduled) {
+                Step::Send(batch) => {
+                    scheduled = None;
+                    let loss = self.deliver(&batch.batch, &mut memory).await;
+                    self.queue.finished(self.lane, &batch, loss);
                 }
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
-                () = self.step(&mut progress, asked.is_empty()) => {}
-            }
-            let now = Instant::now();
-            let is_due = |asked: &mut Asked| asked.target <= progress.done || asked.command.until <= now;
-            let mut due: Vec<_> = asked.extract_if(.., is_due).collect();
-            let is_last = due.iter().any(|asked| asked.command.kind == Kind::Shutdown);
-            if is_last {
-                due.append(&mut asked);
-                self.give_up(progress.sending.take());
-            }
-            for Asked { target, command } in due {
-                (command.reply)(target <= progress.done, self.queue.counters.read());
-            }
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    /// Sends the next batch on its way, or waits for the one that is. Dropped half-way it loses nothing.
-    async fn step(self: &Arc<Self>, progress: &mut Progress, is_patient: bool) {
-        if progress.sending.is_none() {
-            if is_patient {
-                self.wait_for_batch().await;
-            }
-            progress.sending = self.send_batch();
-        }
-        if let Some(batch) = &mut progress.sending {
-            batch.future.as_mut().await;
-            progress.done += batch.spans;
-            progress.sending = None;
-        }
-    }
-
-    async fn wait_for_batch(&self) {
-        while self.queue.len() == 0 {
-            self.queue.news.notified().await;
-        }
-        let scheduled = sleep(self.schedule_delay);
-        tokio::pin!(scheduled);
-        while !self.queue.has_batch() {
-            tokio::select! {
-                () = &mut scheduled => return,
-                () = self.queue.news.notified() => {}
-            }
-        }
-    }
-
-    fn send_batch(self: &Arc<Self>) -> Option<Sending> {
-        let spans = self.queue.take_batch();
-        let count = spans.len() as u64;
-        let future = Box::pin(Arc::clone(self).send(spans));
-        (count > 0).then_some(Sending { spans: count, future })
-    }
-
-    async fn send(self: Arc<Self>, spans: Vec<SpanRecord>) {
-        let count = spans.len() as u64;
-        let batch = Batch::new(Arc::clone(&self.resource), spans);
-        let mut lost = None;
-        for exporter in &self.exporters {
-            let error = match timeout(self.export_timeout, unwind_safe(|| exporter.export(&batch))).await {
-                Ok(Some(Ok(()))) => continue,
-                Ok(Some(Err(error))) => error,
-                Ok(None) => {
-                    lost.get_or_insert((DropReason::ExporterPanicked, count));
-                    ExportError::failed("the exporter panicked")
+                Step::Flush(count) => {
+                    let error = self.flush(|| self.exporter.flush()).await;
+                    self.queue.flushed(self.lane, count, error);
                 }
-                Err(_) => ExportError::failed(format!("the exporter took longer than {:?}", self.export_timeout)),
-            };
-            lost.get_or_insert(match &error {
-                ExportError::Rejected { spans, .. } => (DropReason::Rejected, (*spans).min(count)),
-                ExportError::Failed { .. } => (DropReason::ExportFailed, count),
-            });
-            if !self.is_failing.swap(true, Ordering::Relaxed) {
+                Step::Idle => {
+                    scheduled = None;
+                    self.queue.news(self.lane).await;
+                }
+                Step::Fill => {
+                    let at = *scheduled.get_or_insert_with(|| after(self.schedule_delay));
+                    tokio::select! {
+                        () = sleep_until(at) => {}
+                        () = self.queue.news(self.lane) => {}
+                    }
+                }
+                Step::End => break,
+            }
+        }
+        let error = self.flush(|| self.exporter.shutdown()).await;
+        self.queue.flushed(self.lane, 0, error);
+    }
+
+    /// Exports a batch, with as many attempts as it takes.
+    async fn deliver(&self, batch: &Batch, memory: &mut Memory) -> Loss {
+        let count = batch.spans.len() as u64;
+        let lost = |reason, spans, error: ExportError, memory: &mut Memory| {
+            self.queue.note(self.lane, Some(&error));
+            if !mem::replace(&mut memory.is_failing, true) {
                 // A panic in it is not worth more than the batch.
                 caught(|| (self.on_error)(&error));
             }
+            Loss { reason, spans }
+        };
+        let mut until = None;
+        let mut pause = FIRST_PAUSE;
+        let mut last = None;
+        loop {
+            if let Some((at, error)) = memory.paused.clone() {
+                if !self.pause(at, true).await {
+                    return lost(DropReason::ExportFailed, count, error, memory);
+                }
+                memory.paused = None;
+            }
+            let until = until.get_or_insert_with(|| after(self.export_timeout));
+            let error = match timeout_at(*until, unwind_safe(|| self.exporter.export(batch))).await {
+                Ok(Some(Ok(()))) => {
+                    self.queue.note(self.lane, None);
+                    memory.is_failing = false;
+                    return Loss::NONE;
+                }
+                Ok(Some(Err(error))) => error,
+                Ok(None) => {
+                    let error = ExportError::failed("the exporter panicked");
+                    return lost(DropReason::ExporterPanicked, count, error, memory);
+                }
+                Err(_) => last.unwrap_or_else(|| self.too_long()),
+            };
+            let (is_unreachable, asked) = match &error {
+                ExportError::Failed { .. } => return lost(DropReason::ExportFailed, count, error, memory),
+                ExportError::Rejected { spans, .. } => {
+                    let spans = (*spans).min(count);
+                    return lost(DropReason::Rejected, spans, error, memory);
+                }
+                ExportError::Unreachable { .. } => (true, None),
+                ExportError::Unavailable { after, .. } => (false, after.map(|after| after.min(LONGEST_ASKED_PAUSE))),
+            };
+            // A part is random, so that a thousand processes do not come back together, and so that a receiver which
+            // says "at once" for ever is not asked in a tight loop.
+            let random = pause.mul_f64(fastrand::f64() / 2.0);
+            let wait = asked.unwrap_or(pause / 2) + random;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if asked.is_some_and(|asked| !asked.is_zero()) {
+                // The receiver's time, and not the batch's.
+                *until += wait;
+            }
+            let next = Instant::now() + wait;
+            if asked.is_some() {
+                memory.paused = Some((next, error.clone()));
+            }
+            if next >= *until || is_unreachable && self.queue.closing().is_some() {
+                return lost(DropReason::ExportFailed, count, error, memory);
+            }
+            self.queue.note(self.lane, Some(&error));
+            if asked.is_none() {
+                self.pause(next, false).await;
+            }
+            last = Some(error);
         }
-        let (reason, lost) = lost.unwrap_or_else(|| {
-            self.is_failing.store(false, Ordering::Relaxed);
-            (DropReason::ExportFailed, 0)
-        });
-        self.queue.counters.exported(count - lost);
-        self.queue.counters.dropped(reason, lost);
     }
 
-    /// Counts what is left as lost.
-    fn give_up(&self, sending: Option<Sending>) {
-        let mut lost = sending.map_or(0, |batch| batch.spans);
+    /// Waits for the next attempt, and returns whether to make it.
+    ///
+    /// A pause that the receiver has asked for is kept, and given up where it ends after the shutdown. Any other one ends when a
+    /// shutdown begins: there is one attempt more.
+    async fn pause(&self, until: Instant, is_asked: bool) -> bool {
+        let was_closing = self.queue.closing().is_some();
         loop {
-            let left = self.queue.take_batch();
-            if left.is_empty() {
-                return self.queue.counters.dropped(DropReason::ShutdownTimeout, lost);
+            if let Some(end) = self.queue.closing() {
+                if is_asked && until.into_std() >= end {
+                    return false;
+                }
+                if !is_asked && !was_closing {
+                    return true;
+                }
             }
-            lost += left.len() as u64;
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                () = self.queue.news(self.lane) => {}
+            }
         }
     }
+
+    /// What goes wrong as the exporter writes out what it holds.
+    async fn flush<'a>(&self, flush: impl FnOnce() -> ExportFuture<'a>) -> Option<ExportError> {
+        let error = match timeout_at(after(self.export_timeout), unwind_safe(flush)).await {
+            Ok(Some(Ok(()))) => return None,
+            Ok(Some(Err(error))) => error,
+            Ok(None) => ExportError::failed("the exporter panicked"),
+            Err(_) => self.too_long(),
+        };
+        caught(|| (self.on_error)(&error));
+        Some(error)
+    }
+
+    fn too_long(&self) -> ExportError {
+        ExportError::failed(format!("the exporter took longer than {:?}", self.export_timeout))
+    }
+}
+
+/// The time after `limit`, or 30 years from now if there is no such time.
+fn after(limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(limit.min(FAR)).unwrap_or(now + FAR)
 }
 
 /// What the future that `start` makes is ready with; `None` if it panics. A panic as it is dropped changes nothing.

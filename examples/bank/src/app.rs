@@ -184,7 +184,7 @@ impl Bank {
         flushed.sort_by_key(|(name, ..)| SERVICES.iter().position(|service| service == name));
         Closed {
             batches: self.memory.batches(),
-            lost: flushed.iter().find_map(|(_, lost, _)| *lost),
+            lost: flushed.iter().find_map(|(_, lost, _)| lost.clone()),
             stats: flushed.into_iter().map(|(name, _, stats)| (name, stats)).collect(),
         }
     }

@@ -1,42 +1,49 @@
 //! OTLP over gRPC.
 
-use std::sync::OnceLock;
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderMap;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use prost::Message;
 use throughline_core::trace::Batch;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, ConnectError, Request, Status};
 
-use super::retry::{Failure, retry};
-use super::{Config, encode, error_chain, rejected};
+use super::{Config, encode, error_chain, rejected, sources, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
+
+/// How long a connection may be silent while a request is open, before a ping.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long the response to a ping may take.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct GrpcExporter {
     config: Config,
     /// The URL as messages show it.
     endpoint: String,
     connector: Endpoint,
-    /// Made on the export thread, whose runtime drives its connection.
-    channel: OnceLock<Channel>,
+    /// Made on the export thread, whose runtime drives its connection. Taken while a request is open.
+    channel: Mutex<Option<Channel>>,
 }
 
 impl GrpcExporter {
     pub(super) fn new(config: Config, endpoint: String, connector: Endpoint) -> Self {
-        GrpcExporter { config, endpoint, connector, channel: OnceLock::new() }
+        let connector = connector.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        GrpcExporter { config, endpoint, connector, channel: Mutex::new(None) }
     }
 
-    async fn call(&self, message: ExportTraceServiceRequest, headers: HeaderMap) -> Result<(), Failure> {
-        let channel = self.channel.get_or_init(|| self.connector.connect_lazy());
-        let request = Request::from_parts(MetadataMap::from_headers(headers), Default::default(), message);
-        match TraceServiceClient::new(channel.clone()).export(request).await {
-            Ok(answer) => {
-                rejected(answer.into_inner().partial_success).map_or(Ok(()), |error| Err(Failure::Permanent(error)))
-            }
+    async fn call(&self, batch: &Batch) -> Result<(), ExportError> {
+        let kept = self.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let channel = kept.unwrap_or_else(|| self.connector.connect_lazy());
+        let headers = MetadataMap::from_headers(self.config.headers.clone());
+        let request = Request::from_parts(headers, Default::default(), encode::request(batch));
+        let response = TraceServiceClient::new(channel.clone()).export(request).await;
+        // Not kept when this future is dropped before: the connection may be dead, and nothing else would show it.
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+        match response {
+            Ok(response) => rejected(response.into_inner().partial_success).map_or(Ok(()), Err),
             Err(status) => Err(failure(&self.endpoint, &status)),
         }
     }
@@ -44,16 +51,15 @@ impl GrpcExporter {
 
 impl Exporter for GrpcExporter {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
-        Box::pin(async move {
-            let message = encode::request(batch);
-            let headers = &self.config.headers;
-            retry(self.config.timeout, &self.endpoint, || self.call(message.clone(), headers.clone())).await
-        })
+        Box::pin(self.call(batch))
     }
 }
 
 /// Which codes are worth another attempt: the OTLP specification's table.
-fn failure(endpoint: &str, status: &Status) -> Failure {
+fn failure(endpoint: &str, status: &Status) -> ExportError {
+    if sources(status).any(|error| error.is::<ConnectError>()) {
+        return unreachable(endpoint, status);
+    }
     let message = format!("{endpoint} answered {:?}: {}", status.code(), error_chain(status));
     let after = retry_info(status.details());
     let is_transient = match status.code() {
@@ -65,10 +71,10 @@ fn failure(endpoint: &str, status: &Status) -> Failure {
         | Code::DataLoss => true,
         Code::ResourceExhausted => after.is_some(),
         // How tonic reports a connection that was lost.
-        Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
+        Code::Unknown | Code::Internal => status.source().is_some(),
         _ => false,
     };
-    if is_transient { Failure::Transient { message, after } } else { Failure::Permanent(ExportError::failed(message)) }
+    if is_transient { ExportError::unavailable(message, after) } else { ExportError::failed(message) }
 }
 
 /// `google.rpc.Status`, as far as it is needed.

@@ -11,8 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use throughline_core::trace::Batch;
 
-use super::retry::{Failure, retry};
-use super::{Config, encode, error_chain, rejected};
+use super::{Config, encode, error_chain, rejected, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
 
 /// Larger answers are not read.
@@ -32,33 +31,34 @@ impl HttpExporter {
         HttpExporter { config, url, endpoint, client: OnceLock::new() }
     }
 
-    async fn post(&self, body: Bytes, headers: HeaderMap) -> Result<(), Failure> {
+    async fn post(&self, batch: &Batch) -> Result<(), ExportError> {
         let client = self.client.get_or_init(client);
-        let sent = client.post(&self.url).headers(headers).body(body).send().await;
-        let answer = sent.map_err(|e| Failure::Transient { message: error_chain(&e.without_url()), after: None })?;
+        let body = encode::request(batch).encode_to_vec();
+        let mut headers = self.config.headers.clone();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        let sent = client.post(&self.url).headers(headers).body(body).send().await.map_err(|e| e.without_url());
+        let answer = sent.map_err(|e| match e.is_connect() {
+            true => unreachable(&self.endpoint, &e),
+            false => ExportError::unavailable(format!("{}: {}", self.endpoint, error_chain(&e)), None),
+        })?;
         let status = answer.status();
         if status.is_success() {
             let body = read(answer).await;
             // What can't be read was not said: the status counts.
             let partial = ExportTraceServiceResponse::decode(body).unwrap_or_default().partial_success;
-            return rejected(partial).map_or(Ok(()), |error| Err(Failure::Permanent(error)));
+            return rejected(partial).map_or(Ok(()), Err);
         }
         let message = format!("{} answered {status}", self.endpoint);
-        match status.as_u16() {
-            429 | 502 | 503 | 504 => Err(Failure::Transient { message, after: retry_after(answer.headers()) }),
-            _ => Err(Failure::Permanent(ExportError::failed(message))),
-        }
+        Err(match status.as_u16() {
+            429 | 502 | 503 | 504 => ExportError::unavailable(message, retry_after(answer.headers())),
+            _ => ExportError::failed(message),
+        })
     }
 }
 
 impl Exporter for HttpExporter {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
-        Box::pin(async move {
-            let body = Bytes::from(encode::request(batch).encode_to_vec());
-            let mut headers = self.config.headers.clone();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-            retry(self.config.timeout, &self.endpoint, || self.post(body.clone(), headers.clone())).await
-        })
+        Box::pin(self.post(batch))
     }
 }
 

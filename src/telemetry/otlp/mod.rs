@@ -1,20 +1,22 @@
 //! Export by OTLP, OpenTelemetry's own protocol: over HTTP with binary protobuf, or over gRPC.
 //!
-//! Connection loss and what the specification calls retryable is tried again with growing pauses of random length, until the
-//! [`timeout`](Config::timeout) of a batch has passed; what a receiver has refused is not.
+//! A connection that is lost, a request without a response, and what the specification calls retryable are tried again with growing
+//! pauses of random length, until the [`export_timeout`](super::Builder::export_timeout) of a batch has passed. A pause that the
+//! receiver asks for (`Retry-After`, `RetryInfo`) is kept, and does not count. What a receiver has refused is not tried again.
 
 mod encode;
 mod grpc;
 mod http;
-mod retry;
 
 use std::error::Error;
-use std::fmt::Write;
+use std::io;
+use std::iter::successors;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 use throughline_core::trace::Batch;
+use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
 use super::env::Env;
@@ -32,12 +34,12 @@ pub enum Protocol {
     Grpc,
 }
 
-/// What an exporter sends besides the spans, and how long it tries.
+/// What an exporter sends besides the spans, and how long it waits for a response.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Sent with each request, as for authentication.
     pub headers: HeaderMap,
-    /// For one batch, with all attempts: 10 s.
+    /// For one attempt: 10 s. A connection on which it has passed is not used again.
     pub timeout: Duration,
 }
 
@@ -57,7 +59,12 @@ impl Default for Config {
 /// assert!(exporter.is_ok());
 /// assert!(OtlpExporter::new(Protocol::Grpc, "localhost", Config::default()).is_err(), "that is no URL");
 /// ```
-pub struct OtlpExporter(Box<dyn Exporter>);
+pub struct OtlpExporter {
+    exporter: Box<dyn Exporter>,
+    timeout: Duration,
+    /// The URL as messages show it.
+    endpoint: String,
+}
 
 impl OtlpExporter {
     /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet. Messages show it without
@@ -75,19 +82,26 @@ impl OtlpExporter {
             (Some("https"), _) => return Err(invalid("TLS is not supported; send to a collector on this host")),
             _ => return Err(invalid("one begins with http:// and names a host")),
         }
-        Ok(OtlpExporter(match protocol {
-            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, url.to_owned(), endpoint)),
+        let timeout = config.timeout;
+        let exporter: Box<dyn Exporter> = match protocol {
+            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, url.to_owned(), endpoint.clone())),
             Protocol::Grpc => {
                 let connector = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(&e.to_string()))?;
-                Box::new(GrpcExporter::new(config, endpoint, connector))
+                Box::new(GrpcExporter::new(config, endpoint.clone(), connector))
             }
-        }))
+        };
+        Ok(OtlpExporter { exporter, timeout, endpoint })
     }
 }
 
 impl Exporter for OtlpExporter {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
-        self.0.export(batch)
+        Box::pin(async move {
+            timeout(self.timeout, self.exporter.export(batch)).await.unwrap_or_else(|_| {
+                let message = format!("{} has not responded within {:?}", self.endpoint, self.timeout);
+                Err(ExportError::unavailable(message, None))
+            })
+        })
     }
 }
 
@@ -149,13 +163,21 @@ fn rejected(partial: Option<ExportTracePartialSuccess>) -> Option<ExportError> {
     Some(ExportError::Rejected { spans, message: partial.error_message.into() })
 }
 
+/// Why there is no connection.
+fn unreachable(endpoint: &str, error: &(dyn Error + 'static)) -> ExportError {
+    let is_refused = sources(error)
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    let reason = if is_refused { "connection refused".to_owned() } else { error_chain(error) };
+    ExportError::unreachable(format!("{endpoint} can't be reached: {reason}"))
+}
+
 /// An error with what it came from: the outermost of a client's errors says little.
-fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
+fn error_chain(error: &(dyn Error + 'static)) -> String {
+    sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// An error, its source, and so on.
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |&error| error.source())
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -17,11 +18,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::net::TcpListener;
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// How a request is answered; without an instruction it is accepted.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// An HTTP status, or for gRPC a code, and `Retry-After` in seconds.
+    /// An HTTP status with `Retry-After`, or for gRPC a code with `RetryInfo`, in seconds.
     Refuse(u16, Option<&'static str>),
     /// So many spans are rejected.
     Partial(i64),
@@ -118,7 +120,12 @@ impl TraceService for Collector {
                 Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
             }
             Some(Answer::Partial(rejected)) => Ok(tonic::Response::new(partial(rejected))),
-            Some(Answer::Refuse(code, _)) => Err(tonic::Status::new(tonic::Code::from_i32(code.into()), "no")),
+            Some(Answer::Refuse(code, after)) => {
+                let code = tonic::Code::from_i32(code.into());
+                let after = after.map(|after| Duration::from_secs(after.parse().unwrap()));
+                let details = after.map(|after| ErrorDetails::with_retry_info(Some(after))).unwrap_or_default();
+                Err(tonic::Status::with_error_details(code, "no", details))
+            }
         }
     }
 }

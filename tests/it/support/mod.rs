@@ -4,6 +4,7 @@ pub mod collector;
 pub mod grpc;
 
 use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -57,13 +58,10 @@ impl Traced {
 /// Whether this process is `test`'s own, for what is set once in a process. Elsewhere it runs the test in one, with these variables, and
 /// the test has passed there.
 pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
-    const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
-    if std::env::var_os(OWN).is_some_and(|own| own == test) {
-        return true;
-    }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", test, "--test-threads=1"]).env(OWN, test).envs(variables.iter().copied());
-    let output = child.output().unwrap();
+    let set = |child: &mut Command| {
+        child.envs(variables.iter().copied());
+    };
+    let Some(output) = output_of_own_process(test, set) else { return true };
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && shown.contains("1 passed"),
@@ -71,6 +69,20 @@ pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
         String::from_utf8_lossy(&output.stderr)
     );
     false
+}
+
+/// The output of `test` in a process of its own, set up by `prepare`; `None` in that process. What the test writes there is not captured.
+pub fn output_of_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<Output> {
+    const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
+    if std::env::var_os(OWN).is_some_and(|own| own == test) {
+        return None;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--test-threads=1", "--nocapture"]).env(OWN, test);
+    child.stdout(Stdio::piped()).stderr(Stdio::piped());
+    prepare(&mut child);
+    let child = child.spawn().unwrap();
+    Some(child.wait_with_output().unwrap())
 }
 
 /// Serves until the test's runtime ends.

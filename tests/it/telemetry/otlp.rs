@@ -140,9 +140,9 @@ async fn what_is_rejected_in_part_is_counted_and_never_sent_again() {
 async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() {
     for protocol in BOTH {
         let url = if protocol == Protocol::Grpc { "http://127.0.0.1:1" } else { "http://127.0.0.1:1/v1/traces" };
-        let config = Config { timeout: Duration::from_millis(300), ..Config::default() };
-        let exporter = OtlpExporter::new(protocol, url, config).unwrap();
-        let telemetry = telemetry::builder("cards").exporter(exporter).on_error(|_| {}).build().unwrap();
+        let exporter = OtlpExporter::new(protocol, url, Config::default()).unwrap();
+        let builder = telemetry::builder("cards").exporter(exporter).on_error(|_| {});
+        let telemetry = builder.export_timeout(Duration::from_millis(300)).build().unwrap();
         start(&telemetry).end();
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);

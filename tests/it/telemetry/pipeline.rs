@@ -265,16 +265,6 @@ async fn t16_a_schedule_without_end_is_no_panic() {
     assert_eq!(memory.spans().len(), 2);
 }
 
-#[tokio::test]
-async fn every_exporter_gets_every_span() {
-    let (first, second) = (MemoryExporter::default(), MemoryExporter::default());
-    let telemetry = telemetry::builder("cards").exporter(first.clone()).exporter(second.clone()).build().unwrap();
-    spans(&telemetry, 1_500);
-    telemetry.shutdown(PATIENCE).await.unwrap();
-    assert_eq!((first.spans().len(), second.spans().len()), (1_500, 1_500));
-    assert!(first.batches().iter().all(|batch| batch.spans.len() <= 512));
-}
-
 /// The default of a process is set once, so it is looked at in a process of the test's own; the receiver stays in this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t11_init_sets_the_default_once_and_exports_by_otlp_as_the_environment_says() {

@@ -1,0 +1,118 @@
+//! Waiting for the exporters, with a limit that they can't break.
+//!
+//! Who waits keeps the limit: an export thread may be blocked by its exporter, or be gone, as in a process that has been forked.
+
+use std::fmt;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::exporter::ExportError;
+use super::queue::{Queue, State};
+use super::stats::Stats;
+
+/// Longer than anybody waits, and no overflow.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// Exports what has ended by now. Blocks until that is done, or for `limit`.
+pub(super) fn flush(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
+    let before = Before::new(queue);
+    let tickets = queue.ask_to_flush();
+    let is_in_time = wait(queue, limit, |state| {
+        let mut lanes = state.lanes.iter().zip(&tickets);
+        lanes.all(|(lane, ticket)| lane.has_ended || lane.answered >= *ticket)
+    });
+    before.compare(queue, is_in_time)
+}
+
+/// Exports all that has ended, and ends the export threads. Blocks until that is done, or for `limit`.
+pub(super) fn shutdown(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
+    let limit = limit.min(LONGEST);
+    let before = Before::new(queue);
+    let now = Instant::now();
+    queue.ask_to_end(now.checked_add(limit).unwrap_or(now));
+    let is_in_time = wait(queue, limit, |state| state.lanes.iter().all(|lane| lane.has_ended));
+    if !is_in_time {
+        queue.abandon();
+    }
+    before.compare(queue, is_in_time)
+}
+
+/// [`flush`] or [`shutdown`], on a thread that may block. A timer of the runtime would not do: its clock may be paused, or there is none.
+pub(super) async fn elsewhere(
+    queue: &Arc<Queue>,
+    limit: Duration,
+    block: fn(&Queue, Duration) -> Result<(), FlushError>,
+) -> Result<(), FlushError> {
+    let (sender, receiver) = oneshot::channel();
+    let shared = Arc::clone(queue);
+    let waiting = thread::Builder::new().name("throughline-flush".into()).spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = sender.send(block(&shared, limit));
+    });
+    match waiting {
+        Ok(_) => receiver.await.expect("the thread runs no code of others, and so does not panic"),
+        // Without threads to be had the limit is kept, and this one blocked.
+        Err(_) => block(queue, limit),
+    }
+}
+
+/// Whether `is_done` within `limit`.
+fn wait(queue: &Queue, limit: Duration, is_done: impl Fn(&State) -> bool) -> bool {
+    let state: MutexGuard<'_, State> = queue.lock();
+    let waited = queue.progress.wait_timeout_while(state, limit.min(LONGEST), |state| !is_done(state));
+    let (_state, result) = waited.unwrap_or_else(PoisonError::into_inner);
+    !result.timed_out()
+}
+
+/// The counts before a flush.
+struct Before {
+    stats: Stats,
+    failures: Vec<u64>,
+    failed_flushes: u64,
+}
+
+impl Before {
+    fn new(queue: &Queue) -> Self {
+        let state = queue.lock();
+        let failures = state.lanes.iter().map(|lane| lane.failures).collect();
+        let failed_flushes = state.failed_flushes;
+        drop(state);
+        Before { stats: queue.counters.read(), failures, failed_flushes }
+    }
+
+    fn compare(self, queue: &Queue, is_in_time: bool) -> Result<(), FlushError> {
+        let state = queue.lock();
+        let mut lanes = state.lanes.iter().zip(&self.failures);
+        let failed = lanes.find(|(lane, before)| lane.is_failing || lane.failures > **before);
+        let error = failed.and_then(|(lane, _)| lane.error.clone());
+        let has_flushed = state.failed_flushes == self.failed_flushes;
+        drop(state);
+        let stats = queue.counters.read();
+        let lost = stats.dropped().saturating_sub(self.stats.dropped());
+        if is_in_time && has_flushed && lost == 0 { Ok(()) } else { Err(FlushError { lost, stats, error }) }
+    }
+}
+
+/// Spans were lost, or are still waiting, or an exporter could not be flushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FlushError {
+    /// Spans that were lost since the call.
+    pub lost: u64,
+    /// All counts, as of the end of the call.
+    pub stats: Stats,
+    /// The last error of an exporter, if one has failed.
+    pub error: Option<ExportError>,
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} spans were lost, {} are still queued; in all {}", self.lost, self.stats.queued, self.stats)?;
+        self.error.iter().try_for_each(|error| write!(f, "; last error: {error}"))
+    }
+}
+
+impl std::error::Error for FlushError {}
