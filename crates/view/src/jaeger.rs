@@ -1,29 +1,46 @@
 //! JSON that Jaeger's page loads ("JSON File", the format of its query API).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use throughline_core::SpanRecord;
-use throughline_core::trace::{Attributes, SpanKind, Status, Value as AttributeValue};
+use throughline_core::trace::{Attributes, Resource, SpanKind, Status, Value as AttributeValue};
 
 use crate::trace::{SpanView, Trace};
 
+/// The greatest integer below which every integer is a number of JavaScript: 2^53 - 1.
+const MAX_SAFE: u64 = (1 << 53) - 1;
+
 impl Trace {
     /// The trace as a JSON document that Jaeger's page can load: "Search", "JSON File".
+    ///
+    /// Each resource is a process, with its attributes as tags. So two instances of a service are two processes. Integers
+    /// beyond ±(2^53 - 1) are texts, as Jaeger's own are, and so are `NaN`, `Infinity` and `-Infinity`.
     pub fn jaeger_json(&self) -> String {
         let mut processes = Map::new();
-        let mut names: HashMap<&str, String> = HashMap::new();
+        let mut ids: HashMap<*const Resource, String> = HashMap::new();
+        let mut spans = Vec::with_capacity(self.spans().len());
         for span in self.spans() {
-            let next = format!("p{}", names.len() + 1);
-            names.entry(&span.service).or_insert_with(|| {
-                processes.insert(next.clone(), json!({ "serviceName": &*span.service, "tags": [] }));
-                next
+            // Equal resources are one value.
+            let next = ids.len() + 1;
+            let id = ids.entry(Arc::as_ptr(&span.resource)).or_insert_with(|| {
+                let id = format!("p{next}");
+                processes.insert(id.clone(), process(span));
+                id
             });
+            spans.push(encode(span, id));
         }
-        let spans: Vec<_> = self.spans().iter().map(|span| encode(span, &names[&*span.service])).collect();
         let trace = json!({ "traceID": self.trace_id().to_string(), "spans": spans, "processes": processes });
         json!({ "data": [trace] }).to_string()
     }
+}
+
+/// What made the spans, under the name of its service.
+fn process(span: &SpanView) -> Value {
+    let attributes = span.resource.attributes.iter().filter(|(key, _)| *key != "service.name");
+    let tags: Vec<_> = attributes.map(|(key, value)| tag(key, value)).collect();
+    json!({ "serviceName": &*span.service, "tags": tags })
 }
 
 fn encode(span: &SpanView, process: &str) -> Value {
@@ -82,7 +99,13 @@ fn tags(attributes: &Attributes) -> impl Iterator<Item = Value> {
 fn tag(key: &str, value: &AttributeValue) -> Value {
     let (kind, value) = match value {
         AttributeValue::Bool(truth) => ("bool", json!(truth)),
+        // Jaeger writes these as text, too: JavaScript would round them.
+        AttributeValue::I64(number) if number.unsigned_abs() > MAX_SAFE => ("int64", json!(number.to_string())),
         AttributeValue::I64(number) => ("int64", json!(number)),
+        // JSON has no number for these. The texts are those of the JSON of protobuf.
+        AttributeValue::F64(number) if number.is_nan() => ("float64", json!("NaN")),
+        AttributeValue::F64(number) if number.is_infinite() && *number > 0.0 => ("float64", json!("Infinity")),
+        AttributeValue::F64(number) if number.is_infinite() => ("float64", json!("-Infinity")),
         AttributeValue::F64(number) => ("float64", json!(number)),
         other => ("string", json!(other.as_str().map_or_else(|| other.to_string(), str::to_owned))),
     };

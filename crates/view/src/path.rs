@@ -1,6 +1,8 @@
 //! The critical path: what the root waited for.
 
-use crate::trace::Trace;
+use throughline_core::trace::SpanKind;
+
+use crate::trace::{SpanView, Trace};
 
 /// For each span of the trace whether its time was the root's: walking back from a span's end, the child that ended last is what it
 /// waited for, then the one that ended last before that one started, and so on. What runs asynchronously nobody waited for.
@@ -12,10 +14,15 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
     while let Some((index, mut until)) = pending.pop() {
         is_critical[index] = true;
         let end = until;
-        let mut children: Vec<_> =
-            spans[index].children.iter().copied().filter(|child| !spans[*child].is_asynchronous()).collect();
-        // One that ended after its parent (a cancellation runs downwards) was waited for until that gave up.
-        children.sort_by_key(|child| std::cmp::Reverse(spans[*child].record.end_time.min(end)));
+        let waited = |child: &usize| is_waited_for(&spans[index], &spans[*child]);
+        let mut children: Vec<_> = spans[index].children.iter().copied().filter(waited).collect();
+        // One that ended after its parent was waited for until that gave up. Of several, it is the one that started last: who
+        // waits starts nothing more.
+        children.sort_by_key(|child| {
+            let record = &spans[*child].record;
+            let order = if record.end_time > end { record.start_time.0 } else { u64::MAX };
+            std::cmp::Reverse((record.end_time.min(end), order))
+        });
         for child in children {
             let record = &spans[child].record;
             // One that outlived what came after it was not what was waited for.
@@ -27,4 +34,16 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
         }
     }
     is_critical
+}
+
+/// Whether `parent` may have waited for `child`.
+///
+/// A child that ended later was not waited for: it was spawned, and went on by itself. There are two exceptions. A caller waits for
+/// its callee whatever their clocks say. And a parent that gave up has waited for the work that its cancellation ended.
+fn is_waited_for(parent: &SpanView, child: &SpanView) -> bool {
+    if child.is_asynchronous() {
+        return false;
+    }
+    let is_call = parent.record.kind == SpanKind::Client && child.record.kind == SpanKind::Server;
+    child.record.end_time <= parent.record.end_time || is_call || (parent.gave_up() && child.gave_up())
 }

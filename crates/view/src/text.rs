@@ -46,6 +46,19 @@ pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
+/// A number with its thousands set apart.
+pub(crate) fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// In three digits and a unit.
 pub(crate) fn duration(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
@@ -74,6 +87,12 @@ mod tests {
         assert_eq!(cut(&"x".repeat(1 << 20), 5, true), "xxxx…");
         assert_eq!(cut("été", 3, false), "?t?");
         assert_eq!(cut("any", 0, true), "");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let shown = [0, 999, 1_000, 4_998, 100_000, 1_234_567].map(count);
+        assert_eq!(shown, ["0", "999", "1,000", "4,998", "100,000", "1,234,567"]);
     }
 
     #[test]

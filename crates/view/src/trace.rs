@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_core::trace::{Batch, SpanKind, UnixNanos};
+use throughline_core::trace::{Batch, Resource, SpanKind, UnixNanos};
 use throughline_core::{SpanId, SpanRecord, TraceId};
 
 /// The spans of one trace, as a tree.
@@ -40,6 +40,10 @@ pub struct SpanView {
     pub record: SpanRecord,
     /// `service.name` of what made it.
     pub service: Arc<str>,
+    /// What made it. Equal ones are shared.
+    pub resource: Arc<Resource>,
+    /// Which of the spans of its resource it is, in the order in which they ended.
+    position: usize,
     /// The index of its parent among the trace's spans.
     pub parent: Option<usize>,
     /// The indexes of its children, by their start.
@@ -48,23 +52,37 @@ pub struct SpanView {
 
 impl Trace {
     /// The traces that the batches hold, the one that began first in front.
+    ///
+    /// Spans with equal times are ordered by service, and within one by the order in which they ended. So on a paused clock
+    /// the same program gives the same trees.
     pub fn from_batches(batches: &[Batch]) -> Vec<Trace> {
         let mut traces: HashMap<TraceId, Vec<SpanView>> = HashMap::new();
+        // By their text, as a number that is not one is not equal to itself; with the number of spans so far.
+        let mut resources: HashMap<String, (Arc<Resource>, usize)> = HashMap::new();
         for batch in batches {
             let service: Arc<str> = batch.resource.service_name().unwrap_or("unknown").into();
+            let resource = resources.entry(format!("{:?}", batch.resource.attributes));
+            let (resource, count) = resource.or_insert_with(|| (Arc::clone(&batch.resource), 0));
             for record in &batch.spans {
-                let (record, service) = (record.clone(), Arc::clone(&service));
-                let view = SpanView { record, service, parent: None, children: Vec::new() };
+                let view = SpanView {
+                    record: record.clone(),
+                    service: Arc::clone(&service),
+                    resource: Arc::clone(resource),
+                    position: *count,
+                    parent: None,
+                    children: Vec::new(),
+                };
+                *count += 1;
                 traces.entry(view.record.span_context.trace_id()).or_default().push(view);
             }
         }
         let mut traces: Vec<_> = traces.into_values().map(Trace::of).collect();
-        traces.sort_by_key(|trace| (trace.start(), trace.trace_id()));
+        traces.sort_by(|a, b| a.spans[0].rank().cmp(&b.spans[0].rank()));
         traces
     }
 
     fn of(mut spans: Vec<SpanView>) -> Trace {
-        spans.sort_by_key(|span| (span.record.start_time, span.record.end_time, span.record.span_context.span_id()));
+        spans.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut by_id: HashMap<SpanId, usize> = HashMap::new();
         for (index, span) in spans.iter().enumerate() {
             // Of several with one id, the first one has the children.
@@ -154,6 +172,25 @@ impl SpanView {
     /// Whether it goes on by itself: what made it does not wait for it.
     pub fn is_asynchronous(&self) -> bool {
         self.record.kind == SpanKind::Consumer
+    }
+
+    /// What spans of one trace are ordered by. Ids are random, so they come last: on a paused clock all times are equal, and
+    /// the order is the same in every run.
+    fn rank(&self) -> impl Ord + '_ {
+        let record = &self.record;
+        let id = record.span_context.span_id();
+        (record.start_time, record.end_time, &*self.service, self.position, &*record.name, id)
+    }
+
+    /// Why it was cancelled, if it was.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.text("throughline.cancel.cause")
+    }
+
+    /// Whether a deadline or a cancellation ended it.
+    pub(crate) fn gave_up(&self) -> bool {
+        let is_late = |kind| matches!(kind, "DEADLINE_EXCEEDED" | "CANCELLED");
+        self.cause().is_some() || self.text("error.type").is_some_and(is_late)
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&str> {

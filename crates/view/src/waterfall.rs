@@ -1,156 +1,141 @@
-//! The waterfall: a line for each span, on a common time line.
+//! The waterfall: a line for each call and each span, on a common time line.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use throughline_core::trace::{SpanKind, Status};
+use throughline_core::trace::SpanKind;
 
+use crate::bar::{Axis, Bar, Marks};
+use crate::label::{End, label, message};
 use crate::options::Options;
 use crate::path;
-use crate::text::{columns, cut, duration, fit};
-use crate::trace::{SpanView, Trace};
+use crate::pen::{Pen, Style};
+use crate::rows::{Item, Row, rows};
+use crate::text::{columns, count, cut, duration, fit};
+use crate::trace::Trace;
 
-/// How many levels the guides show.
+/// How many levels the guides show at most.
 const DEEPEST: usize = 30;
-
-/// What is drawn with.
-struct Pen {
-    color: bool,
-    unicode: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Style {
-    Bold,
-    Dim,
-    Red,
-    Yellow,
-    Cyan,
-}
+/// How many columns of a name are left however deep it stands.
+const NAME: usize = 12;
 
 /// Where what stands, in columns.
 struct Columns {
     label: usize,
     bar: usize,
     end: usize,
+    /// The width of a level.
+    step: usize,
 }
 
-/// The time that the bars span.
-struct Axis {
-    start: u64,
-    nanos: u64,
-    /// The root's deadline, in nanoseconds from the start.
-    deadline: Option<u64>,
+/// What is drawn, and onto what.
+struct Drawing<'a> {
+    trace: &'a Trace,
+    pen: Pen,
+    axis: Axis,
+    columns: Columns,
+    is_critical: &'a [bool],
+    marks: Marks,
+    out: String,
 }
 
 impl Trace {
     /// The trace as lines of text: each span with its service, a bar on a common time line, how long it took, the time that was left of
     /// its deadline when it started, and how it ended. The bars of the critical path are solid; the root's deadline is a vertical line.
     ///
+    /// - The client's and the server's span of a call share a line, unless they ended differently. Its bar shows the
+    ///   server's work, within the time of the call; duration and time left are the client's. The two spans of a message
+    ///   share one, too; duration and time left are the consumer's.
+    /// - Of more than ten siblings that are alike two are drawn, the first and the longest. A line below them has the number of
+    ///   the others. Siblings that failed, or under which something failed, are not like those that did not.
+    /// - An error's message that does not fit has a line of its own where the error began.
+    /// - A legend explains the marks that were drawn.
+    ///
     /// Lines are as wide as `options` say, whatever the names are; those are made harmless for a terminal.
     pub fn waterfall(&self, options: &Options) -> String {
-        let pen = Pen { color: options.color, unicode: options.unicode };
-        let axis = Axis::of(self);
-        let columns = Columns::within(options.width.max(60), self);
         let is_critical = path::critical(self);
-        let mut out = String::new();
-        pen.header(&mut out, self, &axis, &columns);
-        pen.scale(&mut out, &axis, &columns);
-        let guides = guides(self, options.unicode);
-        for ((index, _), guide) in self.order().iter().zip(guides) {
-            let span = &self.spans()[*index];
-            let label = label(self, *index, options.unicode);
-            pen.line(&mut out, span, [&guide, &label], is_critical[*index], &axis, &columns);
+        let rows = rows(self, &is_critical);
+        let labels: Vec<_> = rows.iter().map(|row| name(self, row.item, options.unicode)).collect();
+        let columns = Columns::within(options.width.max(60), &rows, &labels);
+        let guides = guides(&rows, &columns, options.unicode);
+        let mut drawing = Drawing {
+            trace: self,
+            pen: Pen { color: options.color, unicode: options.unicode },
+            axis: Axis::of(self),
+            columns,
+            is_critical: &is_critical,
+            marks: Marks::default(),
+            out: String::new(),
+        };
+        drawing.header();
+        drawing.scale();
+        for ((row, label), [guide, below]) in rows.iter().zip(&labels).zip(&guides) {
+            drawing.line(row, guide, below, label);
         }
-        out
-    }
-}
-
-impl Axis {
-    fn of(trace: &Trace) -> Axis {
-        let start = trace.start().0;
-        let mut nanos = u64::try_from(trace.duration().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let root = trace.order().first().map(|(index, _)| &trace.spans()[*index]);
-        let deadline = root.and_then(|root| {
-            let left = root.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left))?;
-            Some(root.record.start_time.0.saturating_sub(start).saturating_add((left * 1e6) as u64))
-        });
-        // One that is not too far away is shown; of others the header tells.
-        if let Some(deadline) = deadline.filter(|deadline| *deadline > nanos && *deadline / 2 <= nanos) {
-            nanos = deadline.saturating_add(deadline / 50);
-        }
-        Axis { start, nanos, deadline }
-    }
-
-    /// A time as a column of `width`, in eighths.
-    fn eighths(&self, nanos: u64, width: usize) -> usize {
-        (u128::from(nanos) * (width as u128 * 8) / u128::from(self.nanos)) as usize
-    }
-
-    fn deadline_column(&self, width: usize) -> Option<usize> {
-        self.deadline.filter(|deadline| *deadline <= self.nanos).map(|at| (self.eighths(at, width) / 8).min(width - 1))
+        drawing.legend(&rows);
+        drawing.out
     }
 }
 
 impl Columns {
-    fn within(width: usize, trace: &Trace) -> Columns {
-        let needed = |(index, depth): &(usize, usize)| columns(&label(trace, *index, true)).min(80) + 2 * depth;
-        let wanted = trace.order().iter().map(needed).max().unwrap_or(0) + 2;
+    fn within(width: usize, rows: &[Row], labels: &[String]) -> Columns {
         let end = match width {
             120.. => 52,
             80.. => 38,
             _ => 26,
         };
-        let label = wanted.clamp(20, (width - end) * 2 / 3);
-        Columns { label, bar: width - end - label, end }
+        let most = (width - end) * 2 / 3;
+        let wanted = |step: usize, name: usize| {
+            let of_row = rows.iter().zip(labels).map(|(row, label)| columns(label).min(name) + step * row.depth);
+            of_row.max().unwrap_or(0) + 2
+        };
+        // Guides are narrow where wide ones leave too little of the names.
+        let step = if wanted(2, 2 * NAME) <= most { 2 } else { 1 };
+        let label = wanted(step, 80).clamp(20, most);
+        Columns { label, bar: width - end - label, end, step }
     }
 
     fn all(&self) -> usize {
         self.label + self.bar + self.end
     }
+
+    /// How many levels have guides of their own: deeper, nothing of a name would be left.
+    fn deepest(&self) -> usize {
+        DEEPEST.min(self.label.saturating_sub(NAME + 1) / self.step)
+    }
 }
 
-impl Pen {
-    fn paint(&self, text: &str, style: Style) -> String {
-        if !self.color || text.trim().is_empty() {
-            return text.to_owned();
-        }
-        let code = match style {
-            Style::Bold => 1,
-            Style::Dim => 2,
-            Style::Red => 31,
-            Style::Yellow => 33,
-            Style::Cyan => 36,
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
-
-    fn header(&self, out: &mut String, trace: &Trace, axis: &Axis, columns: &Columns) {
-        let dot = if self.unicode { "·" } else { "-" };
-        let (services, spans, roots) = (trace.services().len(), trace.spans().len(), trace.roots().count());
-        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        let mut parts = vec![count(services, "service"), count(spans, "span"), self.ascii(duration(trace.duration()))];
+impl Drawing<'_> {
+    fn header(&mut self) {
+        let (pen, trace) = (&self.pen, self.trace);
+        let dot = if pen.unicode { "·" } else { "-" };
+        let roots = trace.roots().count();
+        let number =
+            |number: usize, what: &str| format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" });
+        let took = pen.ascii(duration(trace.duration()));
+        let mut parts = vec![number(trace.services().len(), "service"), number(trace.spans().len(), "span"), took];
         if roots > 1 {
-            parts.push(count(roots, "root"));
+            parts.push(number(roots, "root"));
         }
-        if let Some(deadline) = axis.deadline {
-            parts.push(self.ascii(format!("deadline {}", duration(Duration::from_nanos(deadline)))));
+        if let Some(deadline) = self.axis.deadline {
+            parts.push(pen.ascii(format!("deadline {}", duration(Duration::from_nanos(deadline)))));
         }
-        let id = self.paint(&trace.trace_id().to_string(), Style::Bold);
+        let id = pen.paint(&trace.trace_id().to_string(), Style::Bold);
         let parts = parts.join(&format!(" {dot} "));
         // The id is whole, so that it can be copied; the rest has a line of its own where it has to.
-        let gap = if 40 + self::columns(&parts) <= columns.all() { "  " } else { "\n" };
-        let _ = writeln!(out, "trace {id}{gap}{}", cut(&parts, columns.all(), self.unicode));
+        let gap = if 40 + columns(&parts) <= self.columns.all() { "  " } else { "\n" };
+        let _ = writeln!(self.out, "trace {id}{gap}{}", cut(&parts, self.columns.all(), pen.unicode));
     }
 
-    fn scale(&self, out: &mut String, axis: &Axis, columns: &Columns) {
-        let end = self.ascii(duration(Duration::from_nanos(axis.nanos)));
-        let mut scale = fit("0", columns.bar, self.unicode);
+    fn scale(&mut self) {
+        let (pen, columns) = (&self.pen, &self.columns);
+        let end = pen.ascii(self.axis.length());
+        let mut scale = fit("0", columns.bar, pen.unicode);
         if columns.bar > end.chars().count() + 12 {
             scale.truncate(columns.bar - end.chars().count());
             scale.push_str(&end);
         }
-        if let Some(column) = axis.deadline_column(columns.bar) {
+        if let Some(column) = self.axis.deadline_column(columns.bar) {
             let mark = "deadline";
             let from = column.saturating_sub(mark.len() / 2).min(columns.bar.saturating_sub(mark.len()));
             let is_free = scale.chars().skip(from.saturating_sub(1)).take(mark.len() + 2).all(|c| c == ' ');
@@ -158,162 +143,166 @@ impl Pen {
                 scale.replace_range(from..from + mark.len(), mark);
             }
         }
-        let left = fit("", columns.label, self.unicode);
         let heads = format!("{:>8}{:>8}  ended", "took", "left");
-        let _ = writeln!(
-            out,
-            "{left}{}{}",
-            self.paint(&scale, Style::Dim),
-            self.paint(&cut(&heads, columns.end, true), Style::Dim)
-        );
+        let (scale, heads) = (pen.paint(&scale, Style::Dim), pen.paint(&cut(&heads, columns.end, true), Style::Dim));
+        let _ = writeln!(self.out, "{}{scale}{heads}", fit("", columns.label, pen.unicode));
     }
 
-    fn line(
-        &self,
-        out: &mut String,
-        span: &SpanView,
-        head: [&str; 2],
-        is_critical: bool,
-        axis: &Axis,
-        columns: &Columns,
-    ) {
-        let [guide, label] = head;
-        let room = (columns.label - 1).saturating_sub(guide.chars().count());
-        let label = fit(label, room, self.unicode);
-        let label = match label.strip_prefix(&*span.service) {
-            Some(rest) => format!("{}{rest}", self.paint(&span.service, Style::Bold)),
-            None => label,
-        };
-        let shown = format!("{}{label}", self.paint(guide, Style::Dim));
-        let took = self.ascii(duration(span.record.duration()));
-        let left = span.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left));
-        let left = left.map_or(String::new(), |left| self.ascii(duration(Duration::from_secs_f64(left / 1e3))));
-        let ([long, short], style) = ending(span, self.unicode);
-        let room = columns.end.saturating_sub(18);
-        let ending = cut(if self::columns(&long) <= room { &long } else { &short }, room, self.unicode);
-        let ending = style.map_or(ending.clone(), |style| self.paint(&ending, style));
-        let bar = self.bar(span, is_critical, style, axis, columns.bar);
-        let line = format!("{shown} {bar}{took:>8}{}  {ending}", self.paint(&format!("{left:>8}"), Style::Dim));
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-
-    fn bar(&self, span: &SpanView, is_critical: bool, style: Option<Style>, axis: &Axis, width: usize) -> String {
-        let from = axis.eighths(span.record.start_time.0.saturating_sub(axis.start), width).min(width * 8 - 1);
-        let to = axis.eighths(span.record.end_time.0.saturating_sub(axis.start), width).clamp(from + 1, width * 8);
-        let deadline = axis.deadline_column(width);
-        let solid = match (self.unicode, is_critical) {
-            (true, true) => '█',
-            (true, false) => '▒',
-            (false, true) => '#',
-            (false, false) => '=',
-        };
-        let style = style.unwrap_or(Style::Cyan);
-        let (mut bar, mut run) = (String::new(), String::new());
-        for column in 0..width {
-            let (first, last) = (column * 8, column * 8 + 8);
-            let covered = to.min(last).saturating_sub(from.max(first));
-            if covered > 0 {
-                run.push(if is_critical && self.unicode { part(covered, from > first) } else { solid });
-                continue;
+    fn line(&mut self, row: &Row, guide: &str, below: &str, label: &str) {
+        let spans = self.trace.spans();
+        // The span whose times and end are shown: the caller's, and of a message the consumer's.
+        let (shown, bar, rest) = match row.item {
+            Item::Span(index) => {
+                let record = &spans[index].record;
+                let work = [record.start_time.0, record.end_time.0];
+                (Some(index), Bar { work, way: None, is_critical: self.is_critical[index], style: Style::Cyan }, None)
             }
-            bar.push_str(&self.paint(&std::mem::take(&mut run), style));
-            match deadline {
-                Some(at) if at == column => bar.push_str(&self.paint(if self.unicode { "│" } else { "|" }, Style::Red)),
-                _ => bar.push(' '),
+            Item::Hop { from, to } => {
+                let (sender, receiver) = (&spans[from].record, &spans[to].record);
+                let work = [receiver.start_time.0, receiver.end_time.0];
+                let is_message = receiver.kind == SpanKind::Consumer;
+                let until = if is_message { receiver.start_time } else { sender.end_time };
+                let way = Some([sender.start_time.0, until.0]);
+                let shown = if is_message { to } else { from };
+                (Some(shown), Bar { work, way, is_critical: self.is_critical[to], style: Style::Cyan }, None)
             }
+            Item::More { from, to, longest, is_critical, .. } => {
+                let rest = self.pen.ascii(format!("up to {}", duration(Duration::from_nanos(longest))));
+                (None, Bar { work: [from, to], way: None, is_critical, style: Style::Dim }, Some(rest))
+            }
+        };
+        let (mut took, mut left, mut ended, mut style) = (String::new(), String::new(), rest.unwrap_or_default(), None);
+        let mut said_below = None;
+        let room = self.columns.end.saturating_sub(18);
+        if let Some(index) = shown {
+            let span = &spans[index];
+            took = self.pen.ascii(duration(span.record.duration()));
+            let remaining = span.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left));
+            left = remaining.map_or(left, |left| self.pen.ascii(duration(Duration::from_secs_f64(left / 1e3))));
+            (ended, style, said_below) = self.end(index, row.item.named().unwrap_or(index), room);
         }
-        bar.push_str(&self.paint(&run, style));
-        bar
-    }
+        let bar = Bar { style: style.unwrap_or(bar.style), ..bar };
+        let bar = self.pen.bar(&bar, &self.axis, self.columns.bar, &mut self.marks);
+        let (pen, widths) = (&self.pen, &self.columns);
 
-    fn ascii(&self, text: String) -> String {
-        if self.unicode { text } else { text.replace('µ', "u") }
-    }
-}
-
-/// A block of so many eighths, at the left; what begins inside of a column is drawn at its right half.
-fn part(eighths: usize, begins_inside: bool) -> char {
-    match (eighths, begins_inside) {
-        (8.., _) => '█',
-        (5.., true) => '█',
-        (_, true) => '▐',
-        (7, _) => '▉',
-        (6, _) => '▊',
-        (5, _) => '▋',
-        (4, _) => '▌',
-        (3, _) => '▍',
-        (2, _) => '▎',
-        _ => '▏',
-    }
-}
-
-/// The service, where it is another one than above, and what it does.
-fn label(trace: &Trace, index: usize, unicode: bool) -> String {
-    let span = &trace.spans()[index];
-    let (to, asynchronous) = if unicode { ("→ ", "⇢ ") } else { ("> ", "~ ") };
-    let mark = match span.record.kind {
-        SpanKind::Client => to,
-        SpanKind::Producer | SpanKind::Consumer => asynchronous,
-        _ => "",
-    };
-    // A client's span has the method for its name; where it goes says more.
-    let url =
-        span.text("url.full").filter(|_| span.record.kind == SpanKind::Client).and_then(|url| url.split_once("://"));
-    let path = url.and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
-    let path = path.map_or("", |path| path.split(['?', '#']).next().unwrap_or_default());
-    let gap = if path.is_empty() { "" } else { " " };
-    let is_inside = span.parent.is_some_and(|parent| trace.spans()[parent].service == span.service);
-    let service = if is_inside { String::new() } else { format!("{} ", span.service) };
-    format!("{service}{mark}{}{gap}{path}", span.record.name)
-}
-
-/// How it ended: in words, and in fewer words.
-fn ending(span: &SpanView, unicode: bool) -> ([String; 2], Option<Style>) {
-    let cause = span.text("throughline.cancel.message").or(span.text("throughline.cancel.cause"));
-    let status = span.number("http.response.status_code").map(|status| format!("{status:.0}"));
-    if let Some(shed) = span.text("throughline.shed") {
-        let cause = cause.unwrap_or("no time left");
-        return ([format!("{shed}: {cause}"), shed.to_owned()], Some(Style::Yellow));
-    }
-    if let Status::Error(description) = &span.record.status {
-        let kind = span.text("error.type").unwrap_or(if description.is_empty() { "error" } else { description });
-        let short = if kind == "DEADLINE_EXCEEDED" { "deadline".to_owned() } else { kind.to_lowercase() };
-        let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*span.service);
-        let from = |kind: &str| match origin {
-            Some(origin) => format!("{kind} {} {origin}", if unicode { "←" } else { "<-" }),
-            None => kind.to_owned(),
+        let name = fit(label, (widths.label - 1).saturating_sub(guide.chars().count()), pen.unicode);
+        let service = row.item.named().map_or("", |index| &*spans[index].service);
+        // At the beginning, or behind a mark.
+        let name = match name.split_once(service).filter(|(mark, _)| columns(mark) <= 2) {
+            Some((mark, rest)) => format!("{mark}{}{rest}", pen.paint(service, Style::Bold)),
+            None => name,
         };
-        return ([from(kind), from(&short)], Some(Style::Red));
+        let ended = cut(&ended, room, pen.unicode);
+        let ended = style.map_or(ended.clone(), |style| pen.paint(&ended, style));
+        let left = pen.paint(&format!("{left:>8}"), Style::Dim);
+        let line = format!("{}{name} {bar}{took:>8}{left}  {ended}", pen.paint(guide, Style::Dim));
+        let _ = writeln!(self.out, "{}", line.trim_end());
+        if let Some(said) = said_below {
+            let room = widths.all().saturating_sub(below.chars().count());
+            let said = pen.paint(&cut(&said, room, pen.unicode), Style::Red);
+            let _ = writeln!(self.out, "{}{said}", pen.paint(below, Style::Dim));
+        }
     }
-    match (cause, status) {
-        (Some(cause), _) => ([format!("cancelled: {cause}"), cause.to_owned()], Some(Style::Yellow)),
-        (None, Some(status)) => ([status.clone(), status], None),
-        (None, None) => Default::default(),
+
+    /// How the span ended, in about `room` columns, its colour, and what needs a line of its own. `named` is the span that its line
+    /// is named after.
+    fn end(&self, index: usize, named: usize, room: usize) -> (String, Option<Style>, Option<String>) {
+        let spans = self.trace.spans();
+        let (span, end) = (&spans[index], End::of(&spans[index]));
+        let style = match end {
+            End::Failed(_) => Some(Style::Red),
+            End::Cancelled(_) | End::Shed(_) => Some(Style::Yellow),
+            End::Quiet | End::Answered(_) => None,
+        };
+        let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*spans[named].service);
+        let said = message(span).or_else(|| message(&spans[named]));
+        // What a line below says is not said again.
+        let is_told = |child: &usize| message(&spans[*child]) == said && End::of(&spans[*child]).is_trouble();
+        let said = said.filter(|_| !spans[named].children.iter().any(is_told));
+        let words = end.words(origin, said, room, self.pen.unicode);
+        if columns(&words) <= room {
+            return (words, style, None);
+        }
+        let has_failed = |child: &usize| matches!(End::of(&spans[*child]), End::Failed(_));
+        match (end, said) {
+            (End::Failed(kind), Some(said)) if !spans[named].children.iter().any(has_failed) => {
+                let said = if kind.is_empty() { words.clone() } else { said.to_owned() };
+                let words = match kind.is_empty() {
+                    true => "error".to_owned(),
+                    false => end.words(origin, None, room, self.pen.unicode),
+                };
+                (words, style, Some(said))
+            }
+            _ => (words, style, None),
+        }
+    }
+
+    /// What the marks mean that were drawn.
+    fn legend(&mut self, rows: &[Row]) {
+        let spans = self.trace.spans();
+        let is_drawn = |kinds: &[SpanKind]| {
+            let mut named = rows.iter().filter_map(|row| row.item.named());
+            named.any(|index| kinds.contains(&spans[index].record.kind))
+        };
+        let (marks, unicode) = (&self.marks, self.pen.unicode);
+        let all = [
+            (marks.not_waited, "█ waited for", "# waited for"),
+            (marks.not_waited, "▒ not waited for", "= not waited for"),
+            (marks.way, "─ on the way", "- on the way"),
+            (is_drawn(&[SpanKind::Client]), "→ call", "> call"),
+            (is_drawn(&[SpanKind::Producer, SpanKind::Consumer]), "⇢ message", "~ message"),
+            (marks.deadline, "│ deadline", "| deadline"),
+        ];
+        let parts = all.into_iter().filter(|(is_drawn, ..)| *is_drawn);
+        let mut line = String::new();
+        for (_, mark, ascii) in parts {
+            let part = if unicode { mark } else { ascii };
+            if !line.is_empty() && columns(&line) + 3 + columns(part) > self.columns.all() {
+                let _ = writeln!(self.out, "{}", self.pen.paint(&line, Style::Dim));
+                line.clear();
+            }
+            line.push_str(if line.is_empty() { "" } else { "   " });
+            line.push_str(part);
+        }
+        if !line.is_empty() {
+            let _ = writeln!(self.out, "{}", self.pen.paint(&line, Style::Dim));
+        }
     }
 }
 
-/// What stands in front of each label: the lines of the tree.
-fn guides(trace: &Trace, unicode: bool) -> Vec<String> {
-    let (fork, last, bar, none) = if unicode { ("├ ", "└ ", "│ ", "  ") } else { ("|-", "`-", "| ", "  ") };
-    let spans = trace.spans();
+/// What a line is called.
+fn name(trace: &Trace, item: Item, unicode: bool) -> String {
+    match item {
+        Item::Span(index) | Item::Hop { to: index, .. } => label(trace, index, unicode),
+        Item::More { count: siblings, .. } => format!("+{} more", count(siblings)),
+    }
+}
+
+/// What stands in front of each label, the lines of the tree, and in front of a line below it.
+fn guides(rows: &[Row], columns: &Columns, unicode: bool) -> Vec<[String; 2]> {
+    let [fork, last, bar, none] = match (unicode, columns.step) {
+        (true, 1) => ["├", "└", "│", " "],
+        (true, _) => ["├ ", "└ ", "│ ", "  "],
+        (false, 1) => ["|", "`", "|", " "],
+        (false, _) => ["|-", "`-", "| ", "  "],
+    };
+    let deepest = columns.deepest();
     // Whether, at each depth above, there are siblings to come.
     let mut open: Vec<bool> = Vec::new();
-    let mut guides = Vec::with_capacity(spans.len());
-    for (index, depth) in trace.order() {
-        open.truncate(*depth);
-        // Deeper than `DEEPEST` nothing of the label would be left.
-        let above = open.iter().skip(1).take(DEEPEST);
-        let mut guide: String = above.map(|open| if *open { bar } else { none }).collect();
-        let siblings = spans[*index].parent.map(|parent| &spans[parent].children);
-        let has_more = siblings.is_some_and(|siblings| siblings.last() != Some(index));
-        if *depth > 0 {
-            guide.push_str(if has_more { fork } else { last });
-        }
-        open.push(has_more);
-        if *depth > DEEPEST {
-            guide = format!("{} ", cut(&guide, 2 * DEEPEST - 1, unicode));
-        }
-        guides.push(guide);
+    let mut guides = Vec::with_capacity(rows.len());
+    for row in rows {
+        open.truncate(row.depth);
+        open.push(row.has_more);
+        let line = |open: &bool| if *open { bar } else { none };
+        let above: String = open[..row.depth].iter().skip(1).take(deepest).map(line).collect();
+        let own = |mark| if row.depth > 0 { mark } else { "" };
+        let guide = format!("{above}{}", own(if row.has_more { fork } else { last }));
+        let below = format!("{above}{}{}", own(line(&row.has_more)), if row.has_children { bar } else { none });
+        let cut = |guide: String| match row.depth > deepest {
+            true => format!("{} ", cut(&guide, (columns.step * deepest).saturating_sub(1), unicode)),
+            false => guide,
+        };
+        guides.push([cut(guide), cut(below)]);
     }
     guides
 }

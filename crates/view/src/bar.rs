@@ -1,0 +1,131 @@
+//! The bars on the common time line.
+
+use std::time::Duration;
+
+use crate::pen::{Pen, Style};
+use crate::text::duration;
+use crate::trace::Trace;
+
+/// The time that the bars span.
+pub(crate) struct Axis {
+    pub(crate) start: u64,
+    pub(crate) nanos: u64,
+    /// The root's deadline, in nanoseconds from the start.
+    pub(crate) deadline: Option<u64>,
+}
+
+/// A bar, in nanoseconds since the epoch.
+pub(crate) struct Bar {
+    /// The work.
+    pub(crate) work: [u64; 2],
+    /// The time from the sender's start to its end, if another one's work is within it.
+    pub(crate) way: Option<[u64; 2]>,
+    pub(crate) is_critical: bool,
+    pub(crate) style: Style,
+}
+
+impl Axis {
+    pub(crate) fn of(trace: &Trace) -> Axis {
+        let start = trace.start().0;
+        let mut nanos = u64::try_from(trace.duration().as_nanos()).unwrap_or(u64::MAX).max(1);
+        let root = trace.order().first().map(|(index, _)| &trace.spans()[*index]);
+        let deadline = root.and_then(|root| {
+            let left = root.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left))?;
+            Some(root.record.start_time.0.saturating_sub(start).saturating_add((left * 1e6) as u64))
+        });
+        // One that is not too far away is shown; of others the header tells.
+        if let Some(deadline) = deadline.filter(|deadline| *deadline > nanos && *deadline / 2 <= nanos) {
+            nanos = deadline.saturating_add(deadline / 50);
+        }
+        Axis { start, nanos, deadline }
+    }
+
+    /// How long the axis is, in words.
+    pub(crate) fn length(&self) -> String {
+        duration(Duration::from_nanos(self.nanos))
+    }
+
+    /// A time from the start as a column of `width`, in eighths.
+    fn eighths(&self, nanos: u64, width: usize) -> usize {
+        (u128::from(nanos) * (width as u128 * 8) / u128::from(self.nanos)) as usize
+    }
+
+    /// The first and the last eighth of what lasts so long; at least one.
+    fn range(&self, [from, to]: [u64; 2], width: usize) -> [usize; 2] {
+        let from = self.eighths(from.saturating_sub(self.start), width).min(width * 8 - 1);
+        [from, self.eighths(to.saturating_sub(self.start), width).clamp(from + 1, width * 8)]
+    }
+
+    pub(crate) fn deadline_column(&self, width: usize) -> Option<usize> {
+        self.deadline.filter(|deadline| *deadline <= self.nanos).map(|at| (self.eighths(at, width) / 8).min(width - 1))
+    }
+}
+
+/// Which marks have been drawn, for the legend.
+#[derive(Default)]
+pub(crate) struct Marks {
+    pub(crate) not_waited: bool,
+    pub(crate) way: bool,
+    pub(crate) deadline: bool,
+}
+
+impl Pen {
+    /// The bar in exactly `width` columns.
+    pub(crate) fn bar(&self, bar: &Bar, axis: &Axis, width: usize, marks: &mut Marks) -> String {
+        let [from, to] = axis.range(bar.work, width);
+        let [leaves, returns] = bar.way.map_or([from, from], |way| axis.range(way, width));
+        let deadline = axis.deadline_column(width);
+        let (solid, way, line) = match (self.unicode, bar.is_critical) {
+            (true, true) => ('█', '─', '│'),
+            (true, false) => ('▒', '─', '│'),
+            (false, true) => ('#', '-', '|'),
+            (false, false) => ('=', '-', '|'),
+        };
+        marks.not_waited |= !bar.is_critical;
+        let (mut out, mut run, mut of_run) = (String::new(), String::new(), None);
+        for column in 0..width {
+            let (first, last) = (column * 8, column * 8 + 8);
+            let covered = to.min(last).saturating_sub(from.max(first));
+            let (mark, style) = if covered > 0 {
+                let mark = if bar.is_critical && self.unicode { part(covered, from > first) } else { solid };
+                (mark, Some(bar.style))
+            } else if leaves < last && first < returns {
+                marks.way = true;
+                (way, Some(bar.style))
+            } else if deadline == Some(column) {
+                marks.deadline = true;
+                (line, Some(Style::Red))
+            } else {
+                (' ', None)
+            };
+            if style != of_run {
+                self.flush(&mut out, &mut run, of_run);
+                of_run = style;
+            }
+            run.push(mark);
+        }
+        self.flush(&mut out, &mut run, of_run);
+        out
+    }
+
+    fn flush(&self, out: &mut String, run: &mut String, style: Option<Style>) {
+        out.push_str(&style.map_or_else(|| run.clone(), |style| self.paint(run, style)));
+        run.clear();
+    }
+}
+
+/// A block of so many eighths, at the left; what begins inside of a column is drawn at its right half.
+fn part(eighths: usize, begins_inside: bool) -> char {
+    match (eighths, begins_inside) {
+        (8.., _) => '█',
+        (5.., true) => '█',
+        (_, true) => '▐',
+        (7, _) => '▉',
+        (6, _) => '▊',
+        (5, _) => '▋',
+        (4, _) => '▌',
+        (3, _) => '▍',
+        (2, _) => '▎',
+        _ => '▏',
+    }
+}

@@ -1,0 +1,129 @@
+//! Which lines a waterfall has.
+
+use std::collections::HashMap;
+
+use throughline_core::trace::SpanKind;
+
+use crate::label::End;
+use crate::trace::{SpanView, Trace};
+
+/// Of more siblings that are alike, two are drawn: the first, and the one that took longest.
+const ALIKE: usize = 10;
+
+pub(crate) struct Row {
+    pub(crate) depth: usize,
+    /// Whether a sibling comes below.
+    pub(crate) has_more: bool,
+    /// Whether a child comes below.
+    pub(crate) has_children: bool,
+    pub(crate) item: Item,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Item {
+    /// A span.
+    Span(usize),
+    /// The two spans of a call or a message: the sender's and the receiver's.
+    Hop { from: usize, to: usize },
+    /// Siblings that are not drawn: how many, from the start of the first to the end of the last, and the longest duration.
+    More { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
+}
+
+impl Item {
+    /// The span that the line is named after, whose children come below.
+    pub(crate) fn named(self) -> Option<usize> {
+        match self {
+            Item::Span(index) | Item::Hop { to: index, .. } => Some(index),
+            Item::More { .. } => None,
+        }
+    }
+}
+
+/// The lines in order, each parent before its children.
+pub(crate) fn rows(trace: &Trace, is_critical: &[bool]) -> Vec<Row> {
+    let trouble = trouble(trace);
+    let roots: Vec<_> = trace.order().iter().filter(|(_, depth)| *depth == 0).map(|(index, _)| *index).collect();
+    let mut rows = Vec::with_capacity(trace.spans().len());
+    let mut pending = Vec::new();
+    let add = |pending: &mut Vec<(Item, usize, bool)>, indexes: &[usize], depth| {
+        let items = siblings(trace, indexes, &trouble, is_critical);
+        let last = items.len().saturating_sub(1);
+        pending.extend(items.into_iter().enumerate().rev().map(|(at, item)| (item, depth, at < last)));
+    };
+    add(&mut pending, &roots, 0);
+    while let Some((item, depth, has_more)) = pending.pop() {
+        let children = item.named().map_or(&[][..], |index| &trace.spans()[index].children[..]);
+        rows.push(Row { depth, has_more, has_children: !children.is_empty(), item });
+        add(&mut pending, children, depth + 1);
+    }
+    rows
+}
+
+/// For each span whether it or one below has failed, was cancelled or shed.
+fn trouble(trace: &Trace) -> Vec<bool> {
+    let mut trouble: Vec<_> = trace.spans().iter().map(|span| End::of(span).is_trouble()).collect();
+    for (index, _) in trace.order().iter().rev() {
+        if let Some(parent) = trace.spans()[*index].parent {
+            trouble[parent] |= trouble[*index];
+        }
+    }
+    trouble
+}
+
+/// What stands for each sibling, and for those that are not drawn.
+fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[bool]) -> Vec<Item> {
+    let spans = trace.spans();
+    let items: Vec<_> = indexes.iter().map(|index| item(spans, *index)).collect();
+    if items.len() <= ALIKE {
+        return items;
+    }
+    let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
+    for (at, item) in items.iter().enumerate() {
+        let span = &spans[item.named().unwrap_or(indexes[at])];
+        let key = (&*span.service, &*span.record.name, End::of(span), trouble[indexes[at]]);
+        groups.entry(key).or_default().push(at);
+    }
+    let mut is_drawn = vec![true; items.len()];
+    // What comes behind the item at a place.
+    let mut more = HashMap::new();
+    for alike in groups.into_values().filter(|alike| alike.len() > ALIKE) {
+        let time = |at: usize| spans[indexes[at]].record.duration();
+        // Of several that took as long, the first.
+        let longest = alike[1..].iter().copied().rev().max_by_key(|at| time(*at)).unwrap_or(alike[0]);
+        let hidden: Vec<_> = alike.into_iter().skip(1).filter(|at| *at != longest).collect();
+        hidden.iter().for_each(|at| is_drawn[*at] = false);
+        let record = |at: &usize| &spans[indexes[*at]].record;
+        let item = Item::More {
+            count: hidden.len(),
+            from: hidden.iter().map(|at| record(at).start_time.0).min().unwrap_or(0),
+            to: hidden.iter().map(|at| record(at).end_time.0).max().unwrap_or(0),
+            longest: hidden.iter().map(|at| time(*at).as_nanos() as u64).max().unwrap_or(0),
+            is_critical: hidden.iter().any(|at| is_critical[indexes[*at]]),
+        };
+        more.insert(longest, item);
+    }
+    let drawn = items.into_iter().enumerate().filter(|(at, _)| is_drawn[*at]);
+    drawn.flat_map(|(at, item)| [Some(item), more.remove(&at)]).flatten().collect()
+}
+
+/// A sender whose only child is the receiver shares its line, unless they ended differently.
+fn item(spans: &[SpanView], from: usize) -> Item {
+    let sender = &spans[from];
+    let &[to] = &sender.children[..] else { return Item::Span(from) };
+    let receiver = &spans[to];
+    let is_hop = match (sender.record.kind, receiver.record.kind) {
+        (SpanKind::Client, SpanKind::Server) => ended_alike(sender, receiver),
+        (SpanKind::Producer, SpanKind::Consumer) => !End::of(sender).is_trouble(),
+        _ => false,
+    };
+    if is_hop { Item::Hop { from, to } } else { Item::Span(from) }
+}
+
+/// Whether the client's end says all that the server's does. A status of 4xx is an error to the client alone.
+fn ended_alike(client: &SpanView, server: &SpanView) -> bool {
+    let status = |span: &SpanView| span.number("http.response.status_code");
+    let is_same_answer = status(client).is_some() && status(client) == status(server);
+    let (ours, theirs) = (End::of(client), End::of(server));
+    client.cause() == server.cause()
+        && (ours == theirs || is_same_answer && (ours.is_trouble() || !theirs.is_trouble()))
+}
