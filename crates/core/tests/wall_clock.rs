@@ -18,7 +18,8 @@ use http::HeaderMap;
 use memory::Memory;
 use throughline_core::propagation::deadline::{self, ReplyReserve};
 use throughline_core::propagation::message;
-use throughline_core::{Context, ContextError};
+use throughline_core::trace::UnixNanos;
+use throughline_core::{Context, ContextError, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tokio::time::advance;
 
 const HOUR: i64 = 3600;
@@ -103,7 +104,7 @@ async fn no_deadline_moves_with_the_wall_clock() {
 async fn t07_spans_never_run_backwards_and_last_as_long_as_they_did() {
     let clock = Clock::own();
     let (memory, ctx) = Memory::new();
-    // The first span of a process reads the wall clock, and no other does. A paused clock stands before that.
+    // The first span of a process begins to count. A paused clock stands before that.
     ctx.span("first").start().end();
     advance(Duration::from_secs(1)).await;
     let outer = ctx.span("outer").start();
@@ -123,6 +124,40 @@ async fn t07_spans_never_run_backwards_and_last_as_long_as_they_did() {
         (2_000_000_000, 1_000_000_000)
     );
     assert_eq!(inner.events[0].time, inner.end_time);
+}
+
+/// A suspend is the same to a process: the monotonic clock stands still, and the wall clock has gone on.
+#[test]
+fn t07_after_a_step_of_the_wall_clock_the_next_local_root_is_right_and_running_traces_stay_whole() {
+    let clock = Clock::own();
+    let near = |time: UnixNanos, at: SystemTime| time.0.abs_diff(UnixNanos::from(at).0) < 60_000_000_000;
+    for step in [8 * HOUR, -8 * HOUR] {
+        clock.jump(0);
+        let (memory, ctx) = Memory::new();
+        let caller =
+            SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
+        let running = ctx.span("running").start();
+        let began = SystemTime::now();
+        clock.jump(step);
+        let stepped = SystemTime::now();
+        running.add_event("stepped", ());
+        running.span("below").start().end();
+        let next = ctx.span("next").start();
+        next.span("below next").start().end();
+        next.end();
+        ctx.with_remote_parent(caller).span("request").start().end();
+        running.end();
+
+        for name in ["next", "below next", "request"] {
+            let span = memory.span(name);
+            assert!(near(span.start_time, stepped) && near(span.end_time, stepped), "{step}: {span:?}");
+        }
+        let (running, below) = (memory.span("running"), memory.span("below"));
+        for time in [running.start_time, running.events[0].time, below.start_time, running.end_time] {
+            assert!(near(time, began), "{step}: {running:?} {below:?}");
+        }
+        assert!(running.start_time <= below.start_time && below.end_time <= running.end_time);
+    }
 }
 
 #[test]

@@ -142,6 +142,9 @@ async fn slow_balance_ends_every_waiting_hop_with_the_deadline_100_times_of_100(
                 let shown = format!("round {round}: {} {}: {:?}", span.service, span.record.name, span.record);
                 assert_eq!(text(span, "error.type"), Some("DEADLINE_EXCEEDED"), "{shown}");
                 assert_eq!(text(span, "throughline.error.origin"), Some("balance"), "{shown}");
+                if &*span.service == "balance" {
+                    assert_eq!(text(span, "throughline.cancel.cause"), Some("deadline_exceeded"), "{shown}");
+                }
             }
             assert_eq!((outcome.progress.begun, outcome.progress.stopped), (1, 1), "the statement was stopped");
             assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");

@@ -102,14 +102,14 @@ impl Attributes {
         count: u32,
         limits: &SpanLimits,
     ) -> bool {
-        value.truncate(limits.bytes());
+        value.truncate(limits.characters());
         self.put(key, value, count)
     }
 
     /// Applies `limits` to attributes that came as a whole; the number dropped, those for their keys included.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
         for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.more).map(|(_, value)| value) {
-            value.truncate(limits.bytes());
+            value.truncate(limits.characters());
         }
         let refused = std::mem::take(&mut self.refused);
         let excess = u32::try_from(self.len()).unwrap_or(u32::MAX).saturating_sub(count);

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::attributes::Attributes;
 use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, tracer};
-use super::clock;
+use super::clock::{self, Epoch};
 use super::id::{SpanId, TraceFlags, TraceId};
 use super::limits::SpanLimits;
 use super::record::{Link, SpanKind, UnixNanos};
@@ -55,6 +55,7 @@ struct Decision {
     parent_is_remote: bool,
     is_recorded: bool,
     is_local_root: bool,
+    epoch: Epoch,
     attributes: Vec<(Cow<'static, str>, Value)>,
 }
 
@@ -98,7 +99,7 @@ impl<'a> SpanBuilder<'a> {
         value: impl FnOnce() -> V,
     ) -> Self {
         if self.decision.is_none() && !self.is_shared() {
-            self.decision = Some(self.decide(clock::now()));
+            self.decision = Some(self.decide(clock::ticks()));
         }
         let is_recorded = self.decision.as_ref().is_some_and(|decision| decision.is_recorded);
         if is_recorded { self.attribute(key, value()) } else { self }
@@ -162,7 +163,7 @@ impl<'a> SpanBuilder<'a> {
     }
 
     fn start_own(&mut self) -> Span {
-        let now = clock::now();
+        let now = clock::ticks();
         let decision = self.decision.take().unwrap_or_else(|| self.decide(now));
         let own;
         let ctx = match self.tracer.filter(|new| !new.is(tracer(self.ctx))) {
@@ -181,7 +182,7 @@ impl<'a> SpanBuilder<'a> {
             from_context(ctx, &mut self.attributes);
         }
         let limits = config.limits;
-        bound_name(&mut self.name, &limits);
+        bound_name(&mut self.name);
         let (mut dropped_attributes, mut more) = (0, None);
         if !(self.attributes.is_untouched() && decision.attributes.is_empty() && self.links.is_empty()) {
             (dropped_attributes, more) = self.bound(decision.attributes, &limits);
@@ -193,7 +194,7 @@ impl<'a> SpanBuilder<'a> {
             kind: self.kind,
             dropped_attributes,
             parent_span_id: decision.parent_span_id,
-            start_time: self.start.unwrap_or(now),
+            start_time: self.start.unwrap_or_else(|| decision.epoch.at(now)),
             name: std::mem::take(&mut self.name),
             attributes: self.attributes.take(),
             more,
@@ -203,6 +204,7 @@ impl<'a> SpanBuilder<'a> {
             is_recorded: true,
             is_local_root: decision.is_local_root,
             limits,
+            epoch: decision.epoch,
             recording: Mutex::new(recording),
         };
         Span::recorded(ctx.with_value(&SPAN, cell))
@@ -220,7 +222,7 @@ impl<'a> SpanBuilder<'a> {
         (dropped, Some(more))
     }
 
-    fn decide(&self, now: UnixNanos) -> Decision {
+    fn decide(&self, now: u64) -> Decision {
         let tracer = self.tracer.unwrap_or_else(|| tracer(self.ctx));
         let current = if self.is_root { None } else { self.ctx.value(&SPAN) };
         let config = tracer.config();
@@ -230,16 +232,17 @@ impl<'a> SpanBuilder<'a> {
         let parent = &current.span_context;
         let innermost = config.and_then(|config| config.innermost.as_ref()).and_then(|innermost| innermost(self.ctx));
         match innermost.filter(|span| span.trace_id() == parent.trace_id() && span.span_id() != parent.span_id()) {
-            Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), now),
-            Some(span) => follow(config, &span, current.is_recorded, now),
+            // Its local root is another tracing system's, and was dated by that.
+            Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), clock::epoch(), now),
+            Some(span) => follow(config, &span, current.is_recorded, current.epoch, now),
             None if parent.is_remote() => self.decide_root(config, Some(parent), now),
-            None => follow(config, parent, current.is_recorded, now),
+            None => follow(config, parent, current.is_recorded, current.epoch, now),
         }
     }
 
     /// The first span of a trace in this process.
-    fn decide_root(&self, config: Option<&TracerConfig>, parent: Option<&SpanContext>, now: UnixNanos) -> Decision {
-        let trace_id = parent.map_or_else(|| TraceId::random_at(now.0), SpanContext::trace_id);
+    fn decide_root(&self, config: Option<&TracerConfig>, parent: Option<&SpanContext>, now: u64) -> Decision {
+        let trace_id = parent.map_or_else(|| TraceId::random_at(now), SpanContext::trace_id);
         let result = match config {
             Some(config) => {
                 let span = SamplingParameters {
@@ -260,15 +263,16 @@ impl<'a> SpanBuilder<'a> {
         let own = if config.is_some_and(|config| config.random_flag) { TraceFlags::RANDOM } else { TraceFlags::NONE };
         let flags = parent.map_or(own, SpanContext::flags).with_sampled(result.sampled);
         let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
-        let decided =
-            SpanContext::new(trace_id, SpanId::random_at(now.0), flags, trace_state.unwrap_or_default(), false);
+        let decided = SpanContext::new(trace_id, SpanId::random_at(now), flags, trace_state.unwrap_or_default(), false);
         let is_open = config.is_none() && parent.is_some_and(SpanContext::is_undecided);
+        let is_recorded = result.sampled && admits(config);
         Decision {
             span_context: if is_open { decided.into_undecided() } else { decided },
             parent_span_id: parent.map(SpanContext::span_id),
             parent_is_remote: parent.is_some(),
-            is_recorded: result.sampled && admits(config),
+            is_recorded,
             is_local_root: true,
+            epoch: if is_recorded { clock::epoch() } else { Epoch::default() },
             attributes: result.attributes,
         }
     }
@@ -276,13 +280,14 @@ impl<'a> SpanBuilder<'a> {
 
 /// A span below another of this process: as that one was decided.
 #[inline]
-fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool, now: UnixNanos) -> Decision {
+fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool, epoch: Epoch, now: u64) -> Decision {
     Decision {
-        span_context: parent.child(SpanId::random_at(now.0)),
+        span_context: parent.child(SpanId::random_at(now)),
         parent_span_id: Some(parent.span_id()),
         parent_is_remote: false,
         is_recorded: is_recorded && admits(config),
         is_local_root: false,
+        epoch,
         attributes: Vec::new(),
     }
 }

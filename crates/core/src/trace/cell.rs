@@ -5,8 +5,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attributes::Attributes;
+use super::clock::Epoch;
 use super::id::SpanId;
-use super::limits::{SpanLimits, truncate};
+use super::limits::{SpanLimits, bound};
 use super::record::{Event, Link, SpanKind, SpanRecord, Status, UnixNanos};
 use super::span_context::SpanContext;
 use super::tracer::Tracer;
@@ -37,6 +38,8 @@ pub(super) struct Cell {
     pub(super) is_recorded: bool,
     pub(super) is_local_root: bool,
     pub(super) limits: SpanLimits,
+    /// Of the local root.
+    pub(super) epoch: Epoch,
     pub(super) recording: Mutex<Recording>,
 }
 
@@ -89,7 +92,14 @@ impl Cell {
             more: None,
         };
         let recording = Mutex::new(recording);
-        Self { span_context, is_recorded: false, is_local_root, limits: SpanLimits::DEFAULT, recording }
+        Self {
+            span_context,
+            is_recorded: false,
+            is_local_root,
+            limits: SpanLimits::DEFAULT,
+            epoch: Epoch::default(),
+            recording,
+        }
     }
 
     pub(super) fn is_recording(&self) -> bool {
@@ -175,8 +185,8 @@ impl Recording {
         self.more().event(Event::new(event, time, ()), limits);
     }
 
-    pub(super) fn name(&mut self, mut name: Cow<'static, str>, limits: &SpanLimits) {
-        bound_name(&mut name, limits);
+    pub(super) fn name(&mut self, mut name: Cow<'static, str>) {
+        bound_name(&mut name);
         self.name = name;
     }
 
@@ -198,7 +208,7 @@ impl More {
         if full(&self.events, limits.events) {
             return count(&mut self.dropped_events, 1);
         }
-        bound_name(&mut event.name, limits);
+        bound_name(&mut event.name);
         let excess = event.attributes.shrink_to(limits.event_attributes, limits);
         count(&mut event.dropped_attributes_count, excess);
         self.events.push(event);
@@ -213,9 +223,9 @@ impl More {
         self.links.push(link);
     }
 
-    pub(super) fn status(&mut self, mut status: Status, limits: &SpanLimits) {
+    pub(super) fn status(&mut self, mut status: Status) {
         if let Status::Error(description) = &mut status {
-            truncate(description, limits.bytes());
+            bound(description);
         }
         match (&self.status, &status) {
             (Status::Ok, _) | (_, Status::Unset) => {}
@@ -247,17 +257,17 @@ impl More {
         }
         self.last_error = Some(message);
         self.event(event, limits);
-        self.status(status, limits);
+        self.status(status);
     }
 }
 
 /// An empty name becomes `unknown`, a long one is cut.
 #[inline]
-pub(super) fn bound_name(name: &mut Cow<'static, str>, limits: &SpanLimits) {
+pub(super) fn bound_name(name: &mut Cow<'static, str>) {
     if name.is_empty() {
         *name = Cow::Borrowed("unknown");
     }
-    truncate(name, limits.bytes());
+    bound(name);
 }
 
 pub(super) fn count(counter: &mut u32, by: u32) {

@@ -23,7 +23,8 @@ pub struct SpanLimits {
     pub event_attributes: u32,
     /// Attributes of a link (`OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`): 128.
     pub link_attributes: u32,
-    /// Bytes of a text, each of an array (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16 KiB. Names and descriptions too.
+    /// Characters of a text, each of an array (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16,384. Names of spans and events and
+    /// descriptions of statuses are no attributes: each holds at most 16 KiB, whatever the limit is.
     pub value_length: u32,
 }
 
@@ -39,7 +40,7 @@ impl SpanLimits {
     };
 
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn characters(&self) -> usize {
         usize::try_from(self.value_length).unwrap_or(usize::MAX)
     }
 }
@@ -50,17 +51,32 @@ impl Default for SpanLimits {
     }
 }
 
-/// Cuts `text` to at most `bytes`, at a character's boundary, and gives back the memory of the rest.
+/// Bytes of a text that is no attribute.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// Cuts the value of an attribute to at most so many characters (OpenTelemetry, "Attribute Limits": "counting any character in
+/// it as 1"), and gives back the memory of the rest.
 #[inline]
-pub(super) fn truncate(text: &mut Cow<'static, str>, bytes: usize) {
-    if text.len() > bytes {
-        truncate_long(text, bytes);
+pub(super) fn truncate(text: &mut Cow<'static, str>, characters: usize) {
+    // No text has more characters than bytes.
+    if text.len() > characters
+        && let Some((end, _)) = text.char_indices().nth(characters)
+    {
+        cut(text, end);
+    }
+}
+
+/// Cuts a name or a description to what a span holds of one, at a character's boundary.
+#[inline]
+pub(super) fn bound(text: &mut Cow<'static, str>) {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        cut(text, end);
     }
 }
 
 #[cold]
-fn truncate_long(text: &mut Cow<'static, str>, bytes: usize) {
-    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+fn cut(text: &mut Cow<'static, str>, end: usize) {
     match text {
         Cow::Borrowed(text) => *text = &text[..end],
         Cow::Owned(text) => {

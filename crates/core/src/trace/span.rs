@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use super::attributes::Attributes;
 use super::cell::{SPAN, tracer};
-use super::clock;
 use super::record::{Link, SpanRecord, Status, UnixNanos};
 use super::span_ref::SpanRef;
 use super::value::Value;
@@ -150,12 +149,12 @@ impl Span {
         if !self.recorded {
             return;
         }
-        let end = end.unwrap_or_else(clock::now);
+        let Some(cell) = self.ctx.value(&SPAN) else { return };
+        let end = end.unwrap_or_else(|| cell.epoch.now());
         if self.ctx.is_done() {
             self.record_end(end);
         }
         self.recorded = false;
-        let Some(cell) = self.ctx.value(&SPAN) else { return };
         let Some(mut record) = cell.end(end) else { return };
         last(&mut record);
         if let Some(config) = tracer(&self.ctx).config() {

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use super::attributes::Attributes;
 use super::cell::{Cell, count_late_write};
-use super::clock;
 use super::record::{Event, Link, Status, UnixNanos};
 use super::span_context::SpanContext;
 use super::value::Value;
@@ -79,8 +78,8 @@ impl<'a> SpanRef<'a> {
 
     /// Adds an event that happens now. `attributes`: `()` for none, an array of pairs, or [`Attributes`].
     pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
-        if self.recorded().is_some() {
-            self.event(Event::new(name, clock::now(), attributes));
+        if let Some(cell) = self.recorded() {
+            self.event(Event::new(name, cell.epoch.now(), attributes));
         }
     }
 
@@ -107,7 +106,7 @@ impl<'a> SpanRef<'a> {
     /// Sets the status. `Ok` is final: a later `Error` is ignored. `Unset` changes nothing.
     pub fn set_status(&self, status: Status) {
         if let Some(cell) = self.recorded() {
-            cell.write(self.ctx, |span, limits| span.more().status(status, limits));
+            cell.write(self.ctx, |span, _| span.more().status(status));
         }
     }
 
@@ -162,7 +161,7 @@ impl<'a> SpanRef<'a> {
             Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| message(&**error))).unwrap_or_default()),
             _ => None,
         };
-        let time = time.unwrap_or_else(clock::now);
+        let time = time.unwrap_or_else(|| cell.epoch.now());
         cell.write(self.ctx, |span, limits| span.cancelled(event, cause.name(), message, time, limits));
     }
 
@@ -170,7 +169,7 @@ impl<'a> SpanRef<'a> {
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         if let Some(cell) = self.recorded() {
             let name = name.into();
-            cell.write(self.ctx, |span, limits| span.name(name, limits));
+            cell.write(self.ctx, |span, _| span.name(name));
         }
     }
 
@@ -189,7 +188,7 @@ impl<'a> SpanRef<'a> {
         let Some(cell) = self.cell else { return };
         let status = Status::Error(message.clone().into());
         let attributes = [("exception.type", Value::from(kind)), ("exception.message", Value::from(message.clone()))];
-        let event = Event::new("exception", clock::now(), attributes);
+        let event = Event::new("exception", cell.epoch.now(), attributes);
         cell.write(self.ctx, |span, limits| span.more().exception(address, message, event, status, limits));
     }
 

@@ -54,12 +54,12 @@ impl Value {
         if let Self::Bool(truth) = self { Some(*truth) } else { None }
     }
 
-    /// Cuts each text to at most `bytes`, at a character's boundary.
+    /// Cuts each text to at most so many characters.
     #[inline]
-    pub(super) fn truncate(&mut self, bytes: usize) {
+    pub(super) fn truncate(&mut self, characters: usize) {
         match self {
-            Self::Str(text) => truncate(text, bytes),
-            Self::StrArray(texts) => texts.iter_mut().for_each(|text| truncate(text, bytes)),
+            Self::Str(text) => truncate(text, characters),
+            Self::StrArray(texts) => texts.iter_mut().for_each(|text| truncate(text, characters)),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use throughline_core::Context;
 use throughline_core::trace::{
-    Attributes, Event, Link, Sampler, SamplingParameters, SamplingResult, SpanLimits, UnixNanos, Value,
+    Attributes, Event, Link, Sampler, SamplingParameters, SamplingResult, SpanLimits, Status, UnixNanos, Value,
 };
 
 use crate::memory::Memory;
@@ -79,11 +79,41 @@ fn t03_limits_are_the_tracers() {
     span.add_event("again", ());
     span.end();
     let span = memory.span("s");
-    assert_eq!(span.attributes.get("b"), Some(&"na\u{ef}v".into()), "cut at a character's boundary");
+    assert_eq!(span.attributes.get("b"), Some(&"na\u{ef}ve".into()), "five characters, and six bytes");
     assert_eq!(span.attributes.get("a"), Some(&vec!["12345"].into()));
     assert_eq!((span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count), (1, 1, 1));
-    assert_eq!((&*span.events[0].name, span.events[0].attributes.len()), ("check", 0));
+    assert_eq!((&*span.events[0].name, span.events[0].attributes.len()), ("checked", 0));
     assert_eq!(span.events[0].dropped_attributes_count, 1);
+}
+
+#[test]
+fn t03_the_length_limit_counts_characters_of_attributes_alone() {
+    let limits = SpanLimits { value_length: 8, ..Default::default() };
+    let (memory, ctx) = Memory::with(|config| config.limits = limits);
+    let span = ctx.span("POST /authorizations").attribute("start", "\u{1f600}".repeat(9)).start();
+    let exact = "\u{e9}".repeat(8);
+    span.set_attribute("exact", exact.clone());
+    span.set_attribute("static", "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}");
+    span.set_attribute("texts", vec!["\u{e9}".repeat(9), "123456789".to_owned(), String::new()]);
+    span.add_event("checked the balance", [("text", "\u{e9}".repeat(9))]);
+    span.set_status(Status::Error("account 7 is locked".into()));
+    span.end();
+    let span = memory.span("POST /authorizations");
+    assert_eq!(span.attributes.get("start"), Some(&"\u{1f600}".repeat(8).into()));
+    for key in ["exact", "static"] {
+        assert_eq!(span.attributes.get(key), Some(&exact.clone().into()), "{key}");
+    }
+    assert_eq!(span.attributes.get("texts"), Some(&vec![exact.clone(), "12345678".to_owned(), String::new()].into()));
+    assert_eq!(
+        (&*span.events[0].name, span.events[0].attributes.get("text")),
+        ("checked the balance", Some(&exact.into()))
+    );
+    assert_eq!(span.status, Status::Error("account 7 is locked".into()));
+
+    let none = SpanLimits { value_length: 0, ..Default::default() };
+    let (memory, ctx) = Memory::with(|config| config.limits = none);
+    ctx.span("renamed").attribute("text", "a").start().end();
+    assert_eq!(memory.span("renamed").attributes.get("text"), Some(&"".into()));
 }
 
 #[test]
@@ -229,7 +259,7 @@ fn t10_a_span_is_bounded_whatever_is_put_on_it() {
         span.add_event(megabyte.clone(), [("k", megabyte.clone())]);
     }
     span.set_attribute("texts", vec![megabyte.clone()]);
-    span.set_status(throughline_core::trace::Status::Error(megabyte.into()));
+    span.set_status(Status::Error(megabyte.into()));
     span.end();
     let span = memory.spans().remove(0);
     let length = |value: &Value| value.as_str().map_or(0, str::len);
@@ -238,7 +268,7 @@ fn t10_a_span_is_bounded_whatever_is_put_on_it() {
     let attributes: usize = span.attributes.iter().map(|(_, value)| length(value)).sum();
     let held = span.name.len() + attributes + span.events.iter().map(event).sum::<usize>();
     assert_eq!(held, (1 + 128 + 2 * 128) * 16 * 1024);
-    assert!(matches!(span.status, throughline_core::trace::Status::Error(text) if text.len() == 16 * 1024));
+    assert!(matches!(span.status, Status::Error(text) if text.len() == 16 * 1024));
 }
 
 #[test]
