@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use throughline::telemetry::{self, BuildError, FlushError, MemoryExporter, Stats, TelemetryGuard};
+use throughline::telemetry::{self, BuildError, FlushError, Stats, TelemetryGuard};
 use throughline::trace::Batch;
 use throughline::{CancelHandle, Cause, Context, ContextLayer};
 use throughline_transport::Events;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::kit::{Peer, Tracers, consume};
+use crate::recent::Recent;
 use crate::services::{
     api, apns, balance, card_api, card_processing, cards, feed, feed_generator, merchant, transaction_enrichment,
     transactions,
@@ -39,6 +40,12 @@ pub const SERVICES: [&str; 11] = [
 
 /// How much time spans get to leave the process at its end.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long requests and events in flight are waited for at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long what is cancelled after that gets to end.
+const CANCELLED: Duration = Duration::from_millis(500);
+/// The most spans that are kept for the terminal.
+const KEPT: usize = 10_000;
 
 /// How the bank is started.
 #[derive(Clone, Debug)]
@@ -71,10 +78,22 @@ pub struct Bank {
     pub apns: Arc<apns::Apns>,
     events: Events,
     telemetries: Vec<(&'static str, TelemetryGuard)>,
-    memory: MemoryExporter,
+    recent: Recent,
     process: CancelHandle,
-    closing: watch::Sender<bool>,
+    closing: watch::Sender<Closing>,
+    door: JoinSet<io::Result<()>>,
     servers: JoinSet<io::Result<()>>,
+}
+
+/// How far the bank is closed: each state includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    #[default]
+    Open,
+    /// The front door accepts nothing more.
+    Door,
+    /// No service accepts anything more.
+    All,
 }
 
 /// A bank that can't open.
@@ -95,7 +114,7 @@ pub enum StartError {
 /// What a bank leaves.
 #[derive(Debug)]
 pub struct Closed {
-    /// All spans, by service.
+    /// The spans that ended last, by service: at most 10,000.
     pub batches: Vec<Batch>,
     /// What became of each service's spans.
     pub stats: Vec<(&'static str, Stats)>,
@@ -109,16 +128,16 @@ impl Bank {
     /// # Errors
     /// A port is taken; an `OTEL_*` variable asks for what can't be.
     pub async fn open(config: Config) -> Result<Bank, StartError> {
-        let memory = MemoryExporter::default();
+        let recent = Recent::new(KEPT);
         let mut telemetries = Vec::new();
         for name in SERVICES {
-            let builder = telemetry::builder(name).exporter(memory.clone()).on_error(|_| {});
+            let builder = telemetry::builder(name).exporter(recent.clone()).on_error(|_| {});
             let guard = builder.from_variables(&|name| config.variables.get(name).cloned()).build()?;
             telemetries.push((name, guard));
         }
         let tracers: Tracers = telemetries.iter().map(|(name, guard)| (*name, guard.tracer().clone())).collect();
         let process = Context::background().with_cancel();
-        let (closing, _) = watch::channel(false);
+        let (closing, _) = watch::channel(Closing::Open);
         let mut starting = Starting { process: &process, tracers, closing: &closing, servers: JoinSet::new() };
 
         let events = Events::in_process();
@@ -148,32 +167,42 @@ impl Bank {
         });
         let generator = Arc::new(feed_generator::FeedGenerator { feed: peer(&[feed]) });
         let tracers = &starting.tracers;
-        consume(&events, "transaction.created", "transaction-enrichment", tracers, move |ctx, event| {
+        consume(&events, &process, "transaction.created", "transaction-enrichment", tracers, move |ctx, event| {
             transaction_enrichment::created(enrichment.clone(), ctx, event)
         });
-        consume(&events, "transaction.enriched", "feed-generator", tracers, move |ctx, event| {
+        consume(&events, &process, "transaction.enriched", "feed-generator", tracers, move |ctx, event| {
             feed_generator::enriched(generator.clone(), ctx, event)
         });
         let phone = sent.clone();
-        consume(&events, "feed.item.created", "apns", tracers, move |ctx, event| {
+        consume(&events, &process, "feed.item.created", "apns", tracers, move |ctx, event| {
             apns::item_created(phone.clone(), ctx, event)
         });
 
         let door = ContextLayer::edge().max_timeout(config.timeout);
         let api = api::router(api::Api { card_api: peer(&[card_api]) });
-        let address = starting.serve_with("api", api, door, config.port).await?;
-        let servers = starting.servers;
-        Ok(Bank { address, ledger, apns: sent, events, telemetries, memory, process, closing, servers })
+        let servers = std::mem::take(&mut starting.servers);
+        let address = starting.serve_with("api", api, door, config.port, Closing::Door).await?;
+        let door = starting.servers;
+        Ok(Bank { address, ledger, apns: sent, events, telemetries, recent, process, closing, door, servers })
     }
 
-    /// Closes: events first, then requests, then the telemetry.
+    /// Closes: the front door first, then the events, then the other services, then the telemetry.
+    ///
+    /// Requests and events in flight end first, as all that they need is still there. After 5 s what is left is cancelled.
     pub async fn close(mut self) -> Closed {
-        // What hangs is not waited for: the process ends with it.
-        let patience = Context::background().with_timeout(Duration::from_secs(5));
+        let patience = Context::background().with_timeout(DRAIN);
+        self.closing.send_replace(Closing::Door);
+        let _ = patience.run(ended(&mut self.door)).await;
         let _ = patience.run(self.events.drain()).await;
-        self.closing.send_replace(true);
-        let _ = patience.run(async { while self.servers.join_next().await.is_some() {} }).await;
+        self.closing.send_replace(Closing::All);
+        let _ = patience.run(ended(&mut self.servers)).await;
         self.process.cancel_with(Cause::Shutdown);
+        let cancelled = async {
+            ended(&mut self.door).await;
+            self.events.drain().await;
+            ended(&mut self.servers).await;
+        };
+        let _ = Context::background().with_timeout(CANCELLED).run(cancelled).await;
 
         let mut flushes = JoinSet::new();
         for (name, guard) in self.telemetries {
@@ -183,23 +212,27 @@ impl Bank {
         let mut flushed = flushes.join_all().await;
         flushed.sort_by_key(|(name, ..)| SERVICES.iter().position(|service| service == name));
         Closed {
-            batches: self.memory.batches(),
+            batches: self.recent.batches(),
             lost: flushed.iter().find_map(|(_, lost, _)| lost.clone()),
             stats: flushed.into_iter().map(|(name, _, stats)| (name, stats)).collect(),
         }
     }
 }
 
+async fn ended(servers: &mut JoinSet<io::Result<()>>) {
+    while servers.join_next().await.is_some() {}
+}
+
 struct Starting<'a> {
     process: &'a Context,
     tracers: Tracers,
-    closing: &'a watch::Sender<bool>,
+    closing: &'a watch::Sender<Closing>,
     servers: JoinSet<io::Result<()>>,
 }
 
 impl Starting<'_> {
     async fn serve(&mut self, name: &'static str, router: Router) -> Result<SocketAddr, StartError> {
-        self.serve_with(name, router, ContextLayer::internal(), 0).await
+        self.serve_with(name, router, ContextLayer::internal(), 0, Closing::All).await
     }
 
     async fn serve_with(
@@ -208,6 +241,7 @@ impl Starting<'_> {
         router: Router,
         layer: ContextLayer,
         port: u16,
+        ends: Closing,
     ) -> Result<SocketAddr, StartError> {
         let taken = |source| StartError::Port { port, source };
         let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(taken)?;
@@ -215,7 +249,7 @@ impl Starting<'_> {
         let app = router.layer(layer.tracer(self.tracers[name].clone()).base(self.process));
         let mut closing = self.closing.subscribe();
         let closed = async move {
-            let _ = closing.wait_for(|closing| *closing).await;
+            let _ = closing.wait_for(|closing| *closing >= ends).await;
         };
         self.servers.spawn(async move { axum::serve(listener, app).with_graceful_shutdown(closed).await });
         Ok(address)

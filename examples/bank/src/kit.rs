@@ -58,9 +58,10 @@ pub async fn publish(events: &Events, ctx: &Context, subject: &str, event: &impl
 /// Where each service's spans go.
 pub type Tracers = HashMap<&'static str, Tracer>;
 
-/// Lets `service` deal with the events of `subject`.
+/// Lets `service` deal with the events of `subject`, until `process` is done.
 pub fn consume<T, F, Fut>(
     events: &Events,
+    process: &Context,
     subject: &str,
     service: &str,
     tracers: &Tracers,
@@ -71,8 +72,7 @@ where
     F: Fn(Context, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let consumer =
-        Consumer::new(&Context::background()).tracer(tracers[service].clone()).timeout(Duration::from_secs(5));
+    let consumer = Consumer::new(process).tracer(tracers[service].clone()).timeout(Duration::from_secs(5));
     let subscription = events.subscribe(subject, service);
     tokio::spawn(subscription.serve(consumer, move |ctx, message| {
         let event = serde_json::from_slice(&message.payload);

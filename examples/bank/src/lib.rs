@@ -6,5 +6,6 @@
 pub mod app;
 pub mod domain;
 pub mod kit;
+pub mod recent;
 pub mod scenario;
 pub mod services;

@@ -28,7 +28,7 @@ enum Command {
         /// Which.
         name: Scenario,
     },
-    /// Keep the bank open until Ctrl-C.
+    /// Keep the bank open until Ctrl-C or SIGTERM.
     Serve {
         /// The port of the front door; 0 takes any that is free.
         #[arg(long, default_value_t = 7000)]
@@ -131,24 +131,53 @@ fn write(trace: &Trace) -> io::Result<PathBuf> {
 }
 
 async fn serve(port: u16) -> Result<(), StartError> {
+    // Before the bank is open: from then on a signal must not end the process by itself.
+    let signal = signal();
     let bank = Bank::open(Config { port, ..Config::default() }).await?;
     let example = serde_json::to_string(&Authorization::example()).unwrap_or_default();
     let address = bank.address;
     tell(&format!(
         "the bank is open; Ctrl-C closes it\ncurl -H 'content-type: application/json' -d '{example}' http://{address}/authorizations"
     ));
-    if let Err(e) = tokio::signal::ctrl_c().await {
-        eprintln!("Ctrl-C can't be waited for ({e}): closing");
+    match signal {
+        Ok(signal) => signal.await,
+        Err(e) => eprintln!("signals can't be waited for ({e}): closing"),
     }
+    tell("closing: no new requests; those in flight and their events end first");
     let closed = bank.close().await;
     let mut text = String::new();
     if let Some(last) = Trace::from_batches(&closed.batches).last() {
         let _ = writeln!(text, "\nthe last trace:\n{}", last.waterfall(&Options::stdout()));
     }
+    let sum = |count: fn(&Stats) -> u64| closed.stats.iter().map(|(_, stats)| count(stats)).sum::<u64>();
+    let _ = writeln!(text, "flushed {} of {} spans", sum(|stats| stats.exported), sum(|stats| stats.emitted));
     for (service, stats) in &closed.stats {
         let _ = writeln!(text, "{service}: {stats}");
     }
     text.extend(export(&closed));
     tell(&text);
     Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM; signals count from the call on.
+#[cfg(unix)]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Waits for Ctrl-C.
+#[cfg(not(unix))]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if let Err(e) = tokio::signal::ctrl_c().await {
+            eprintln!("Ctrl-C can't be waited for ({e}): closing");
+        }
+    })
 }
