@@ -27,6 +27,9 @@ pub use throughline_core::{
     Propagator, Span, SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
 };
 
+/// The target of the log lines about errors that end requests.
+const LOG_OF_ERRORS: &str = "throughline::error";
+
 #[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

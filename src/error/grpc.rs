@@ -153,7 +153,7 @@ impl Error {
     ///
     /// let error = Error::from_external_grpc_status(tonic::Status::not_found("row 7 of users"));
     /// assert_eq!((error.code(), error.message()), (Code::NotFound, "not found"));
-    /// assert_eq!(error.to_string(), "NOT_FOUND: not found: row 7 of users");
+    /// assert_eq!(format!("{error:#}"), "NOT_FOUND: not found: row 7 of users");
     /// ```
     pub fn from_external_grpc_status(status: Status) -> Error {
         if let Some(error) = own(&status) {

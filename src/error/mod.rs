@@ -8,6 +8,7 @@ mod code;
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub(crate) mod grpc;
 mod problem;
+mod redact;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 mod reqwest;
@@ -22,8 +23,10 @@ use serde_json::{Map, Value};
 use throughline_core::{Cause, Context, ContextError};
 
 pub use code::{Code, ParseCodeError};
-pub(crate) use problem::MAX_DOCUMENT;
+pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
 
+/// Sources that are printed: a bound for chains that never end.
+const MAX_SOURCES: usize = 16;
 /// The most services that an error remembers having crossed.
 const MAX_PATH: usize = 16;
 /// The name of a service is cut off there.
@@ -44,7 +47,8 @@ const MAX_NAME: usize = 256;
 ///
 /// let error = parse("ten").unwrap_err();
 /// assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "amount is not a number"));
-/// assert_eq!(error.to_string(), "INVALID_ARGUMENT: amount is not a number: invalid digit found in string");
+/// assert_eq!(error.to_string(), "INVALID_ARGUMENT: amount is not a number");
+/// assert_eq!(format!("{error:#}"), "INVALID_ARGUMENT: amount is not a number: invalid digit found in string");
 /// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -207,7 +211,8 @@ impl Error {
         })
     }
 
-    fn with_source(self, source: Arc<dyn StdError + Send + Sync>) -> Error {
+    /// The same error, with a source that is shared.
+    pub(crate) fn with_source(self, source: Arc<dyn StdError + Send + Sync>) -> Error {
         self.change(|inner| inner.source = Some(source))
     }
 
@@ -286,16 +291,42 @@ fn cut(text: &str, limit: usize) -> &str {
     &text[..end]
 }
 
+/// The code, the message, and the origin if the error comes from another service.
+///
+/// `{}` leaves out the source, which [`source`](StdError::source) returns: what prints a chain prints it once. `{:#}` prints the whole
+/// chain in one line, at most 16 sources.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.code, self.0.message)?;
         if let Some(origin) = self.origin().filter(|_| self.0.is_remote) {
             write!(f, " (from {origin})")?;
         }
-        match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
+        if f.alternate() { Chain(self).fmt_sources(f, self.message().to_owned()) } else { Ok(()) }
+    }
+}
+
+/// An error and its sources in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
+
+impl Chain<'_> {
+    /// Writes what each source adds: many errors repeat their source's words in their own.
+    fn fmt_sources(&self, f: &mut fmt::Formatter<'_>, mut last: String) -> fmt::Result {
+        for source in std::iter::successors(self.0.source(), |&error| error.source()).take(MAX_SOURCES) {
+            let words = source.to_string();
+            if !last.ends_with(&words) {
+                write!(f, ": {words}")?;
+                last = words;
+            }
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.to_string();
+        f.write_str(&words)?;
+        self.fmt_sources(f, words)
     }
 }
 

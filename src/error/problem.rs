@@ -33,7 +33,11 @@ impl Error {
     /// assert_eq!(response.headers()["content-type"], "application/problem+json");
     /// ```
     pub fn to_response(&self) -> Response<Bytes> {
-        let status = self.code().http_status();
+        self.to_response_with(self.code().http_status())
+    }
+
+    /// The response with another status than that of the code.
+    pub(crate) fn to_response_with(&self, status: StatusCode) -> Response<Bytes> {
         let mut document = self.document(status);
         let mut body = document.to_string();
         if body.len() > MAX_DOCUMENT {
@@ -147,7 +151,7 @@ impl axum::response::IntoResponse for Error {
     }
 }
 
-fn is_problem_json(value: &HeaderValue) -> bool {
+pub(crate) fn is_problem_json(value: &HeaderValue) -> bool {
     let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     media_type.trim_ascii().eq_ignore_ascii_case(PROBLEM_JSON.as_bytes())
 }

@@ -8,6 +8,8 @@ use http::{Extensions, Response, StatusCode};
 
 use crate::error::{Code, Error};
 
+pub(super) const STATUS: &str = "grpc-status";
+const MESSAGE: &str = "grpc-message";
 pub(super) const DETAILS: &str = "grpc-status-details-bin";
 
 /// `Content-Type: application/grpc`, also with what follows it (`+proto`), but not gRPC-Web's.
@@ -16,19 +18,51 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
-/// The answer that tells of `error`: a 200 with the status among its headers, and no body ("Trailers-Only").
-pub(super) fn answer(error: Error) -> Response<Bytes> {
+/// The response that reports `error`: a 200 with the status in its headers, and no body ("Trailers-Only").
+pub(super) fn response(error: Error) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    // As tonic does it, for a layer outside of this one.
+    #[cfg(feature = "tonic")]
+    response.extensions_mut().insert(tonic::Status::from(error.clone()));
     write_status(error, response.headers_mut());
     response
 }
 
-/// The error that the status of a handler of tonic's tells of: one that it was made from, or one of a service below.
-pub(super) fn error_in(extensions: &Extensions) -> Option<Error> {
+/// The trailers that end a stream with `error`.
+pub(super) fn trailers(error: Error) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    write_status(error, &mut trailers);
+    trailers
+}
+
+/// The error that a response of tonic's reports, made from an [`Error`] here or in a service below. `None` if there is none, or if the
+/// status in the headers is no longer what tonic has written.
+pub(super) fn error_in<B>(response: &Response<B>) -> Option<Error> {
     #[cfg(feature = "tonic")]
-    return extensions.get::<tonic::Status>().and_then(crate::error::grpc::told);
+    {
+        let status = response.extensions().get::<tonic::Status>()?;
+        let (mut written, headers) = (HeaderMap::new(), response.headers());
+        status.add_header(&mut written).ok()?;
+        let is_unchanged = [STATUS, MESSAGE, DETAILS].iter().all(|name| written.get(*name) == headers.get(*name));
+        crate::error::grpc::told(status).filter(|_| is_unchanged)
+    }
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = response;
+        None
+    }
+}
+
+/// The error behind a status of tonic's that has a source.
+pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
+    #[cfg(feature = "tonic")]
+    {
+        use std::error::Error as _;
+        let status = extensions.get::<tonic::Status>().filter(|status| status.source().is_some())?;
+        Some(Error::from_grpc_status(status.clone()))
+    }
     #[cfg(not(feature = "tonic"))]
     {
         let _ = extensions;
@@ -36,9 +70,9 @@ pub(super) fn error_in(extensions: &Extensions) -> Option<Error> {
     }
 }
 
-/// Removes what [`answer`] writes: no part of another status is left beside it.
+/// Removes what [`response`] writes: no part of another status is left beside it.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
-    for name in ["grpc-status", "grpc-message", DETAILS, "grpc-retry-pushback-ms"] {
+    for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms"] {
         headers.remove(name);
     }
 }
@@ -49,7 +83,7 @@ pub(super) fn make_public(headers: &mut HeaderMap) {
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
     if code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
-        headers.insert("grpc-message", HeaderValue::from_static(code.describe()));
+        headers.insert(MESSAGE, HeaderValue::from_static(code.describe()));
     }
 }
 
@@ -76,7 +110,7 @@ pub(super) fn decode(details: &HeaderValue) -> Option<Bytes> {
 
 /// The code that headers or trailers tell of: `Some(None)` is success; a number that is none of gRPC's is `UNKNOWN`.
 pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
-    let number = headers.get("grpc-status")?.to_str().ok().and_then(|number| number.parse().ok());
+    let number = headers.get(STATUS)?.to_str().ok().and_then(|number| number.parse().ok());
     Some(match number {
         Some(0) => None,
         number => Some(number.and_then(Code::from_grpc_number).unwrap_or(Code::Unknown)),
@@ -110,7 +144,7 @@ pub(super) fn is_servers_fault(code: Code) -> bool {
 fn write_status(error: Error, headers: &mut HeaderMap) {
     let code = error.code();
     if tonic::Status::from(error).add_header(headers).is_err() {
-        headers.insert("grpc-status", HeaderValue::from(code.grpc_number()));
+        headers.insert(STATUS, HeaderValue::from(code.grpc_number()));
     }
 }
 
@@ -119,9 +153,9 @@ fn write_status(error: Error, headers: &mut HeaderMap) {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     /// Everything but `%x20-24 / %x26-7E` ("Percent-Encoded").
     const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
-    headers.insert("grpc-status", HeaderValue::from(error.code().grpc_number()));
+    headers.insert(STATUS, HeaderValue::from(error.code().grpc_number()));
     let message: String = utf8_percent_encode(error.message(), ENCODED).collect();
     if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert("grpc-message", message);
+        headers.insert(MESSAGE, message);
     }
 }

@@ -1,6 +1,7 @@
 //! Tower layers that carry a context across a connection: one on the server, one on the client.
 
 pub mod client;
+mod failure;
 mod grpc;
 mod semconv;
 pub mod server;

@@ -97,6 +97,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     }
 
     fn on_event(&self, event: &Event<'_>, scope: Scope<'_, S>) {
+        if event.metadata().target() == crate::LOG_OF_ERRORS {
+            // The span has it already.
+            return;
+        }
         let ctx = context_of_event(event, scope.event_span(event));
         let span = ctx.current_span();
         if !span.is_recording() {

@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::call::Call;
 use super::{CallBody, ClientLayer};
 use crate::error::{Code, Error};
+use crate::middleware::server::Served;
 
 /// A client whose calls carry their context: made by [`ClientLayer`].
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let ctx = head.extensions.get::<Context>().cloned().unwrap_or_else(Context::current);
+        // A service in this process that is called gets a request of its own.
+        head.extensions.remove::<Served>();
         let call = Call::begin(self.layer.config(), &ctx, &head.method, &head.uri, &head.uri, &mut head.headers, 0);
         match call {
             Ok(call) => CallFuture::sent(call, self.inner.call(Request::from_parts(head, body))),

@@ -10,12 +10,12 @@ use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
 
 use super::exchange::Exchange;
-use crate::error::Error;
 
 pin_project! {
     /// The body of an answer, with which its request ends: see [the module](super). The context is ambient while it is polled.
     ///
-    /// It ends with an error when the request's deadline passes, or its context is cancelled, before its last frame.
+    /// When the request's deadline passes, or its context is cancelled, before its last frame, a gRPC stream ends with the status in
+    /// trailers. Other bodies end with an error.
     pub struct ResponseBody<R> {
         #[pin]
         kind: Kind<R>,
@@ -30,18 +30,20 @@ pin_project! {
         is_untouched: bool,
         // `false`: nothing of it goes on the wire.
         has_body: bool,
-        exchange: Exchange,
+        // `None` in a body that a layer outside has made, in place of the response's.
+        exchange: Option<Exchange>,
     }
 
     impl<R> PinnedDrop for ResponseBody<R> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
+            let Some(exchange) = this.exchange else { return };
             // A body with nothing (more) to send is dropped unpolled: over HTTP/1 also one that has given all of its length.
             if *this.is_end_stream || !*this.has_body || *this.left == Some(0) {
-                this.exchange.finish();
+                exchange.finish();
             } else {
                 // Before the body is dropped, so that what ends with it knows why.
-                this.exchange.interrupt();
+                exchange.interrupt();
             }
         }
     }
@@ -69,7 +71,25 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
         let ctx = exchange.context().clone();
         let left = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
-        ResponseBody { kind, done: ctx.done_owned(), ctx, is_end_stream, left, is_untouched: true, has_body, exchange }
+        let (done, exchange) = (ctx.done_owned(), Some(exchange));
+        ResponseBody { kind, done, ctx, is_end_stream, left, is_untouched: true, has_body, exchange }
+    }
+}
+
+/// The empty body of a response that a layer outside makes itself, as `tower-http`'s timeout layer does. It belongs to no request.
+impl<R> Default for ResponseBody<R> {
+    fn default() -> Self {
+        let ctx = Context::background();
+        ResponseBody {
+            kind: Kind::Full { bytes: None },
+            done: ctx.done_owned(),
+            ctx,
+            is_end_stream: true,
+            left: Some(0),
+            is_untouched: true,
+            has_body: false,
+            exchange: None,
+        }
     }
 }
 
@@ -99,6 +119,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let mut this = self.project();
+        let Some(exchange) = this.exchange else { return Poll::Ready(None) };
         let mut polled = match this.kind.as_mut().project() {
             KindProjection::Handler { body } => this.ctx.enter(|| body.poll_frame(cx)).map_err(Into::into),
             KindProjection::Full { bytes } => {
@@ -109,37 +130,46 @@ where
         let had_left = *this.left;
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             if let Some(trailers) = frame.trailers_mut() {
-                this.exchange.note_grpc_status(trailers);
-                this.exchange.hide_depths(trailers);
+                exchange.record_grpc_trailers(trailers);
+                exchange.redact_grpc(trailers);
             }
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
             *this.left = had_left.map(|left| left.saturating_sub(taken));
         }
         // No end by itself: trailers may follow.
         let is_last_data = *this.left == Some(0) && had_left != Some(0);
-        let is_cut_off = match &polled {
-            Poll::Pending => this.exchange.is_live() && this.done.poll(cx).is_ready(),
+        let is_over = match &polled {
+            Poll::Pending => exchange.is_live() && this.done.poll(cx).is_ready(),
             Poll::Ready(None) => {
-                this.exchange.finish();
+                exchange.finish();
                 false
             }
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || *this.is_end_stream => {
-                this.exchange.finish();
+                exchange.finish();
                 false
             }
             // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
             Poll::Ready(Some(Ok(_))) if std::mem::take(this.is_untouched) || is_last_data => false,
-            Poll::Ready(Some(Ok(_))) => this.exchange.is_live() && this.ctx.is_done(),
+            Poll::Ready(Some(Ok(_))) => exchange.is_live() && this.ctx.is_done(),
+            // The body may have ended with the context by itself.
+            Poll::Ready(Some(Err(_))) if exchange.is_grpc() && exchange.is_live() && this.ctx.is_done() => true,
             Poll::Ready(Some(Err(e))) => {
-                this.exchange.body_failed(&**e);
+                exchange.body_failed(&**e);
                 false
             }
         };
-        if is_cut_off {
-            this.exchange.interrupt();
-            return Poll::Ready(Some(Err(Error::from_context(this.ctx).into())));
+        if !is_over || exchange.is_left_to_outer() {
+            return polled;
         }
-        polled
+        if !exchange.is_grpc() {
+            return Poll::Ready(Some(Err(exchange.error_of_end().into())));
+        }
+        // Without trailers the stream would be reset, and the client would not learn why.
+        let trailers = exchange.trailers_of_end();
+        this.kind.set(Kind::Full { bytes: None });
+        *this.is_end_stream = true;
+        exchange.finish();
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

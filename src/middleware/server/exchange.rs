@@ -1,18 +1,21 @@
 //! One request from its birth to its end: its context, and its span.
 
+use std::any::Any;
+use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
-use throughline_core::propagation::{Counted, Format, baggage, deadline, values};
-use throughline_core::trace::{SpanBuilder, SpanKind, Status};
-use throughline_core::{CancelHandle, Cause, Context, ContextError, Extractor, Propagator, Span, SpanContext};
+use http::{HeaderMap, Method, Response, StatusCode};
+use throughline_core::propagation::{Counted, values};
+use throughline_core::trace::Status;
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
 use tokio::time::Instant;
 
+use super::inbound::{Served, extract, granted, remove_claims};
 use super::layer::{Config, Trust};
+use super::span::{Responder, Rpc, name_by_route, start_span};
 use crate::error::{Code, Error};
-use crate::middleware::{grpc, semconv};
+use crate::middleware::{failure, grpc, semconv};
 
 pub(super) struct Exchange {
     /// `None` once it has ended.
@@ -20,8 +23,8 @@ pub(super) struct Exchange {
     config: Arc<Config>,
     trust: Trust,
     method: Method,
-    /// Of a request by gRPC.
-    grpc: Option<Uri>,
+    /// Of a request in gRPC's form, until its response shows that it is none.
+    rpc: Option<Rpc>,
     /// What the handler is called with.
     ctx: Context,
     /// The answer in place of a handler's, to one who is not who he says.
@@ -29,18 +32,21 @@ pub(super) struct Exchange {
     /// From here on the caller may have given up: its own deadline, less what it keeps back for the answer's way. Never that of our
     /// maximum, which the caller doesn't know.
     late_from: Option<Instant>,
+    /// The context of the layer around this one, which has the span and reports to the caller.
+    outer: Option<Context>,
     is_interrupted: bool,
 }
 
 struct Live {
-    span: Span,
+    /// `None` inside another layer, whose span it is.
+    span: Option<Span>,
     /// Above the span.
     handle: CancelHandle,
 }
 
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
-        let (trust, is_grpc) = (config.trust.of(head), grpc::is_grpc(&head.headers));
+        let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
         let carrier = Counted::new(&head.headers);
         let sent = granted(config, &carrier);
         let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
@@ -48,31 +54,64 @@ impl Exchange {
             (timeout, max) => timeout.or(max),
         };
         let late_from = sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
-        let handle = match timeout {
-            Some(timeout) => config.base.with_timeout(timeout).with_cancel(),
-            None => config.base.with_cancel(),
+        let served = head.extensions.get::<Served>().copied();
+        let outer = served.and_then(|_| head.extensions.get::<Context>().cloned());
+        let base = match &outer {
+            Some(outer) => &Context::merge(outer, &config.base),
+            None => &config.base,
         };
-        let span = match trust {
-            Trust::Internal => {
-                start_span(config, trust, head, is_grpc, &extract(config, handle.context(), &carrier), &carrier)
-            }
-            Trust::Edge => start_span(config, trust, head, is_grpc, handle.context(), &carrier),
+        let handle = match timeout {
+            Some(timeout) => base.with_timeout(timeout).with_cancel(),
+            None => base.with_cancel(),
+        };
+        // The outermost layer decides whether the request is from a service of ours.
+        let is_internal = trust == Trust::Internal && served.is_none_or(|Served(outer)| outer == Trust::Internal);
+        let ctx = match (&outer, is_internal) {
+            (Some(_), true) => values::extract(handle.context(), &config.keys, &carrier),
+            (None, true) => extract(config, handle.context(), &carrier),
+            (_, false) => handle.context().clone(),
+        };
+        let span = match outer {
+            Some(_) => None,
+            None => Some(start_span(config, trust, head, rpc.as_ref(), &ctx, &carrier)),
         };
         config.counts.add_dropped(carrier.dropped());
-        if trust == Trust::Edge {
+        if !is_internal {
             remove_claims(config, &mut head.headers);
         }
+        head.extensions.insert(Served(if is_internal { Trust::Internal } else { Trust::Edge }));
+        if span.is_none() && rpc.is_none() {
+            name_by_route(&ctx, head);
+        }
         Exchange {
-            ctx: span.context().clone(),
+            ctx: span.as_ref().map_or(ctx, |span| span.context().clone()),
             live: Some(Live { span, handle }),
             config: Arc::clone(config),
             trust,
             method: head.method.clone(),
-            grpc: is_grpc.then(|| head.uri.clone()),
+            rpc,
             refusal: None,
             late_from,
+            outer,
             is_interrupted: false,
         }
+    }
+
+    fn span(&self) -> Option<&Span> {
+        self.live.as_ref()?.span.as_ref()
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(super) fn is_edge(&self) -> bool {
+        self.trust == Trust::Edge
+    }
+
+    /// Whether the context is done because that of the layer around this one is. That layer ends the request.
+    pub(super) fn is_left_to_outer(&self) -> bool {
+        self.outer.as_ref().is_some_and(Context::is_done)
     }
 
     /// What the handler is called with.
@@ -80,8 +119,9 @@ impl Exchange {
         &self.ctx
     }
 
+    /// Whether the request and its response are gRPC.
     pub(super) fn is_grpc(&self) -> bool {
-        self.grpc.is_some()
+        self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_some())
     }
 
     /// Finds out who a stranger's request is made for. `false`: it is refused.
@@ -95,123 +135,197 @@ impl Exchange {
                 true
             }
             Err(error) => {
-                self.note_unknown_method();
                 self.refusal = Some(error);
                 false
             }
         }
     }
 
-    /// Notes that the handler is not called.
+    /// Records that the handler is not called.
     pub(super) fn shed(&self) {
         let Some(live) = &self.live else { return };
-        live.span.set_attribute(semconv::SHED, "dead on arrival");
+        let Some(span) = &live.span else { return };
+        span.set_attribute(semconv::SHED, "dead on arrival");
         if let Some(cause) = live.handle.cause() {
-            live.span.record_shed(&cause);
+            span.record_shed(&cause);
         }
-        self.note_unknown_method();
     }
 
-    /// Notes that no handler has shown that it knows the method of gRPC.
-    fn note_unknown_method(&self) {
-        if let (Some(live), Some(uri)) = (&self.live, &self.grpc) {
-            semconv::set_unknown_rpc(&live.span, uri);
+    /// Records that no handler has shown that it knows the method.
+    fn record_unknown_method(&self) {
+        if let (Some(span), Some(rpc)) = (self.span(), &self.rpc) {
+            semconv::set_unknown_rpc(span, &rpc.uri);
+        }
+    }
+
+    /// The layer responds in place of a handler: by gRPC to a request in its form.
+    fn respond_in_place(&mut self) {
+        let Some(rpc) = &mut self.rpc else { return };
+        rpc.responder = Some(Responder::Layer);
+        if !rpc.is_known {
+            self.record_unknown_method();
+        }
+    }
+
+    /// The request is not gRPC, whatever it says of itself.
+    fn refuse_rpc(&mut self) {
+        let rpc = self.rpc.take_if(|rpc| rpc.responder.is_none());
+        if let (Some(span), Some(rpc)) = (self.span(), rpc) {
+            rpc.refuse(span);
         }
     }
 
     /// The answer in place of a handler's: to a request that is refused, or whose context is done.
     pub(super) fn error_in_place(&mut self) -> Error {
+        self.respond_in_place();
         if let Some(refusal) = self.refusal.take() {
             return refusal;
         }
+        self.error_of_end()
+    }
+
+    /// The error of a request whose context is done: its base, its deadline, or a layer around this one has ended it.
+    pub(super) fn error_of_end(&mut self) -> Error {
         self.interrupt();
-        let error = Error::from_context(self.context());
-        match self.context().cause() {
-            // Another instance may do it.
-            Some(Cause::Shutdown) => Error::new(Code::Unavailable, "shutting down").with_retryable(true),
+        let base = &self.config.base;
+        let is_by_base = match self.ctx.err() {
+            Some(ContextError::DeadlineExceeded) => base.is_done() && base.deadline() == self.ctx.deadline(),
+            _ => base.is_done(),
+        };
+        let cause = self.ctx.cause();
+        if !is_by_base && !matches!(cause, Some(Cause::Shutdown)) {
+            return Error::from_context(&self.ctx);
+        }
+        // Another instance may do it.
+        let error = Error::new(Code::Unavailable, "shutting down").with_retryable(true);
+        match cause {
+            Some(Cause::Error(source)) => error.with_source(source),
             _ => error,
         }
     }
 
-    /// The error as it goes out from this service to its caller.
-    pub(super) fn outbound(&self, error: Error) -> Error {
+    /// The error as it passes through this service. A layer around this one does that for both.
+    pub(super) fn through_service(&self, error: Error) -> Error {
+        if self.outer.is_some() {
+            return error;
+        }
         let tracer = self.context().tracer();
-        let error = error.leaving(tracer.resource().and_then(|resource| resource.service_name()));
-        self.note_error(&error);
-        if self.trust == Trust::Edge { error.public() } else { error }
+        error.leaving(tracer.resource().and_then(|resource| resource.service_name()))
     }
 
-    fn note_error(&self, error: &Error) {
-        let Some(live) = &self.live else { return };
+    /// The error as the caller gets it.
+    pub(super) fn redact(&self, error: Error) -> Error {
+        if self.is_edge() { error.public() } else { error }
+    }
+
+    /// Records the error of a response, whose status by HTTP is `status` or would be.
+    pub(super) fn record_error(&self, error: &Error, status: StatusCode) {
+        self.record_grpc_code(Some(error.code()));
+        let Some(span) = self.span() else { return };
         if let Some(origin) = error.origin() {
-            live.span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+            span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
-        live.span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
-        self.note_grpc_code(Some(error.code()));
-        if error.code().http_status().is_server_error() {
-            live.span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
-            live.span.set_status(Status::Error(error.message().to_owned().into()));
+        span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
+        // That a context is done says no more than its cause.
+        if error.source().is_some() || !self.ctx.is_done() {
+            failure::report(span, error, status.is_server_error());
+        }
+        if status.is_server_error() {
+            span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+            span.set_status(Status::Error(error.message().to_owned().into()));
         } else {
-            live.span.set_attribute(semconv::ERROR_MESSAGE, error.message().to_owned());
+            span.set_attribute(semconv::ERROR_MESSAGE, error.message().to_owned());
         }
     }
 
-    /// Notes what a handler says by gRPC in the head of its answer. One that does not speak gRPC says something, too.
-    pub(super) fn note_grpc_head<B>(&self, response: &Response<B>) {
-        let headers = response.headers();
-        if !self.is_grpc() || grpc::status(headers).is_some() {
-            return self.note_grpc_status(headers);
+    /// Records what the handler's own response says: by gRPC, by the error that it was made from, or by its status alone.
+    pub(super) fn record_response<B>(&self, response: &Response<B>) {
+        let status = response.status();
+        if self.is_grpc() {
+            if let (Some(span), Some(error)) = (self.span(), grpc::error_behind(response.extensions())) {
+                failure::report(span, &error, error.code().http_status().is_server_error());
+            }
+            self.record_grpc_status(grpc::status_of_head(status, response.headers()));
+        } else if let Some(error) = response.extensions().get::<Error>() {
+            return self.record_error(error, status);
         }
-        if let Some(code) = grpc::status_of_head(response.status(), headers) {
-            self.note_grpc_code(code);
-        }
-        if !grpc::is_grpc(headers) {
-            self.note_unknown_method();
-        }
-    }
-
-    /// Notes what a handler says by gRPC in headers (of an answer without a body) or trailers.
-    pub(super) fn note_grpc_status(&self, headers: &HeaderMap) {
-        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };
-        let Some(code) = grpc::status(headers) else { return };
-        self.note_grpc_code(code);
-        if let Some(code) = code.filter(|code| grpc::is_servers_fault(*code)) {
-            live.span.set_attribute(semconv::ERROR_TYPE, code.as_str());
-            live.span.set_status(Status::Error("".into()));
+        if let Some(span) = self.span().filter(|_| status.is_server_error()) {
+            span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+            span.set_status(Status::Error("".into()));
         }
     }
 
-    fn note_grpc_code(&self, code: Option<Code>) {
-        let Some(live) = self.live.as_ref().filter(|_| self.is_grpc()) else { return };
-        live.span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+    /// The last frame of a gRPC response whose context is done before its end.
+    pub(super) fn trailers_of_end(&mut self) -> HeaderMap {
+        let error = self.error_of_end();
+        let error = self.through_service(error);
+        self.record_error(&error, error.code().http_status());
+        grpc::trailers(self.redact(error))
+    }
+
+    /// The head of a handler's response to a request in gRPC's form makes it gRPC or not.
+    pub(super) fn decide_protocol<B>(&mut self, response: &Response<B>) {
+        if grpc::is_grpc(response.headers()) {
+            let Some(rpc) = &mut self.rpc else { return };
+            rpc.responder = Some(Responder::Handler);
+        }
+        let (span, Some(rpc)) = (self.span(), &self.rpc) else { return };
+        if rpc.responder.is_some() {
+            return span.map_or((), |span| rpc.name(span));
+        }
+        // What it means to the client, which is one of gRPC's.
+        let meant = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
+        if let (Some(span), Some(code)) = (span, meant) {
+            span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        }
+        self.refuse_rpc();
+    }
+
+    /// Records what a handler says by gRPC in trailers.
+    pub(super) fn record_grpc_trailers(&self, trailers: &HeaderMap) {
+        self.record_grpc_status(grpc::status(trailers));
+    }
+
+    fn record_grpc_status(&self, status: Option<Option<Code>>) {
+        let Some(code) = status else { return };
+        self.record_grpc_code(code);
+        let code = code.filter(|code| self.is_grpc() && grpc::is_servers_fault(*code));
+        if let (Some(span), Some(code)) = (self.span(), code) {
+            span.set_attribute(semconv::ERROR_TYPE, code.as_str());
+            span.set_status(Status::Error("".into()));
+        }
+    }
+
+    fn record_grpc_code(&self, code: Option<Code>) {
+        let (Some(span), Some(rpc)) = (self.span(), &self.rpc) else { return };
+        let Some(responder) = rpc.responder else { return };
+        span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
         if code == Some(Code::Unimplemented) {
-            self.note_unknown_method();
+            self.record_unknown_method();
+        } else if responder == Responder::Handler && !rpc.is_known {
+            self.config.methods.insert(semconv::rpc_method(&rpc.uri));
         }
     }
 
-    /// Takes out of what a handler says by gRPC, in headers or trailers, what is not for strangers, if one has asked.
-    pub(super) fn hide_depths(&self, headers: &mut HeaderMap) {
-        if self.trust == Trust::Edge {
+    /// Redacts what a handler says by gRPC, in headers or trailers, if the client is not trusted.
+    pub(super) fn redact_grpc(&self, headers: &mut HeaderMap) {
+        if self.is_edge() && self.is_grpc() {
             grpc::make_public(headers);
         }
     }
 
-    /// Notes the head of the answer. `false`: no body will follow on the wire.
-    pub(super) fn answered<B>(&mut self, response: &Response<B>) -> bool {
+    /// The head of the response is passed on. `false`: no body will follow on the wire.
+    pub(super) fn responded<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
-        if let Some(live) = &self.live {
-            if !self.is_grpc() || !status.is_success() {
-                live.span.set_attribute("http.response.status_code", status.as_u16());
-            }
-            if status.is_server_error() && response.extensions().get::<Error>().is_none() {
-                live.span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
-                live.span.set_status(Status::Error("".into()));
-            }
+        if let Some(span) = self.span().filter(|_| !self.is_grpc() || !status.is_success()) {
+            span.set_attribute("http.response.status_code", status.as_u16());
         }
         let is_upgrade =
             status == StatusCode::SWITCHING_PROTOCOLS || (self.method == Method::CONNECT && status.is_success());
         if let Some(Live { span, handle }) = self.live.take_if(|_| is_upgrade) {
-            span.end();
+            if let Some(span) = span {
+                span.end();
+            }
             let _goes_on = handle.disarm();
         }
         let has_none =
@@ -219,19 +333,31 @@ impl Exchange {
         self.method != Method::HEAD && !has_none
     }
 
+    /// The handler has responded, and the client is gone.
+    pub(super) fn not_sent<B>(&mut self, response: &Response<B>) {
+        self.decide_protocol(response);
+        self.record_response(response);
+        self.responded(response);
+    }
+
     /// The last frame has been taken: first the span ends, then the context.
     pub(super) fn finish(&mut self) {
         if let Some(Live { span, handle }) = self.live.take() {
-            span.end();
+            if let Some(span) = span {
+                span.end();
+            }
             handle.cancel_with(Cause::RequestFinished);
         }
     }
 
-    /// The handler has failed without an answer.
-    pub(super) fn failed(mut self) {
-        if let Some(live) = &self.live {
-            live.span.set_status(Status::Error("the service failed".into()));
+    /// The handler has failed without a response.
+    pub(super) fn failed(&mut self, error: &dyn Any) {
+        if let Some(span) = self.span() {
+            let code = failure::report_any(span, error);
+            span.set_attribute(semconv::ERROR_TYPE, code.map_or("_OTHER", Code::as_str));
+            span.set_status(Status::Error("the service failed".into()));
         }
+        self.refuse_rpc();
         self.finish();
     }
 
@@ -240,9 +366,9 @@ impl Exchange {
         if self.ctx.is_done() {
             return self.interrupt();
         }
-        if let Some(live) = &self.live {
-            live.span.record_error(error);
-            live.span.set_attribute(semconv::ERROR_TYPE, Error::among(error).map_or("_OTHER", |e| e.code().as_str()));
+        if let Some(span) = self.span() {
+            failure::report(span, error, true);
+            span.set_attribute(semconv::ERROR_TYPE, Error::among(error).map_or("_OTHER", |e| e.code().as_str()));
         }
         self.finish();
     }
@@ -251,19 +377,23 @@ impl Exchange {
         self.live.is_some()
     }
 
-    /// Cancels what ends before its end, and notes why, once.
+    /// Cancels what ends before its end, and records why, once.
     pub(super) fn interrupt(&mut self) {
-        let Some(live) = self.live.as_ref().filter(|_| !self.is_interrupted) else { return };
+        if self.is_interrupted {
+            return;
+        }
+        self.refuse_rpc();
+        let Some(live) = &self.live else { return };
         self.is_interrupted = true;
         // What came first stands: a deadline that has passed, or a shutdown.
         live.handle.cancel_with(self.cause_of_drop());
-        let Some(cause) = live.handle.cause() else { return };
-        live.span.record_cancelled(&cause);
+        let (Some(span), Some(cause)) = (&live.span, live.handle.cause()) else { return };
+        span.record_cancelled(&cause);
         let is_late =
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
         if is_late {
-            live.span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
-            live.span.set_status(Status::Error("deadline exceeded".into()));
+            span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
+            span.set_status(Status::Error("deadline exceeded".into()));
         }
     }
 
@@ -280,7 +410,7 @@ impl Exchange {
         }
         match self.late_from {
             Some(late_from) if Instant::now() >= late_from => Cause::DeadlineExceeded,
-            _ if self.config.is_inner => Cause::Abandoned,
+            _ if self.config.is_inner || self.outer.is_some() => Cause::Abandoned,
             _ => Cause::ClientDisconnected,
         }
     }
@@ -292,102 +422,6 @@ impl Drop for Exchange {
         // The span ends by drop, and before the handle: it takes the cause with it.
         drop(self.live.take().map(|live| live.span));
     }
-}
-
-/// The time that the caller grants: the least of what it says.
-fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
-    let named = config.timeout_name.as_ref().and_then(|name| deadline::extract_from(name, carrier));
-    let known = deadline::extract_least(&config.timeout_headers, carrier);
-    named.into_iter().chain(known).min()
-}
-
-/// What a service of ours has sent.
-fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
-    let ctx = config.propagator.extract(ctx, carrier);
-    let ctx = match config.max_baggage {
-        Some((bytes, members)) => {
-            let kept = ctx.baggage().within(bytes, members);
-            let over = kept.dropped_count().saturating_sub(ctx.baggage().dropped_count());
-            if over > 0 {
-                carrier.dropped(&baggage::BAGGAGE, over);
-            }
-            ctx.with_baggage(kept)
-        }
-        None => ctx,
-    };
-    values::extract(&ctx, &config.keys, carrier)
-}
-
-/// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
-fn remove_claims(config: &Config, headers: &mut HeaderMap) {
-    for name in Propagator::new(Format::ALL).fields() {
-        headers.remove(name);
-    }
-    let names = config.keys.iter().filter_map(|key| key.header_name());
-    for name in names.chain(values::header_names(&config.base)) {
-        headers.remove(name);
-    }
-}
-
-fn start_span(
-    config: &Config,
-    trust: Trust,
-    head: &Parts,
-    is_grpc: bool,
-    ctx: &Context,
-    carrier: &impl Extractor,
-) -> Span {
-    let (method, route) = (semconv::method(&head.method), route(head));
-    let name = match (method, route) {
-        _ if is_grpc => semconv::rpc_method(&head.uri).into(),
-        ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
-        ("_OTHER", None) => "HTTP".into(),
-        (method, Some(route)) => format!("{method} {route}").into(),
-        (method, None) => std::borrow::Cow::Borrowed(method),
-    };
-    let mut span = ctx.span(name).kind(SpanKind::Server);
-    if let Some(tracer) = &config.tracer {
-        span = span.tracer(tracer);
-    }
-    if trust == Trust::Edge {
-        span = span.new_root();
-        if let Some(caller) = config.propagator.extract_span_context(carrier) {
-            span = span.link(caller);
-        }
-    } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {
-        // The base's own span is not what asked for this.
-        span = span.new_root();
-    }
-    span = semconv::with_server(span, &head.uri, &head.headers);
-    span = if is_grpc { semconv::with_rpc(span, &head.uri) } else { with_http(span, head, route) };
-    if let Some(remaining) = ctx.remaining() {
-        span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
-    }
-    span.start()
-}
-
-fn with_http<'a>(span: SpanBuilder<'a>, head: &Parts, route: Option<&str>) -> SpanBuilder<'a> {
-    let mut span = semconv::with_method(span, &head.method)
-        .attribute("url.path", semconv::cut(head.uri.path()))
-        .attribute("url.scheme", if head.uri.scheme_str() == Some("https") { "https" } else { "http" })
-        .attribute("network.protocol.version", semconv::protocol_version(head.version));
-    if let Some(route) = route {
-        span = span.attribute("http.route", route.to_owned());
-    }
-    match semconv::user_agent(&head.headers) {
-        Some(agent) => span.attribute("user_agent.original", agent),
-        None => span,
-    }
-}
-
-#[cfg(feature = "axum")]
-fn route(head: &Parts) -> Option<&str> {
-    head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
-}
-
-#[cfg(not(feature = "axum"))]
-fn route(_: &Parts) -> Option<&str> {
-    None
 }
 
 impl std::fmt::Debug for Exchange {

@@ -4,17 +4,19 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
-    TRAILER, TRANSFER_ENCODING,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED, TRAILER,
+    TRANSFER_ENCODING,
 };
+use http::response::Parts;
+use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use throughline_core::{DoneOwned, WithContext};
-use tokio::task::JoinHandle;
 
 use super::ResponseBody;
+use super::detached::Detached;
+use super::document::{Document, Found, Plan};
 use super::exchange::Exchange;
 use crate::error::Error;
 use crate::middleware::grpc;
@@ -23,39 +25,24 @@ pin_project! {
     /// The answer to a request: made by [`ContextService`](super::ContextService). Dropped before it is ready, it cancels the request's context.
     pub struct ResponseFuture<F, R, E> {
         #[pin]
-        state: State<F, R, E>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<F, R, E> {
-        Here {
-            #[pin]
-            running: Running<F>,
-        },
-        // In a task of its own, which goes on when we are dropped.
-        Detached {
-            task: JoinHandle<Result<Response<ResponseBody<R>>, E>>,
-        },
-    }
-}
-
-pin_project! {
-    struct Running<F> {
-        #[pin]
-        work: Work<F>,
+        work: Work<F, R, E>,
         #[pin]
         done: DoneOwned,
         // `None` once the answer has it.
         exchange: Option<Exchange>,
     }
 
-    impl<F> PinnedDrop for Running<F> {
+    impl<F, R, E> PinnedDrop for ResponseFuture<F, R, E> {
         fn drop(this: Pin<&mut Self>) {
-            // Before the handler is dropped, so that what ends with it knows why; its span ends after.
-            if let Some(exchange) = this.project().exchange {
-                exchange.interrupt();
+            let this = this.project();
+            match (this.work.project(), this.exchange.take()) {
+                (WorkProjection::Detached { task }, Some(exchange)) => task.leave(exchange),
+                // Before the handler is dropped, so that what ends with it knows why; its span ends after.
+                (_, Some(mut exchange)) => {
+                    exchange.interrupt();
+                    *this.exchange = Some(exchange);
+                }
+                (_, None) => {}
             }
         }
     }
@@ -63,10 +50,19 @@ pin_project! {
 
 pin_project! {
     #[project = WorkProjection]
-    pub(super) enum Work<F> {
+    pub(super) enum Work<F, R, E> {
         Inline {
             #[pin]
             handler: WithContext<F>,
+        },
+        // The handler is in a task of its own, which goes on when we are dropped.
+        Detached {
+            task: Detached<R, E>,
+        },
+        // The handler has responded. What its body says of an error is read before the head is passed on.
+        Reading {
+            #[pin]
+            document: Document<R>,
         },
         // There is no handler to call, or none any more.
         None,
@@ -74,13 +70,8 @@ pin_project! {
 }
 
 impl<F, R, E> ResponseFuture<F, R, E> {
-    pub(super) fn new(exchange: Exchange, work: Work<F>) -> Self {
-        let running = Running { work, done: exchange.context().done_owned(), exchange: Some(exchange) };
-        ResponseFuture { state: State::Here { running } }
-    }
-
-    pub(super) fn detached(task: JoinHandle<Result<Response<ResponseBody<R>>, E>>) -> Self {
-        ResponseFuture { state: State::Detached { task } }
+    pub(super) fn new(exchange: Exchange, work: Work<F, R, E>) -> Self {
+        ResponseFuture { work, done: exchange.context().done_owned(), exchange: Some(exchange) }
     }
 }
 
@@ -88,62 +79,64 @@ impl<F, R, E> Future for ResponseFuture<F, R, E>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body<Data = Bytes>,
+    E: 'static,
 {
     type Output = Result<Response<ResponseBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Here { running } => running.poll(cx),
-            StateProjection::Detached { task } => match ready!(Pin::new(task).poll(cx)) {
-                Ok(answer) => Poll::Ready(answer),
-                Err(e) => match e.try_into_panic() {
-                    Ok(payload) => std::panic::resume_unwind(payload),
-                    // Its runtime is shutting down, and so are we.
-                    Err(_) => Poll::Pending,
-                },
-            },
-        }
-    }
-}
-
-impl<F> Running<F> {
-    fn poll<R, E>(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<Response<ResponseBody<R>>, E>>
-    where
-        F: Future<Output = Result<Response<R>, E>>,
-        R: Body<Data = Bytes>,
-    {
         let mut this = self.project();
-        if let WorkProjection::Inline { handler } = this.work.as_mut().project() {
-            let mut on_unwind = OnUnwind { exchange: this.exchange, was_panicking: std::thread::panicking() };
-            let polled = handler.poll(cx);
-            on_unwind.was_panicking = true;
-            drop(on_unwind);
-            match polled {
-                Poll::Ready(answer) => {
-                    let exchange = this.exchange.take().expect("a future is not polled after it was ready");
-                    return Poll::Ready(match answer {
-                        Ok(response) => Ok(pass_on(exchange, response)),
-                        Err(error) => {
-                            exchange.failed();
-                            Err(error)
-                        }
-                    });
+        let mut exchange = OnUnwind::new(this.exchange);
+        loop {
+            let response = match this.work.as_mut().project() {
+                WorkProjection::Inline { handler } => handler.poll(cx),
+                WorkProjection::Detached { task } => task.poll(cx),
+                WorkProjection::Reading { document } => match document.poll(exchange.get().context(), cx) {
+                    Poll::Ready(found) => return Poll::Ready(Ok(pass_on_found(exchange.take(), found))),
+                    Poll::Pending => Poll::Pending,
+                },
+                WorkProjection::None => return Poll::Ready(Ok(respond_in_place(exchange.take()))),
+            };
+            match response {
+                Poll::Ready(Ok(response)) => match Plan::of(exchange.get(), response) {
+                    Plan::Pass(response) => return Poll::Ready(Ok(pass_on(exchange.take(), response))),
+                    Plan::Found(found) => return Poll::Ready(Ok(pass_on_found(exchange.take(), found))),
+                    Plan::Read(document) => this.work.set(Work::Reading { document }),
+                },
+                Poll::Ready(Err(error)) => {
+                    exchange.take().failed(&error);
+                    return Poll::Ready(Err(error));
                 }
-                // This reads the clock: also when another layer's timer has woken us, and is about to drop us.
-                Poll::Pending => ready!(this.done.poll(cx)),
+                Poll::Pending => {
+                    // This reads the clock: also when another layer's timer has woken us, and is about to drop us.
+                    ready!(this.done.as_mut().poll(cx));
+                    if exchange.get().is_left_to_outer() {
+                        return Poll::Pending;
+                    }
+                    this.work.set(Work::None);
+                }
             }
         }
-        this.work.set(Work::None);
-        let mut exchange = this.exchange.take().expect("a future is not polled after it was ready");
-        let error = exchange.error_in_place();
-        Poll::Ready(Ok(answer_with(exchange, error, HeaderMap::new())))
     }
 }
 
-/// Notes a panic as it passes: who catches it outside drops us later, and then nothing tells of it.
+/// Records a panic as it passes: the code outside that catches it drops us later, and then nothing shows it.
 struct OnUnwind<'a> {
     exchange: &'a mut Option<Exchange>,
     was_panicking: bool,
+}
+
+impl<'a> OnUnwind<'a> {
+    fn new(exchange: &'a mut Option<Exchange>) -> Self {
+        OnUnwind { exchange, was_panicking: std::thread::panicking() }
+    }
+
+    fn get(&mut self) -> &mut Exchange {
+        self.exchange.as_mut().expect("a future is not polled after it was ready")
+    }
+
+    fn take(&mut self) -> Exchange {
+        self.exchange.take().expect("a future is not polled after it was ready")
+    }
 }
 
 impl Drop for OnUnwind<'_> {
@@ -157,41 +150,72 @@ impl Drop for OnUnwind<'_> {
     }
 }
 
-/// What headers say of a body that another one takes the place of; layers inside may have said more than the handler (a compressed answer).
+/// What headers say of a body that another one replaces. Layers inside may have said more than the handler (a compressed response).
 const OF_THE_BODY: [HeaderName; 8] =
     [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING, TRAILER, ETAG, LAST_MODIFIED, ACCEPT_RANGES];
 
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
-    let extensions = response.extensions_mut();
-    let error = extensions.remove::<Error>();
-    if let Some(error) = error.or_else(|| grpc::error_in(extensions).filter(|_| exchange.is_grpc())) {
-        let mut headers = std::mem::take(response.headers_mut());
-        for name in OF_THE_BODY {
-            headers.remove(name);
-        }
-        grpc::remove_status(&mut headers);
-        return answer_with(exchange, error, headers);
-    }
-    exchange.note_grpc_head(&response);
-    exchange.hide_depths(response.headers_mut());
-    let has_body = exchange.answered(&response);
+    exchange.record_response(&response);
+    exchange.redact_grpc(response.headers_mut());
+    let has_body = exchange.responded(&response);
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|body| ResponseBody::new(body, exchange, has_body, length))
 }
 
-/// The answer that tells of `error`, with what else is in `headers`.
-fn answer_with<R: Body<Data = Bytes>>(
-    mut exchange: Exchange,
-    error: Error,
-    headers: HeaderMap,
-) -> Response<ResponseBody<R>> {
-    let error = exchange.outbound(error);
-    let mut response = if exchange.is_grpc() { grpc::answer(error) } else { error.to_response() };
-    let own = std::mem::replace(response.headers_mut(), headers);
-    for (name, value) in &own {
-        response.headers_mut().insert(name, value.clone());
+fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Response<ResponseBody<R>> {
+    match found {
+        Found::Error(parts, error) => {
+            // A status that the handler has chosen stays.
+            let chosen = Some(parts.status).filter(|status| *status != error.code().http_status());
+            let own = report(&exchange, error, chosen);
+            respond(exchange, with_head(parts, own))
+        }
+        Found::Inner(parts, error) => {
+            exchange.record_error(&error, parts.status);
+            let own = error.public().to_response_with(parts.status);
+            respond(exchange, with_head(parts, own))
+        }
+        Found::Shaped(response) => {
+            exchange.record_response(&response);
+            respond(exchange, response)
+        }
     }
-    let has_body = exchange.answered(&response);
+}
+
+/// The response in place of a handler's.
+fn respond_in_place<R: Body<Data = Bytes>>(mut exchange: Exchange) -> Response<ResponseBody<R>> {
+    let error = exchange.error_in_place();
+    let own = report(&exchange, error, None);
+    respond(exchange, own)
+}
+
+/// The response that reports `error` to the caller.
+fn report(exchange: &Exchange, error: Error, chosen: Option<StatusCode>) -> Response<Bytes> {
+    let error = exchange.through_service(error);
+    let chosen = chosen.filter(|_| !exchange.is_grpc());
+    let status = chosen.unwrap_or_else(|| error.code().http_status());
+    exchange.record_error(&error, status);
+    let error = exchange.redact(error);
+    if exchange.is_grpc() { grpc::response(error) } else { error.to_response_with(status) }
+}
+
+/// The response with what the handler's head says beside the error.
+fn with_head(mut head: Parts, own: Response<Bytes>) -> Response<Bytes> {
+    let (own, body) = own.into_parts();
+    for name in OF_THE_BODY {
+        head.headers.remove(name);
+    }
+    if head.headers.contains_key(grpc::STATUS) {
+        grpc::remove_status(&mut head.headers);
+        head.headers.extend(own.headers);
+    }
+    head.status = own.status;
+    head.extensions.extend(own.extensions);
+    Response::from_parts(head, body)
+}
+
+fn respond<R: Body<Data = Bytes>>(mut exchange: Exchange, response: Response<Bytes>) -> Response<ResponseBody<R>> {
+    let has_body = exchange.responded(&response);
     response.map(|bytes| ResponseBody::full(bytes, exchange, has_body))
 }
 

@@ -12,6 +12,7 @@ use tower_layer::Layer;
 
 use super::ContextService;
 use super::counts::Counts;
+use super::methods::Methods;
 use crate::error::Error;
 
 /// Gives every request its context: see [the module](super) for when each thing happens.
@@ -64,6 +65,7 @@ pub(super) struct Config {
     pub(super) is_inner: bool,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) counts: Arc<Counts>,
+    pub(super) methods: Arc<Methods>,
 }
 
 pub(super) type Authenticator = dyn Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync;
@@ -174,6 +176,7 @@ impl ContextLayer {
             is_inner: false,
             on_disconnect: OnDisconnect::Cancel,
             counts: Arc::default(),
+            methods: Arc::default(),
         };
         ContextLayer::of(Arc::new(config))
     }

@@ -6,8 +6,19 @@
 //!   caller's trace. The handler finds it as `Extension<Context>`, and everything polled for the request as [`Context::current`].
 //! - **Dead on arrival.** When no time is left, or the base is done, the handler is not called: the answer is a 504 (or 503), and it is
 //!   [counted](ContextLayer::shed).
-//! - **Deadline.** When it passes before the handler has answered, the handler is dropped and the answer is a 504. When it passes while
-//!   the body is sent, the body ends with an error, and so the stream or the connection. An answer that is ready at the very deadline wins.
+//! - **Deadline.** When it passes before the handler has responded, the handler is dropped and the response is a 504. When it passes
+//!   while the body is sent, a gRPC stream ends with the status in trailers, and any other body ends with an error, which ends the stream
+//!   or the connection. A response that is ready at the very deadline wins.
+//! - **Shutdown.** When the base is done, whatever its cause, the response is a retryable 503, or `UNAVAILABLE` by gRPC.
+//! - **Errors.** A body that [`Error::to_response`](crate::Error::to_response) has made, byte for byte, is written anew: the service is
+//!   added to the error's path, a code of another service becomes `INTERNAL`, and an edge redacts it. What the handler has added stays:
+//!   headers, and a status that is not the code's. Any other body is the handler's own and passes unchanged. One exception: an edge
+//!   redacts problem documents of inner services that the handler passes on. It reads 64 KiB of them at most, and replaces those that it
+//!   cannot read by what the status means. Layers between this one and the handler see the response before all this, and so may see
+//!   another status than the client.
+//! - **Sources of errors** never leave the process. The span has an `exception` event with the error and its sources, and there is one log
+//!   line by `tracing` with the target `throughline::error`: at the level ERROR for a response of 5xx, else DEBUG. Errors without a source
+//!   that only say that the context is done have neither.
 //! - **End.** When the last frame of the body has been taken, first the span ends, then the context is cancelled with
 //!   [`Cause::RequestFinished`]: nothing that was started with [`Context::spawn`] outlives its request; what should is spawned on
 //!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped, and so has one of a
@@ -15,12 +26,13 @@
 //!   CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
 //! - **A body that fails** half-way has ended, too: its span has the error, and an `error.type`, which is the code if it is an
 //!   [`Error`](crate::Error), else `_OTHER`.
-//! - **gRPC.** To a request whose `Content-Type` is gRPC's, every answer of the layer's own is a status among the headers instead. A status
-//!   of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that error does; other statuses, and
-//!   those that come in trailers after a stream, pass as they are. An edge takes the details out of these, too, and puts what the code means
-//!   in place of a message that comes from another service, as the details tell, or with `INTERNAL`, `UNKNOWN` or `DATA_LOSS`. The span has
-//!   the status of headers or trailers, and the method's name; that is `grpc` and `_OTHER` if the method is answered with `UNIMPLEMENTED`,
-//!   by one that does not speak gRPC, or by the layer without a handler. An answer that is no success and has no status of gRPC is noted as what it means to gRPC's clients.
+//! - **gRPC.** A request is gRPC if it is a POST over HTTP/2 with gRPC's `Content-Type` and its response has that content type, too. A
+//!   response that the layer makes itself to a request in this form is a status in the headers. The span has the status of headers or
+//!   trailers, and the method's name. That name is `grpc`, and `rpc.method` is `_OTHER`, if the handler responds with `UNIMPLEMENTED`, or
+//!   if the layer responds itself and no handler has responded to the method before.
+//! - **Errors of gRPC.** A status of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that
+//!   error does. Other statuses, and those in trailers after a stream, pass unchanged. An edge removes the details from these, too. It
+//!   replaces the message by the meaning of the code if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
 //!   left; else with
@@ -53,12 +65,18 @@
 
 mod body;
 mod counts;
+mod detached;
+mod document;
 mod exchange;
 mod future;
+mod inbound;
 mod layer;
+mod methods;
 mod service;
+mod span;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
+pub(super) use inbound::Served;
 pub use layer::{ContextLayer, OnDisconnect, Trust};
 pub use service::ContextService;

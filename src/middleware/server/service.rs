@@ -7,6 +7,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::detached::Detached;
 use super::exchange::Exchange;
 use super::future::{ResponseFuture, Work};
 use super::layer::{Config, OnDisconnect};
@@ -57,10 +58,7 @@ where
         let handler = ctx.scope(ctx.enter(|| self.inner.call(Request::from_parts(head, body))));
         let work = match self.config.on_disconnect {
             OnDisconnect::Cancel => Work::Inline { handler },
-            OnDisconnect::Detach => {
-                let work = ResponseFuture::new(exchange, Work::Inline { handler });
-                return ResponseFuture::detached(tokio::spawn(work));
-            }
+            OnDisconnect::Detach => Work::Detached { task: Detached::spawn(handler, ctx.done_owned()) },
         };
         ResponseFuture::new(exchange, work)
     }

@@ -159,12 +159,12 @@ fn in_the_process_a_status_is_the_error_it_was_made_from() {
     let error = Error::wrap(Code::Internal, io::Error::other("password=hunter2"));
     let status = Status::from(error);
     assert!(!format!("{:?}", trailers(&status)).contains("hunter2"));
-    assert!(Error::from_grpc_status(status).to_string().contains("hunter2"));
+    assert!(format!("{:#}", Error::from_grpc_status(status)).contains("hunter2"));
 
     let failure = Status::from_error(Box::new(io::Error::other("connection refused")));
     let error = Error::from_grpc_status(failure);
     assert_eq!((error.code(), error.message()), (Code::Unknown, "unknown error"));
-    assert!(error.leaving(Some("cards")).to_string().contains("connection refused"));
+    assert!(format!("{:#}", error.leaving(Some("cards"))).contains("connection refused"));
 }
 
 /// A client of tonic of a service that answers with `answer`, under `ctx`.

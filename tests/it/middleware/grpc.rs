@@ -23,6 +23,11 @@ use crate::support::{PATIENCE, Traced, client, text};
 
 const METHOD: &str = "/cards.Cards/Get";
 
+/// A request in gRPC's form.
+fn grpc_request(path: &str) -> http::request::Builder {
+    Request::post(path).version(http::Version::HTTP_2).header("content-type", "application/grpc")
+}
+
 fn status_code(span: &SpanRecord) -> Option<&str> {
     text(span, "rpc.status_code")
 }
@@ -66,8 +71,7 @@ async fn a_method_that_nobody_knows_makes_no_name() {
     let layer = edge.edge().authenticator(|_| Err(Error::new(Code::Unauthenticated, "who is it?")));
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     for grpc_timeout in ["0n", "1H"] {
-        let request = Request::post(METHOD).header("content-type", "application/grpc");
-        let request = request.header("grpc-timeout", grpc_timeout).body(Body::empty()).unwrap();
+        let request = grpc_request(METHOD).header("grpc-timeout", grpc_timeout).body(Body::empty()).unwrap();
         layer.layer(service).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
     }
     for span in std::iter::once(unknown.span().await).chain(edge.spans(2).await) {
@@ -80,7 +84,10 @@ async fn a_method_that_nobody_knows_makes_no_name() {
 async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
     let (service, caller) = (Traced::new("cards"), Traced::new("api"));
     let (tell, mut told) = unbounded_channel();
-    let address = serve_grpc(service.internal().max_timeout(Duration::from_millis(50)), move |request| {
+    let layer = service.internal().max_timeout(Duration::from_millis(50));
+    // Its method is known.
+    told_by(layer.clone(), &Status::not_found("no such card"), true).await;
+    let address = serve_grpc(layer, move |request| {
         tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
@@ -92,7 +99,7 @@ async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
     assert_eq!(Error::from_grpc_status(status).origin(), Some("cards"));
     let served = told.recv().await.unwrap();
     assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
-    for span in [caller.span().await, service.span().await] {
+    for span in [caller.span().await, service.spans(2).await.remove(1)] {
         let status = status_code(&span);
         assert_eq!((text(&span, "error.type"), status), (Some("DEADLINE_EXCEEDED"), Some("DEADLINE_EXCEEDED")));
         assert_eq!(span.name, "cards.Cards/Get");
@@ -198,7 +205,7 @@ async fn told_by(layer: ContextLayer, status: &Status, is_stream: bool) -> Heade
         response.headers_mut().insert("content-length", if is_stream { 3 } else { 0 }.into());
         std::future::ready(Ok::<_, Infallible>(response))
     });
-    let request = Request::post(METHOD).header("content-type", "application/grpc").body(Body::empty()).unwrap();
+    let request = grpc_request(METHOD).body(Body::empty()).unwrap();
     let (head, body) = layer.layer(answering).oneshot(request).await.unwrap().into_parts();
     let trailers = body.collect().await.unwrap().trailers().cloned();
     if is_stream { trailers.unwrap() } else { head.headers }
@@ -236,24 +243,72 @@ async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
     }
 }
 
+/// An app that answers every request with `status` and speaks no gRPC.
+fn plain(
+    status: u16,
+) -> impl tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |_: Request<Body>| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        std::future::ready(Ok::<_, Infallible>(response))
+    })
+}
+
 #[tokio::test]
-async fn an_app_that_does_not_speak_grpc_makes_no_name_of_a_strangers() {
-    for (answer, code) in
-        [(404, Some("UNIMPLEMENTED")), (405, Some("UNKNOWN")), (503, Some("UNAVAILABLE")), (200, None)]
-    {
+async fn a_content_type_alone_makes_no_request_grpc() {
+    for status in [200, 404, 503] {
         let service = Traced::new("api");
-        let app = service_fn(move |_: Request<Body>| {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = http::StatusCode::from_u16(answer).unwrap();
-            std::future::ready(Ok::<_, Infallible>(response))
-        });
-        let request =
-            Request::post("/any/name").header("content-type", "application/grpc").body(Body::empty()).unwrap();
-        drop(service.internal().layer(app).oneshot(request).await.unwrap());
-        let span = service.span().await;
-        assert_eq!((span.name.as_ref(), text(&span, "rpc.method")), ("grpc", Some("_OTHER")), "{answer}");
-        assert_eq!(status_code(&span), code, "{answer}");
+        for path in ["/made/up/0", "/made/up/1", "/made/up/2"] {
+            let request = grpc_request(path).body(Body::empty()).unwrap();
+            let response = service.internal().layer(plain(status)).oneshot(request).await.unwrap();
+            assert_eq!((response.status().as_u16(), response.headers().get("grpc-status")), (status, None));
+        }
+        for span in service.spans(3).await {
+            assert_eq!((span.name.as_ref(), text(&span, "rpc.method"), status_code(&span)), ("POST", None, None));
+            assert!(text(&span, "url.path").unwrap().starts_with("/made/up/"));
+            assert_eq!(text(&span, "http.request.method"), Some("POST"));
+        }
     }
+}
+
+#[tokio::test]
+async fn a_request_in_another_form_is_not_grpc_even_where_the_answer_is_an_error() {
+    let forms = [("GET", http::Version::HTTP_11), ("GET", http::Version::HTTP_2), ("POST", http::Version::HTTP_11)];
+    for (method, version) in forms {
+        let service = Traced::new("api");
+        let denied = service_fn(async |_: Request<Body>| {
+            let response = Error::new(Code::PermissionDenied, "not for you").to_response().map(Body::from);
+            Ok::<_, Infallible>(response)
+        });
+        let request = grpc_request("/admin/7").method(method).version(version).body(Body::empty()).unwrap();
+        let response = service.internal().layer(denied).oneshot(request).await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers().get("grpc-status")), (403, None));
+        drop(response);
+        let shed = grpc_request("/admin/7").method(method).version(version).header("grpc-timeout", "0n");
+        let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+        let response = service.internal().layer(never).oneshot(shed.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 504);
+        drop(response);
+        for span in service.spans(2).await {
+            assert_eq!((span.name.as_ref(), text(&span, "rpc.system.name")), (method, None));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_ends_before_its_response_has_the_name_of_a_known_method_alone() {
+    let service = Traced::new("cards");
+    let layer = service.internal();
+    let name_of_dropped = async |expected: u64| {
+        let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+        let mut call = Box::pin(layer.layer(never).oneshot(grpc_request(METHOD).body(Body::empty()).unwrap()));
+        assert!(futures_util::poll!(&mut call).is_pending());
+        drop(call);
+        service.spans(expected).await.pop().unwrap().name
+    };
+    assert_eq!(name_of_dropped(1).await, "POST");
+    told_by(layer.clone(), &Status::not_found("no such card"), true).await;
+    assert_eq!(name_of_dropped(3).await, "cards.Cards/Get");
 }
 
 #[tokio::test]
@@ -261,18 +316,13 @@ async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
     for (answer, code) in
         [(404, Code::Unimplemented), (400, Code::Internal), (504, Code::Unavailable), (409, Code::Unknown)]
     {
-        let peer = service_fn(move |_: Request<Body>| {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = http::StatusCode::from_u16(answer).unwrap();
-            std::future::ready(Ok::<_, Infallible>(response))
-        });
+        let peer = plain(answer);
         for layer in [ClientLayer::internal(), ClientLayer::external()] {
             let (caller, reader) = (Traced::new("api"), Traced::new("api"));
             for (traced, is_read) in [(&caller, false), (&reader, true)] {
-                let mut request =
-                    Request::post(METHOD).header("content-type", "application/grpc").body(Body::empty()).unwrap();
+                let mut request = grpc_request(METHOD).body(Body::empty()).unwrap();
                 request.extensions_mut().insert(Context::background().with_tracer(traced.telemetry.tracer()));
-                let response = layer.layer(peer).oneshot(request).await.unwrap();
+                let response = layer.layer(peer.clone()).oneshot(request).await.unwrap();
                 if is_read {
                     assert_eq!(error_for_status(response).await.unwrap_err().code(), code, "{answer}");
                 } else {
@@ -317,7 +367,8 @@ async fn a_request_that_is_not_handled_is_answered_as_its_protocol_has_it() {
     let (layer, process) = (ContextLayer::internal(), Context::background().with_cancel());
     process.cancel_with(Cause::Shutdown);
     let ask = async |layer: &ContextLayer, content_type: &str, grpc_timeout: &str| {
-        let request = Request::post(METHOD).header("content-type", content_type).header("grpc-timeout", grpc_timeout);
+        let mut request = grpc_request(METHOD).header("grpc-timeout", grpc_timeout);
+        request.headers_mut().unwrap().insert("content-type", content_type.parse().unwrap());
         let (head, body) = layer.layer(never).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().into_parts();
         (head, body.collect().await.unwrap().to_bytes())
     };

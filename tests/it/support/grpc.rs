@@ -59,6 +59,15 @@ where
     F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Bytes, Status>> + Send + 'static,
 {
+    serve_grpc_by(Server::builder(), layer, handler).await
+}
+
+/// [`serve_grpc`], by a server with settings of its own.
+pub async fn serve_grpc_by<F, A>(server: Server, layer: ContextLayer, handler: F) -> SocketAddr
+where
+    F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<Bytes, Status>> + Send + 'static,
+{
     let method = service_fn(move |request: http::Request<axum::body::Body>| {
         let handler = handler.clone();
         async move {
@@ -72,9 +81,36 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let routes = Routes::from(axum::Router::new().fallback_service(method));
+    let server = server.layer(layer).add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+/// Serves every method with a stream of `message` that then goes on for ever, by tonic's own server.
+pub async fn serve_grpc_stream(layer: ContextLayer, message: &'static str) -> SocketAddr {
+    let method = service_fn(move |request: http::Request<axum::body::Body>| async move {
+        let streaming = service_fn(move |_: Request<Bytes>| {
+            let one = futures_util::stream::iter([Ok(Bytes::from(message))]);
+            let stream = futures_util::StreamExt::chain(one, futures_util::stream::pending::<Result<Bytes, Status>>());
+            std::future::ready(Ok::<_, Status>(Response::new(stream)))
+        });
+        Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).server_streaming(streaming, request).await)
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Routes::from(axum::Router::new().fallback_service(method));
     let server = Server::builder().layer(layer).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     address
+}
+
+/// A stream of messages from a service, by tonic alone.
+pub async fn call_grpc_stream(to: SocketAddr, method: &'static str) -> tonic::Streaming<Bytes> {
+    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
+    let mut client = tonic::client::Grpc::with_origin(endpoint.connect_lazy(), endpoint.uri().clone());
+    client.ready().await.unwrap();
+    let request = Request::new(Bytes::new());
+    client.server_streaming(request, PathAndQuery::from_static(method), Raw).await.unwrap().into_inner()
 }
 
 /// A call by tonic's own channel.

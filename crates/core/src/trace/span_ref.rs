@@ -177,7 +177,7 @@ impl<'a> SpanRef<'a> {
     pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
         if self.recorded().is_some() {
             let mut text = Bounded(String::new());
-            let _ = write!(text, "{error}");
+            let _ = write!(text, "{error:#}");
             if !self.ctx.err().is_some_and(|stopped| reports(&text.0, stopped)) {
                 self.exception(None, std::any::type_name::<E>(), text.0);
             }

@@ -1,0 +1,24 @@
+//! Problem documents of inner services that an edge passes through.
+
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+
+use super::{Code, Error};
+
+impl Error {
+    /// The error in a document of one of our services; `None` if the document is not one of theirs.
+    ///
+    /// Their documents have a [`Code`], and an origin and a path once they have left the service. Documents of other libraries and of
+    /// handlers have none of these.
+    pub(crate) fn in_document(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
+        let document: Map<String, Value> = serde_json::from_slice(body).ok()?;
+        let has_code = || document.get("code")?.as_str()?.parse::<Code>().ok();
+        let is_ours = has_code().is_some() || document.contains_key("origin") || document.contains_key("path");
+        is_ours.then(|| Error::unread(status, headers).read(document))
+    }
+
+    /// The error of a response whose document cannot be read: what the status means.
+    pub(crate) fn unread(status: StatusCode, headers: &HeaderMap) -> Error {
+        Error::meant_by(Code::from_http_status(status).unwrap_or(Code::Unknown), headers)
+    }
+}

@@ -1,0 +1,88 @@
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll, ready};
+
+use http::Response;
+use throughline_core::{DoneOwned, WithContext};
+use tokio::task::JoinHandle;
+
+use super::exchange::Exchange;
+
+/// A handler in a task of its own, for [`OnDisconnect::Detach`](super::OnDisconnect::Detach).
+///
+/// The response future keeps the exchange, so that it alone responds, also at a deadline that the task has not noticed yet. If it is
+/// dropped first, it leaves the exchange to the task.
+pub(super) struct Detached<R, E> {
+    /// `None`: the deadline has passed, or the exchange was left to the task.
+    task: JoinHandle<Option<Result<Response<R>, E>>>,
+    left: Arc<Left>,
+}
+
+#[derive(Default)]
+struct Left(Mutex<Option<Exchange>>);
+
+impl Left {
+    fn take(&self) -> Option<Exchange> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<R: Send + 'static, E: Send + 'static> Detached<R, E> {
+    pub(super) fn spawn<F>(handler: WithContext<F>, done: DoneOwned) -> Self
+    where
+        F: Future<Output = Result<Response<R>, E>> + Send + 'static,
+    {
+        let left = Arc::new(Left::default());
+        Detached { task: tokio::spawn(run(handler, done, Arc::clone(&left))), left }
+    }
+}
+
+impl<R, E> Detached<R, E> {
+    pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Response<R>, E>> {
+        match ready!(Pin::new(&mut self.task).poll(cx)) {
+            Ok(Some(response)) => Poll::Ready(response),
+            // The context is done.
+            Ok(None) => Poll::Pending,
+            Err(e) => match e.try_into_panic() {
+                Ok(payload) => resume_unwind(payload),
+                // Its runtime is shutting down, and so are we.
+                Err(_) => Poll::Pending,
+            },
+        }
+    }
+
+    /// The task ends the exchange. If it has ended already, nobody reads its response: the exchange ends with us.
+    pub(super) fn leave(&self, exchange: Exchange) {
+        *self.left.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange);
+    }
+}
+
+async fn run<F, R, E>(handler: WithContext<F>, done: DoneOwned, left: Arc<Left>) -> Option<Result<Response<R>, E>>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: 'static,
+{
+    let (response, exchange) = {
+        let mut handler = pin!(handler);
+        let response = tokio::select! {
+            biased;
+            response = handler.as_mut() => Some(response),
+            () = done => None,
+        };
+        let mut exchange = left.take();
+        if let (None, Some(exchange)) = (&response, &mut exchange) {
+            // Before the handler is dropped, so that what ends with it knows why.
+            exchange.interrupt();
+        }
+        (response, exchange)
+    };
+    let Some(mut exchange) = exchange else { return response };
+    match response {
+        Some(Ok(response)) => exchange.not_sent(&response),
+        Some(Err(error)) => exchange.failed(&error),
+        None => {}
+    }
+    None
+}

@@ -1,0 +1,128 @@
+//! Responses that report an error in a document: which of them the layer writes anew.
+//!
+//! A handler's response is its own. Two kinds of bodies are written anew. One is the body of [`Error::to_response`], byte for byte: the
+//! caller gets the error's path with it. The other is the document of an inner service that an edge passes on, which is redacted.
+
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::response::Parts;
+use http::{Method, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use throughline_core::Context;
+
+use super::exchange::Exchange;
+use crate::error::{Error, MAX_DOCUMENT, is_problem_json};
+use crate::middleware::grpc;
+
+/// What is done with a handler's response.
+pub(super) enum Plan<R> {
+    Pass(Response<R>),
+    Read(Document<R>),
+    Found(Found),
+}
+
+/// What a response has turned out to be.
+pub(super) enum Found {
+    /// Its body is an error's own.
+    Error(Parts, Error),
+    /// Its body is an inner service's, or cannot be read at an edge.
+    Inner(Parts, Error),
+    /// Its body is the handler's.
+    Shaped(Response<Bytes>),
+}
+
+pin_project! {
+    /// A body that is read before its head is passed on.
+    pub(super) struct Document<R> {
+        parts: Option<Parts>,
+        #[pin]
+        body: R,
+        read: Vec<u8>,
+        // The error that may have made the body.
+        error: Option<Error>,
+    }
+}
+
+impl<R: Body<Data = Bytes>> Plan<R> {
+    pub(super) fn of(exchange: &mut Exchange, response: Response<R>) -> Plan<R> {
+        exchange.decide_protocol(&response);
+        if exchange.is_grpc() {
+            return match grpc::error_in(&response) {
+                Some(error) => Plan::Found(Found::Error(response.into_parts().0, error)),
+                None => Plan::Pass(response),
+            };
+        }
+        let headers = response.headers();
+        let is_document = headers.get(CONTENT_TYPE).is_some_and(is_problem_json);
+        let is_head = *exchange.method() == Method::HEAD;
+        // A layer between has changed the body's form, or HEAD has taken it away.
+        let is_unreadable = headers.contains_key(CONTENT_ENCODING) || is_head;
+        let Some(error) = response.extensions().get::<Error>().cloned() else {
+            if !exchange.is_edge() || !is_document || is_head {
+                return Plan::Pass(response);
+            }
+            return Document::plan(response, None, is_unreadable);
+        };
+        let length = error.to_response().body().len() as u64;
+        match response.body().size_hint().exact() {
+            _ if is_document && is_unreadable => Plan::Found(Found::Error(response.into_parts().0, error)),
+            Some(exact) if exact == length => Document::plan(response, Some(error), false),
+            None if is_document => Document::plan(response, Some(error), false),
+            _ => Plan::Pass(response),
+        }
+    }
+}
+
+impl<R: Body<Data = Bytes>> Document<R> {
+    fn plan(response: Response<R>, error: Option<Error>, is_unreadable: bool) -> Plan<R> {
+        let (parts, body) = response.into_parts();
+        if is_unreadable {
+            return Plan::Found(unreadable(parts, error));
+        }
+        Plan::Read(Document { parts: Some(parts), body, read: Vec::new(), error })
+    }
+
+    /// Reads the body, 64 KiB of it at most.
+    pub(super) fn poll(self: Pin<&mut Self>, ctx: &Context, cx: &mut TaskContext<'_>) -> Poll<Found> {
+        let mut this = self.project();
+        let is_whole = loop {
+            match ready!(ctx.enter(|| this.body.as_mut().poll_frame(cx))) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if this.read.len() + data.len() > MAX_DOCUMENT {
+                        break false;
+                    }
+                    this.read.extend_from_slice(&data);
+                }
+                Some(Err(_)) => break false,
+                None => break true,
+            }
+        };
+        let parts = this.parts.take().expect("a future is not polled after it was ready");
+        let (error, read) = (this.error.take(), Bytes::from(std::mem::take(this.read)));
+        Poll::Ready(match error {
+            _ if !is_whole => unreadable(parts, error),
+            Some(error) if error.to_response().body() == &read => Found::Error(parts, error),
+            Some(_) => Found::Shaped(Response::from_parts(parts, read)),
+            None => match Error::in_document(parts.status, &parts.headers, &read) {
+                Some(error) => Found::Inner(parts, error),
+                None => Found::Shaped(Response::from_parts(parts, read)),
+            },
+        })
+    }
+}
+
+/// Without its body a response means what its error says, or its status.
+fn unreadable(parts: Parts, error: Option<Error>) -> Found {
+    match error {
+        Some(error) => Found::Error(parts, error),
+        None => {
+            let error = Error::unread(parts.status, &parts.headers);
+            Found::Inner(parts, error)
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a request brings with it: its timeout, its baggage and its values.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use throughline_core::propagation::{Format, baggage, deadline, values};
+use throughline_core::{Context, Extractor, Propagator};
+
+use super::layer::{Config, Trust};
+
+/// Among a request's extensions: it has passed a [`ContextLayer`](super::ContextLayer), which trusts its caller so far. A layer inside of
+/// that one continues its context.
+#[derive(Clone, Copy)]
+pub(in crate::middleware) struct Served(pub(super) Trust);
+
+/// The time that the caller grants: the least of what it says.
+pub(super) fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
+    let named = config.timeout_name.as_ref().and_then(|name| deadline::extract_from(name, carrier));
+    let known = deadline::extract_least(&config.timeout_headers, carrier);
+    named.into_iter().chain(known).min()
+}
+
+/// What a service of ours has sent.
+pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
+    let ctx = config.propagator.extract(ctx, carrier);
+    let ctx = match config.max_baggage {
+        Some((bytes, members)) => {
+            let kept = ctx.baggage().within(bytes, members);
+            let over = kept.dropped_count().saturating_sub(ctx.baggage().dropped_count());
+            if over > 0 {
+                carrier.dropped(&baggage::BAGGAGE, over);
+            }
+            ctx.with_baggage(kept)
+        }
+        None => ctx,
+    };
+    values::extract(&ctx, &config.keys, carrier)
+}
+
+/// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
+pub(super) fn remove_claims(config: &Config, headers: &mut HeaderMap) {
+    for name in Propagator::new(Format::ALL).fields() {
+        headers.remove(name);
+    }
+    let names = config.keys.iter().filter_map(|key| key.header_name());
+    for name in names.chain(values::header_names(&config.base)) {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,142 @@
+//! The SERVER span at its start, and what is known of its protocol.
+
+use http::request::Parts;
+use http::{Method, Uri, Version};
+use throughline_core::trace::{SpanBuilder, SpanKind, Value};
+use throughline_core::{Context, Extractor, Span, SpanContext};
+
+use super::layer::{Config, Trust};
+use crate::middleware::{grpc, semconv};
+
+/// A request in gRPC's form. Only a response in gRPC's form makes it gRPC.
+pub(super) struct Rpc {
+    pub(super) uri: Uri,
+    /// A handler has answered the method before, so that the span has its name from the start.
+    pub(super) is_known: bool,
+    /// Set once there is a response in gRPC's form.
+    pub(super) responder: Option<Responder>,
+    /// Attributes of the span if the response is not gRPC.
+    http: Vec<(&'static str, Value)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Responder {
+    Handler,
+    Layer,
+}
+
+impl Rpc {
+    /// gRPC over HTTP/2: "Call-Definition" is a POST with a content type of gRPC's.
+    pub(super) fn of(config: &Config, head: &Parts) -> Option<Rpc> {
+        let has_form = head.version == Version::HTTP_2 && head.method == Method::POST && grpc::is_grpc(&head.headers);
+        has_form.then(|| {
+            let is_known = config.methods.contains(&semconv::rpc_method(&head.uri));
+            let mut http = Vec::new();
+            if !is_known {
+                http_attributes(head, route(head), |key, value| http.push((key, value)));
+            }
+            Rpc { uri: head.uri.clone(), is_known, responder: None, http }
+        })
+    }
+
+    /// The handler knows the method: names the span by it.
+    pub(super) fn name(&self, span: &Span) {
+        if !self.is_known {
+            span.set_name(semconv::rpc_method(&self.uri));
+            span.set_attribute("rpc.system.name", "grpc");
+            span.set_attribute(semconv::RPC_METHOD, semconv::rpc_method(&self.uri));
+        }
+    }
+
+    /// The response is not gRPC: the span is of a request by HTTP.
+    pub(super) fn refuse(self, span: &Span) {
+        for (key, value) in self.http {
+            span.set_attribute(key, value);
+        }
+    }
+}
+
+pub(super) fn start_span(
+    config: &Config,
+    trust: Trust,
+    head: &Parts,
+    rpc: Option<&Rpc>,
+    ctx: &Context,
+    carrier: &impl Extractor,
+) -> Span {
+    let (method, route) = (semconv::method(&head.method), route(head));
+    let name = match (method, route) {
+        _ if rpc.is_some_and(|rpc| rpc.is_known) => semconv::rpc_method(&head.uri).into(),
+        ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
+        ("_OTHER", None) => "HTTP".into(),
+        (method, Some(route)) => format!("{method} {route}").into(),
+        (method, None) => std::borrow::Cow::Borrowed(method),
+    };
+    let mut span = ctx.span(name).kind(SpanKind::Server);
+    if let Some(tracer) = &config.tracer {
+        span = span.tracer(tracer);
+    }
+    if trust == Trust::Edge {
+        span = span.new_root();
+        if let Some(caller) = config.propagator.extract_span_context(carrier) {
+            span = span.link(caller);
+        }
+    } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {
+        // The base's own span is not what asked for this.
+        span = span.new_root();
+    }
+    span = semconv::with_server(span, &head.uri, &head.headers);
+    span = match rpc {
+        Some(rpc) if rpc.is_known => semconv::with_rpc(span, &head.uri),
+        // Once the response shows what it is.
+        Some(_) => span,
+        None => with_http(span, head, route),
+    };
+    if let Some(remaining) = ctx.remaining() {
+        span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
+    }
+    span.start()
+}
+
+fn with_http<'a>(span: SpanBuilder<'a>, head: &Parts, route: Option<&str>) -> SpanBuilder<'a> {
+    let mut span = Some(span);
+    http_attributes(head, route, |key, value| span = span.take().map(|span| span.attribute(key, value)));
+    span.expect("each step puts it back")
+}
+
+fn http_attributes(head: &Parts, route: Option<&str>, mut set: impl FnMut(&'static str, Value)) {
+    let method = semconv::method(&head.method);
+    set("http.request.method", method.into());
+    if method == "_OTHER" {
+        set("http.request.method_original", semconv::cut(head.method.as_str()).into());
+    }
+    set("url.path", semconv::cut(head.uri.path()).into());
+    set("url.scheme", if head.uri.scheme_str() == Some("https") { "https" } else { "http" }.into());
+    set("network.protocol.version", semconv::protocol_version(head.version).into());
+    if let Some(route) = route {
+        set("http.route", route.to_owned().into());
+    }
+    if let Some(agent) = semconv::user_agent(&head.headers) {
+        set("user_agent.original", agent.into());
+    }
+}
+
+/// Names the span of a layer around this one, which may not have seen the route.
+pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
+    let span = ctx.current_span();
+    if let Some(route) = route(head).filter(|_| span.is_recording()) {
+        let method = semconv::method(&head.method);
+        span.set_name(format!("{} {route}", if method == "_OTHER" { "HTTP" } else { method }));
+        span.set_attribute("http.route", route.to_owned());
+    }
+}
+
+#[cfg(feature = "axum")]
+fn route(head: &Parts) -> Option<&str> {
+    head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+}
+
+#[cfg(not(feature = "axum"))]
+fn route(_: &Parts) -> Option<&str> {
+    None
+}

@@ -1,0 +1,157 @@
+//! The ends of gRPC requests that their own response does not end.
+
+use std::convert::Infallible;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use http_body_util::BodyExt;
+use throughline::middleware::server::OnDisconnect;
+use throughline::{Cause, Code, Context, ContextLayer, Error};
+use tokio::time::timeout;
+use tonic::Status;
+use tower::{Layer, Service, service_fn};
+
+use crate::support::grpc::{call_grpc_stream, serve_grpc_by, serve_grpc_stream};
+use crate::support::{PATIENCE, Traced, text};
+
+const METHOD: &str = "/cards.Cards/Watch";
+
+#[tokio::test]
+async fn a_stream_that_its_deadline_cuts_ends_with_the_status_in_trailers() {
+    let service = Traced::new("cards");
+    for layer in [service.internal(), service.edge()] {
+        let is_edge = format!("{layer:?}").contains("edge");
+        let address = serve_grpc_stream(layer.max_timeout(Duration::from_millis(50)), "one").await;
+        let mut messages = call_grpc_stream(address, METHOD).await;
+        assert_eq!(messages.message().await.unwrap().unwrap(), "one");
+        let status = timeout(PATIENCE, messages.message()).await.unwrap().unwrap_err();
+        assert_eq!((status.code(), status.message()), (tonic::Code::DeadlineExceeded, "deadline exceeded"));
+        let origin = if is_edge { None } else { Some("cards") };
+        assert_eq!(Error::from_grpc_status(status).origin(), origin);
+    }
+    for span in service.spans(2).await {
+        assert_eq!(span.name, "cards.Cards/Watch");
+        assert_eq!(text(&span, "rpc.status_code"), Some("DEADLINE_EXCEEDED"));
+        assert_eq!(text(&span, "error.type"), Some("DEADLINE_EXCEEDED"));
+        assert!(text(&span, "throughline.cancel.cause").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_a_shutdown_cuts_is_unavailable_and_may_be_tried_again() {
+    for cause in
+        [Cause::Shutdown, Cause::Canceled, Cause::Error(std::sync::Arc::new(std::io::Error::other("the disk is full")))]
+    {
+        let (service, process) = (Traced::new("cards"), Context::background().with_cancel());
+        let address = serve_grpc_stream(service.internal().base(&process), "one").await;
+        let mut messages = call_grpc_stream(address, METHOD).await;
+        assert_eq!(messages.message().await.unwrap().unwrap(), "one");
+        process.cancel_with(cause);
+        let status = timeout(PATIENCE, messages.message()).await.unwrap().unwrap_err();
+        let error = Error::from_grpc_status(status);
+        assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)));
+        assert!(!format!("{error:#}").contains("disk"), "{error:#}");
+        assert_eq!(text(&service.span().await, "rpc.status_code"), Some("UNAVAILABLE"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_its_context_by_itself_ends_with_trailers_too() {
+    let process = Context::background().with_cancel();
+    let layer = ContextLayer::internal().base(&process);
+    let failing = service_fn(async |request: Request<Body>| {
+        let ctx = request.extensions().get::<Context>().unwrap().clone();
+        let failure = async move {
+            ctx.done().await;
+            Err::<Vec<u8>, _>(std::io::Error::other("stopped"))
+        };
+        let mut response = Response::new(Body::from_stream(futures_util::stream::once(failure)));
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        Ok::<_, Infallible>(response)
+    });
+    let request = Request::post(METHOD).version(http::Version::HTTP_2).header("content-type", "application/grpc");
+    let response = layer.layer(failing).call(request.body(Body::empty()).unwrap()).await.unwrap();
+    process.cancel();
+    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    assert_eq!(Status::from_header_map(&trailers).unwrap().code(), tonic::Code::Unavailable);
+}
+
+/// A layer outside drops us as soon as its timer has fired, if our response is not ready by then.
+#[test]
+fn a_detached_handler_that_has_not_seen_its_deadline_delays_no_response() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    // The only worker is busy, so that the handler's task is not polled.
+    let (go, goes) = mpsc::channel::<()>();
+    let (busy, is_busy) = mpsc::channel();
+    runtime.spawn(async move {
+        busy.send(()).unwrap();
+        goes.recv().unwrap_err();
+    });
+    is_busy.recv().unwrap();
+    let service = Traced::new("cards");
+    let (tell, told) = mpsc::channel();
+    let hanging = service_fn(move |request: Request<Body>| {
+        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        std::future::pending::<Result<Response<Body>, Infallible>>()
+    });
+    let mut layered = service.internal().on_disconnect(OnDisconnect::Detach).layer(hanging);
+    let request = Request::get("/").header("grpc-timeout", "20m").body(Body::empty()).unwrap();
+    let mut response = Box::pin(layered.call(request));
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(response.as_mut().poll(cx).is_pending());
+    let ctx = told.recv().unwrap();
+    while !ctx.is_done() {
+        std::thread::yield_now();
+    }
+    let std::task::Poll::Ready(Ok(response)) = response.as_mut().poll(cx) else { panic!("it is ready") };
+    assert_eq!(response.status(), 504);
+    drop((response, go));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detached_method_is_deadline_exceeded_beside_tonics_own_timer() {
+    // Long enough that no machine is too busy to poll each request once before.
+    let limit = Duration::from_millis(400);
+    let layer = ContextLayer::internal().on_disconnect(OnDisconnect::Detach).max_timeout(limit);
+    let server = tonic::transport::Server::builder().timeout(limit);
+    let address = serve_grpc_by(server, layer, |_| std::future::pending()).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let calls = (0..50).map(|_| {
+        let mut client = tonic::client::Grpc::with_origin(channel.clone(), endpoint.uri().clone());
+        async move {
+            client.ready().await.unwrap();
+            let request = tonic::Request::new(bytes::Bytes::new());
+            let path = http::uri::PathAndQuery::from_static(METHOD);
+            client.unary(request, path, crate::support::grpc::Raw).await.unwrap_err()
+        }
+    });
+    for status in futures_util::future::join_all(calls).await {
+        assert_eq!((status.code(), status.message()), (tonic::Code::DeadlineExceeded, "deadline exceeded"));
+    }
+}
+
+#[tokio::test]
+async fn a_detached_handler_that_outlives_its_client_is_on_the_span_with_its_response() {
+    let service = Traced::new("cards");
+    let (go, goes) = tokio::sync::oneshot::channel::<()>();
+    let goes = std::sync::Mutex::new(Some(goes));
+    let handler = service_fn(move |_: Request<Body>| {
+        let goes = goes.lock().unwrap().take().unwrap();
+        async move {
+            goes.await.unwrap();
+            Ok::<_, Infallible>(Response::builder().status(201).body(Body::from("created")).unwrap())
+        }
+    });
+    let mut layered = service.internal().on_disconnect(OnDisconnect::Detach).layer(handler);
+    let mut response = Box::pin(layered.call(Request::new(Body::empty())));
+    assert!(futures_util::poll!(&mut response).is_pending());
+    drop(response);
+    go.send(()).unwrap();
+    let span = service.span().await;
+    assert_eq!(crate::support::number(&span, "http.response.status_code"), Some(201.0));
+    assert!(text(&span, "throughline.cancel.cause").is_some());
+}
