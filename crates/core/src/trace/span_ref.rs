@@ -213,11 +213,8 @@ impl fmt::Debug for SpanRef<'_> {
 /// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps within another error, whose
 /// text then ends with it; or an error of the services' taxonomy, whose text begins with the code.
 fn reports(text: &str, stopped: ContextError) -> bool {
-    let (endings, code): (&[&str], _) = match stopped {
-        ContextError::Canceled => (&["canceled", "cancelled"], "CANCELLED"),
-        ContextError::DeadlineExceeded => (&["deadline exceeded"], "DEADLINE_EXCEEDED"),
-    };
-    text.starts_with(code) || endings.iter().any(|ending| text.ends_with(ending))
+    let code = if stopped.is_timeout() { "DEADLINE_EXCEEDED: " } else { "CANCELLED: " };
+    text.starts_with(code) || text.ends_with(&stopped.to_string())
 }
 
 /// The error's message with its sources', each once: many errors repeat their source's words in their own.

@@ -263,9 +263,13 @@ async fn t01_another_error_under_a_done_context_is_one_and_so_is_an_end_of_anoth
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     handle.cancel();
-    assert!(handle.in_span("failed", async |_| Err::<(), _>("disk full")).await.is_err());
-    assert_eq!(memory.span("failed").status, Status::Error("disk full".into()));
-    assert_eq!(cause_of(&memory, "failed").as_deref(), Some("canceled"));
+    for (name, error) in
+        [("failed", "disk full"), ("refused", "the order was cancelled"), ("late", "DEADLINE_EXCEEDED: 1 s")]
+    {
+        assert!(handle.in_span(name, async |_| Err::<(), _>(error)).await.is_err());
+        assert_eq!(memory.span(name).status, Status::Error(error.into()));
+        assert_eq!(cause_of(&memory, name).as_deref(), Some("canceled"));
+    }
 
     let below = |ctx: Context| async move { ctx.with_timeout(Duration::ZERO).check() };
     assert!(ctx.in_span("below", below).await.is_err());
