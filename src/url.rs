@@ -1,8 +1,18 @@
 //! URLs as spans and messages show them.
 
-/// The URL without credentials: those of its authority, and what query parameters that are known for it carry.
+/// Keys of a query whose values are credentials (OpenTelemetry semantic conventions 1.45, `url.full`). Case-sensitive, as there.
+pub(crate) const SENSITIVE_QUERY_KEYS: [&str; 7] = [
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Goog-Signature",
+];
+
+/// The URL without credentials: those of its authority, and the values of [`SENSITIVE_QUERY_KEYS`].
 pub(crate) fn redacted(url: &str) -> String {
-    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
     let (url, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     // One without a scheme may have lost it, and have an authority.
@@ -15,7 +25,7 @@ pub(crate) fn redacted(url: &str) -> String {
     for (index, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
         text.push(if index == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
-            Some((name, _)) if SECRET.contains(&name) => text.extend([name, "=REDACTED"]),
+            Some((name, _)) if SENSITIVE_QUERY_KEYS.contains(&name) => text.extend([name, "=REDACTED"]),
             _ => text.push_str(parameter),
         }
     }
@@ -33,6 +43,14 @@ mod tests {
             ("http://host/path?q=1#part", "http://host/path?q=1#part"),
             ("https://user:secret@host:8443/a@b", "https://REDACTED:REDACTED@host:8443/a@b"),
             ("https://host?sig=abc&x=1&Signature=2", "https://host?sig=REDACTED&x=1&Signature=REDACTED"),
+            (
+                "https://s3/b?X-Amz-Credential=AK%2F1&X-Amz-Date=2&X-Amz-Security-Token=t&X-Amz-Signature=f#top",
+                "https://s3/b?X-Amz-Credential=REDACTED&X-Amz-Date=2&X-Amz-Security-Token=REDACTED&X-Amz-Signature=REDACTED#top",
+            ),
+            (
+                "https://s3/b?AWSAccessKeyId=1&X-Goog-Signature=2",
+                "https://s3/b?AWSAccessKeyId=REDACTED&X-Goog-Signature=REDACTED",
+            ),
             ("/path@x?sig", "/path@x?sig"),
             ("user:secret@host:4318", "REDACTED:REDACTED@host:4318"),
         ] {

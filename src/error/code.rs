@@ -177,7 +177,7 @@ impl Code {
             499 => Cancelled,
             501 => Unimplemented,
             502 | 503 => Unavailable,
-            504 => DeadlineExceeded,
+            408 | 504 => DeadlineExceeded,
             402..500 => FailedPrecondition,
             500.. => Internal,
             _ => return None,

@@ -11,7 +11,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
 
 use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
-use super::{Code, Error, cut};
+use super::{Code, Error, ORIGIN, cut};
 
 /// Which `ErrorInfo` is ours.
 const DOMAIN: &str = "throughline";
@@ -143,7 +143,7 @@ impl Error {
             document.insert(name.clone(), value);
         }
         let error = Error::new(code(&status), code(&status).describe()).change(|inner| inner.is_remote = true);
-        error.read(document).waiting(&status, &details)
+        error.read(document).waiting(&status, &details).born_in(origin(&status))
     }
 
     /// The error that a status from a stranger tells of: its code and how long to wait. What it says is the source, for whoever debugs.
@@ -166,7 +166,16 @@ impl Error {
             "" => Error::new(code(&status), code(&status).describe()),
             said => Error::wrap(code(&status), said),
         };
-        error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status))
+        error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status)).born_in(origin(&status))
+    }
+
+    /// The error with a status among its sources, which tonic's clients look for. The status has the error's source.
+    pub(crate) fn with_grpc_status(self) -> Error {
+        let mut status = Status::new(self.code().into(), self.message());
+        if let Some(source) = &self.0.source {
+            status.set_source(Arc::clone(source) as _);
+        }
+        self.with_source(Arc::new(status))
     }
 
     /// Whether and when to try again, as the status has it.
@@ -194,6 +203,11 @@ pub(crate) fn told(status: &Status) -> Option<Error> {
 /// The error that the status was made from in this process.
 fn own(status: &Status) -> Option<Error> {
     status.source().and_then(Error::among).cloned()
+}
+
+/// The service in which the error began, as [`ClientLayer`](crate::ClientLayer) has written it.
+fn origin(status: &Status) -> Option<&str> {
+    status.metadata().get(ORIGIN)?.to_str().ok()
 }
 
 fn code(status: &Status) -> Code {

@@ -4,6 +4,7 @@
 //! the way it has come: the service where it began, and those it has crossed.
 
 mod code;
+mod failure;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub(crate) mod grpc;
@@ -25,6 +26,8 @@ use throughline_core::{Cause, Context, ContextError};
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
 
+/// The header that names the service in which the error of a status of gRPC began, where the status itself does not.
+pub(crate) const ORIGIN: &str = "throughline-origin";
 /// Sources that are printed: a bound for chains that never end.
 const MAX_SOURCES: usize = 16;
 /// The most services that an error remembers having crossed.
@@ -219,6 +222,16 @@ impl Error {
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Error {
         change(Arc::make_mut(&mut self.0));
         self
+    }
+
+    /// The error of a response from `host`, which did not say where it began: there.
+    pub(crate) fn born_in(self, host: Option<&str>) -> Error {
+        match host {
+            Some(host) if self.0.path.is_empty() => {
+                self.change(|inner| inner.path = vec![cut(host, MAX_NAME).to_owned()])
+            }
+            _ => self,
+        }
     }
 
     /// The message of `cause`, and the way it has come.

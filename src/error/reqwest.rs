@@ -6,7 +6,8 @@ use super::{Code, Error};
 
 /// What a call with a context went wrong by comes back as it was, also where the body of its answer has ended with it: `DEADLINE_EXCEEDED`
 /// or `CANCELLED` by that context. Else it is `DEADLINE_EXCEEDED` for a timeout of reqwest's own, `INVALID_ARGUMENT` for a request that can't
-/// be built, `INTERNAL` for JSON that makes no sense, what a status means, and `UNAVAILABLE` for all other. The source names no URL.
+/// be built, `INTERNAL` for JSON that makes no sense, what a status means, an HTTP/2 reset by its
+/// code, and `UNAVAILABLE` for all other. The source names no URL.
 ///
 /// ```
 /// use throughline::{Code, Error};
@@ -20,15 +21,16 @@ impl From<reqwest::Error> for Error {
             return own.clone();
         }
         let error = error.without_url();
-        let code = if error.is_timeout() {
-            Code::DeadlineExceeded
-        } else if error.is_builder() {
-            Code::InvalidArgument
+        let code = if error.is_builder() {
+            Some(Code::InvalidArgument)
         } else if error.source().is_some_and(|source| source.is::<serde_json::Error>()) {
-            Code::Internal
+            Some(Code::Internal)
         } else {
-            error.status().and_then(Code::from_http_status).unwrap_or(Code::Unavailable)
+            error.status().and_then(Code::from_http_status)
         };
-        Error::wrap(code, error)
+        match code {
+            Some(code) => Error::wrap(code, error),
+            None => Error::from_failure(error.into(), false),
+        }
     }
 }

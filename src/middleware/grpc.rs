@@ -11,6 +11,7 @@ use crate::error::{Code, Error};
 pub(super) const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 pub(super) const DETAILS: &str = "grpc-status-details-bin";
+pub(super) use crate::error::ORIGIN;
 
 /// `Content-Type: application/grpc`, also with what follows it (`+proto`), but not gRPC-Web's.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -72,7 +73,7 @@ pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
 
 /// Removes what [`response`] writes: no part of another status is left beside it.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
-    for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms"] {
+    for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms", ORIGIN] {
         headers.remove(name);
     }
 }
@@ -80,6 +81,7 @@ pub(super) fn remove_status(headers: &mut HeaderMap) {
 /// Takes out of an error's status what is not for strangers, as [`Error::public`] does: its details, and a message that comes from the
 /// depths of this service, or from another one.
 pub(super) fn make_public(headers: &mut HeaderMap) {
+    headers.remove(ORIGIN);
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
     if code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
@@ -123,14 +125,31 @@ pub(super) fn status_of_head(status: StatusCode, headers: &HeaderMap) -> Option<
     self::status(headers).or_else(meant)
 }
 
-/// Whether a channel has given up by its own timer, which runs for as long as the callee was given, and so less than the caller has.
-pub(super) fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+/// The error that a status tells of, as far as its sender is trusted.
+pub(super) fn error_of(code: Code, headers: &HeaderMap, is_external: bool) -> Error {
     #[cfg(feature = "tonic")]
-    return std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<tonic::TimeoutExpired>());
-    #[cfg(not(feature = "tonic"))]
-    {
-        let _ = error;
-        false
+    if let Some(status) = tonic::Status::from_header_map(headers) {
+        let read = if is_external { Error::from_external_grpc_status } else { Error::from_grpc_status };
+        return read(status);
+    }
+    let error = Error::new(code, code.describe());
+    let message = headers.get("grpc-message").filter(|_| !is_external);
+    match message.map(|message| percent_encoding::percent_decode(message.as_bytes()).decode_utf8_lossy()) {
+        Some(message) if !message.is_empty() => error.with_message(message.into_owned()),
+        _ => error,
+    }
+}
+
+/// Names the service in which an error began, for a status that does not say it itself.
+///
+/// An internal service that passes a status on keeps the name that is there; an external one has no say in it.
+pub(super) fn write_origin(host: Option<&str>, is_external: bool, headers: &mut HeaderMap) {
+    if headers.contains_key(ORIGIN) && !is_external {
+        return;
+    }
+    headers.remove(ORIGIN);
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+        headers.insert(ORIGIN, host);
     }
 }
 
@@ -141,7 +160,7 @@ pub(super) fn is_servers_fault(code: Code) -> bool {
 }
 
 #[cfg(feature = "tonic")]
-fn write_status(error: Error, headers: &mut HeaderMap) {
+pub(super) fn write_status(error: Error, headers: &mut HeaderMap) {
     let code = error.code();
     if tonic::Status::from(error).add_header(headers).is_err() {
         headers.insert(STATUS, HeaderValue::from(code.grpc_number()));
@@ -149,7 +168,7 @@ fn write_status(error: Error, headers: &mut HeaderMap) {
 }
 
 #[cfg(not(feature = "tonic"))]
-fn write_status(error: Error, headers: &mut HeaderMap) {
+pub(super) fn write_status(error: Error, headers: &mut HeaderMap) {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     /// Everything but `%x20-24 / %x26-7E` ("Percent-Encoded").
     const ENCODED: &AsciiSet = &CONTROLS.add(b'%');

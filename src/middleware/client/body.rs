@@ -15,8 +15,9 @@ pin_project! {
     /// The body of an answer, with which its call ends: see [the module](super). It ends with an [`Error`] when the context is done before
     /// its last frame.
     pub struct CallBody<R> {
+        // `None`: the response had a body that is not its callee's.
         #[pin]
-        body: R,
+        body: Option<R>,
         #[pin]
         done: DoneOwned,
         call: Call,
@@ -31,18 +32,18 @@ pin_project! {
             let this = this.project();
             // Nobody polls a body that has nothing (more) to give.
             if *this.is_end_stream {
-                this.call.finish();
+                let _noted = this.call.body_ended();
             }
         }
     }
 }
 
 impl<R> CallBody<R> {
-    pub(super) fn new(body: R, call: Call) -> Self
+    pub(super) fn new(body: Option<R>, call: Call) -> Self
     where
         R: Body,
     {
-        let (is_end_stream, done) = (body.is_end_stream(), call.context().done_owned());
+        let (is_end_stream, done) = (is_end_stream(&body), call.context().done_owned());
         CallBody { body, done, call, is_end_stream, is_untouched: true }
     }
 
@@ -50,11 +51,19 @@ impl<R> CallBody<R> {
         self.call.context()
     }
 
-    /// For who ends the call on its own.
-    pub(super) fn parts(self: Pin<&mut Self>) -> (Pin<&mut R>, &mut Call) {
-        let this = self.project();
-        (this.body, this.call)
+    pub(super) fn is_external(&self) -> bool {
+        self.call.is_external()
     }
+
+    /// For code that ends the call on its own.
+    pub(super) fn parts(self: Pin<&mut Self>) -> (Option<Pin<&mut R>>, &mut Call) {
+        let this = self.project();
+        (this.body.as_pin_mut(), this.call)
+    }
+}
+
+fn is_end_stream<R: Body>(body: &Option<R>) -> bool {
+    body.as_ref().is_none_or(R::is_end_stream)
 }
 
 impl<R: Body> Body for CallBody<R>
@@ -66,20 +75,20 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<R::Data>, Error>>> {
         let mut this = self.project();
-        let polled = this.body.as_mut().poll_frame(cx);
-        *this.is_end_stream = this.body.is_end_stream();
+        let polled = match this.body.as_mut().as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        };
+        *this.is_end_stream = is_end_stream(&this.body);
         match polled {
-            Poll::Ready(None) => {
-                this.call.finish();
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => Poll::Ready(this.call.body_ended().err().map(Err)),
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     this.call.ended(trailers);
                 }
                 let is_first = std::mem::take(this.is_untouched);
-                if frame.is_trailers() || *this.is_end_stream {
-                    this.call.finish();
+                if frame.is_trailers() || (*this.is_end_stream && !this.call.is_missing_status()) {
+                    let _noted = this.call.body_ended();
                 } else if !is_first && this.call.is_live() && this.call.context().is_done() {
                     // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
                     return Poll::Ready(Some(Err(this.call.interrupted())));
@@ -93,11 +102,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        is_end_stream(&self.body)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), R::size_hint)
     }
 }
 

@@ -9,9 +9,11 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use throughline_core::propagation::deadline::{self, TimeoutHeader};
 use throughline_core::propagation::{Format, values, w3c};
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{Cause, Context, Propagator, Span};
+use throughline_core::{CancelHandle, Cause, Context, Propagator, Span};
+use tokio::time::Instant;
 
 use super::layer::Config;
+use super::trust;
 use crate::error::{Code, Error};
 use crate::middleware::{grpc, semconv};
 
@@ -21,21 +23,34 @@ pub(super) struct Call {
     ctx: Context,
     is_external: bool,
     is_grpc: bool,
+    /// The called host, without a port.
+    host: Option<Box<str>>,
+    /// The reply reserve: from here on, no time is left of the timeout that the callee was given.
+    reserve_starts_at: Option<Instant>,
+    /// A status of gRPC has come, in the head or in trailers.
+    has_grpc_status: bool,
+    /// Ends the body of the request.
+    request: Option<CancelHandle>,
+}
+
+/// What a call begins with.
+pub(super) struct Outgoing<'a, U> {
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    /// Written if the span shows it.
+    pub(super) full_url: U,
+    pub(super) headers: &'a mut HeaderMap,
+    /// How many redirects were followed before it.
+    pub(super) resend: u32,
+    /// A redirect has led to another origin than the one that was called first.
+    pub(super) is_elsewhere: bool,
 }
 
 impl Call {
-    /// Starts the span and writes the headers; an error for a call that is not to be sent. `full_url` is written if the span
-    /// shows it; `resend` counts the redirects before it.
-    pub(super) fn begin(
-        config: &Config,
-        ctx: &Context,
-        method: &Method,
-        uri: &Uri,
-        full_url: impl Display,
-        headers: &mut HeaderMap,
-        resend: u32,
-    ) -> Result<Call, Error> {
-        let is_grpc = grpc::is_grpc(headers);
+    /// Starts the span and writes the headers; an error for a call that is not to be sent.
+    pub(super) fn begin(config: &Config, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
+        let Outgoing { method, uri, full_url, headers, resend, is_elsewhere } = out;
+        let is_grpc = *method == Method::POST && grpc::is_grpc(headers);
         let mut span = if is_grpc {
             // The names that a client's code has are known.
             semconv::with_rpc(ctx.span(semconv::rpc_method(uri)), uri)
@@ -59,8 +74,17 @@ impl Call {
             span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
         }
         let span = span.start();
-        let is_external = !config.internal.has(uri, headers);
-        let mut call = Call { ctx: span.context().clone(), span: Some(span), is_external, is_grpc };
+        let is_external = !config.internal.has(uri, headers, is_elsewhere);
+        let mut call = Call {
+            ctx: span.context().clone(),
+            span: Some(span),
+            is_external,
+            is_grpc,
+            host: trust::host(uri, headers),
+            reserve_starts_at: None,
+            has_grpc_status: false,
+            request: None,
+        };
         if call.ctx.is_done() {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
@@ -69,9 +93,16 @@ impl Call {
         } else {
             config.propagator.inject(&call.ctx, headers);
         }
-        let sent = inject_timeout(config, remaining, is_external, headers);
-        sent.map_err(|e| call.not_sent(Error::wrap(Code::DeadlineExceeded, e)))?;
+        match inject_timeout(config, remaining, is_external, headers) {
+            Ok(timeout) => call.reserve_starts_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            Err(e) => return Err(call.not_sent(Error::wrap(Code::DeadlineExceeded, e))),
+        }
         Ok(call)
+    }
+
+    /// The context that is done when the call is over: the body of its request ends then.
+    pub(super) fn end_of_request(&mut self) -> Context {
+        self.request.get_or_insert_with(|| self.ctx.with_cancel()).context().clone()
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -84,7 +115,7 @@ impl Call {
             self.note_interruption(span, &error);
         }
         self.finish();
-        error
+        self.outward(error)
     }
 
     /// The context is done before the answer.
@@ -92,6 +123,15 @@ impl Call {
         let error = Error::from_context(&self.ctx);
         if let Some(span) = &self.span {
             self.note_interruption(span, &error);
+        }
+        self.outward(error)
+    }
+
+    /// The error as the caller gets it: tonic's clients look for a status among its sources.
+    fn outward(&self, error: Error) -> Error {
+        #[cfg(feature = "tonic")]
+        if self.is_grpc {
+            return error.with_grpc_status();
         }
         error
     }
@@ -121,47 +161,93 @@ impl Call {
     }
 
     /// There is no answer, or half of one.
-    pub(super) fn failed(&mut self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        let error = error.into();
-        let code = if grpc::is_timeout(&*error) { Code::DeadlineExceeded } else { Code::Unavailable };
-        let error = Error::wrap(code, error);
+    pub(super) fn failed(&mut self, failure: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        let failure = failure.into();
+        // The context ends the body of the request, and the client may report that first.
+        if self.ctx.is_done() && Error::among(&*failure).is_none() {
+            let error = self.interrupted();
+            self.finish();
+            return error;
+        }
+        let error = Error::from_failure(failure, self.is_late());
+        self.end_with(error)
+    }
+
+    fn is_late(&self) -> bool {
+        self.reserve_starts_at.is_some_and(|reserve_starts_at| Instant::now() >= reserve_starts_at)
+    }
+
+    fn end_with(&mut self, error: Error) -> Error {
         if let Some(span) = &self.span {
             self.note_error(span, &error);
         }
         self.finish();
-        error
+        self.outward(error)
     }
 
-    /// Notes the head of the answer.
-    pub(super) fn answered(&self, status: StatusCode, headers: &mut HeaderMap) {
-        let Some(span) = &self.span else { return };
-        if !self.is_grpc || !status.is_success() {
-            span.set_attribute("http.response.status_code", status.as_u16());
+    /// Notes the head of the answer. `false`: its body is not the callee's, and is dropped.
+    pub(super) fn answered(&mut self, status: StatusCode, headers: &mut HeaderMap) -> bool {
+        let is_foreign = self.is_grpc && !grpc::is_grpc(headers);
+        if is_foreign && grpc::status(headers).is_none() {
+            // gRPC over HTTP/2, "Responses": a proxy has answered, or a server that does not speak gRPC.
+            let error = Error::new(Code::from_http_status_of_grpc(status), format!("HTTP {status}, which is not gRPC"));
+            grpc::write_status(error, headers);
         }
-        if status.is_client_error() || status.is_server_error() {
-            span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
-            span.set_status(Status::Error("".into()));
+        if let Some(span) = &self.span {
+            if !self.is_grpc || !status.is_success() {
+                span.set_attribute("http.response.status_code", status.as_u16());
+            }
+            if status.is_client_error() || status.is_server_error() {
+                span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+                span.set_status(Status::Error("".into()));
+            }
         }
         self.note_grpc(grpc::status_of_head(status, headers), headers);
+        !is_foreign
     }
 
     /// Notes what gRPC says in trailers.
-    pub(super) fn ended(&self, trailers: &mut HeaderMap) {
+    pub(super) fn ended(&mut self, trailers: &mut HeaderMap) {
         self.note_grpc(grpc::status(trailers), trailers);
     }
 
     /// Notes the status of a call by gRPC, and takes out of what it came in what tonic can't read.
-    fn note_grpc(&self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
+    fn note_grpc(&mut self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
         #[cfg(feature = "tonic")]
         super::grpc::drop_unreadable_details(headers);
-        #[cfg(not(feature = "tonic"))]
-        let _ = headers;
-        let (Some(span), Some(code)) = (self.span.as_ref().filter(|_| self.is_grpc), status) else { return };
-        span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
-        if let Some(code) = code {
-            span.set_attribute(semconv::ERROR_TYPE, code.as_str());
-            span.set_status(Status::Error("".into()));
+        let Some(code) = status.filter(|_| self.is_grpc) else { return };
+        self.has_grpc_status = true;
+        let Some(code) = code else {
+            if let Some(span) = &self.span {
+                span.set_attribute(semconv::RPC_STATUS_CODE, "OK");
+            }
+            return;
+        };
+        grpc::write_origin(self.host.as_deref(), self.is_external, headers);
+        if let Some(span) = &self.span {
+            self.note_error(span, &grpc::error_of(code, headers, self.is_external));
         }
+    }
+
+    /// The body has yielded its last frame. An error: it ends without the status that gRPC ends with.
+    ///
+    /// hyper ends a body like this, too, when the peer resets the stream with NO_ERROR or CANCEL.
+    pub(super) fn body_ended(&mut self) -> Result<(), Error> {
+        if !self.is_missing_status() {
+            self.complete();
+            return Ok(());
+        }
+        if self.ctx.is_done() {
+            let error = self.interrupted();
+            self.finish();
+            return Err(error);
+        }
+        let code = if self.is_late() { Code::DeadlineExceeded } else { Code::Unknown };
+        Err(self.end_with(Error::new(code, "the response ended without a status")))
+    }
+
+    pub(super) fn is_missing_status(&self) -> bool {
+        self.is_grpc && !self.has_grpc_status && self.is_live()
     }
 
     /// The error that an answer tells of, as far as its sender is believed; the call ends.
@@ -172,6 +258,7 @@ impl Call {
         };
         let error = Error::meant_by(meant, headers);
         let error = if self.is_external { error } else { error.told_in(headers, body) };
+        let error = error.born_in(self.host.as_deref());
         if let Some(span) = &self.span {
             self.note_error(span, &error);
         }
@@ -179,11 +266,25 @@ impl Call {
         error
     }
 
+    pub(super) fn is_external(&self) -> bool {
+        self.is_external
+    }
+
     /// The last frame of the answer has been taken.
+    fn complete(&mut self) {
+        // A server may answer before it has read the request (RFC 9113 §8.1). A call by gRPC is over with its status.
+        if let Some(request) = self.request.take_if(|_| !self.is_grpc) {
+            let _goes_on = request.disarm();
+        }
+        self.finish();
+    }
+
+    /// The call is over: its span ends, and the body of its request.
     pub(super) fn finish(&mut self) {
         if let Some(span) = self.span.take() {
             span.end();
         }
+        drop(self.request.take());
     }
 
     /// Its caller has no more use for it, and so it is no error.
@@ -220,13 +321,13 @@ fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut He
     }
 }
 
-/// Writes the time left as the callee's protocol has it, in place of one that is longer.
+/// Writes the time left as the callee's protocol has it, in place of one that is longer. It gives back what the callee gets.
 fn inject_timeout(
     config: &Config,
     remaining: Option<Duration>,
     is_external: bool,
     headers: &mut HeaderMap,
-) -> Result<(), deadline::Expired> {
+) -> Result<Option<Duration>, deadline::Expired> {
     let protocol = Protocol::of(headers);
     let is_private = is_external && matches!(protocol, Protocol::Http);
     if is_private {
@@ -240,23 +341,28 @@ fn inject_timeout(
             headers.remove(name);
         }
     }
-    let Some(remaining) = remaining.filter(|_| !is_private) else { return Ok(()) };
+    if is_private {
+        return Ok(None);
+    }
     let name = match (&protocol, &config.timeout_name) {
         (Protocol::Http, Some(name)) => name,
         _ => &deadline::GRPC_TIMEOUT,
     };
-    let said = match protocol {
+    let requested = match protocol {
         Protocol::Connect => deadline::extract_least(&[TimeoutHeader::ConnectTimeoutMs], headers),
         Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
     };
-    if said.is_some_and(|said| said <= remaining.saturating_sub(config.reserve.of(remaining))) {
-        // Who made the request grants less than there is.
-        return Ok(());
+    let Some(remaining) = remaining else { return Ok(requested) };
+    let granted = remaining.saturating_sub(config.reserve.of(remaining));
+    if requested.is_some_and(|requested| requested <= granted) {
+        // The request already carries a shorter timeout: it stays.
+        return Ok(requested);
     }
     match protocol {
-        Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers),
-        Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers),
+        Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers)?,
+        Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers)?,
     }
+    Ok(Some(granted))
 }
 
 /// What is spoken over HTTP.
@@ -325,8 +431,9 @@ mod tests {
             let (url, uri) = (Url::default(), Uri::from_static("http://cards/7"));
             let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
             let layer = ClientLayer::internal();
-            let call = Call::begin(layer.config(), ctx, &Method::POST, &uri, &url, &mut headers, 0);
-            assert!(call.is_ok());
+            let (method, headers) = (&Method::POST, &mut headers);
+            let out = Outgoing { method, uri: &uri, full_url: &url, headers, resend: 0, is_elsewhere: false };
+            assert!(Call::begin(layer.config(), ctx, out).is_ok());
             assert_eq!(url.0.get(), written, "{media_type}");
         }
     }

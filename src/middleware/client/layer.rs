@@ -126,7 +126,7 @@ impl ClientLayer {
         self
     }
 
-    /// What is kept back of the time left for the answer's way; default: 5 ms or 5 %.
+    /// What is kept back of the time left for the answer's way; default: 5 ms or 1 %, and at most 50 ms.
     pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
         Arc::make_mut(&mut self.config).reserve = reserve;
         self

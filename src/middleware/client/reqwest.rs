@@ -9,8 +9,9 @@ use reqwest::{Body, Request, RequestBuilder, Response, ResponseBuilderExt, Url};
 use throughline_core::Context;
 use tower_service::Service;
 
-use super::call::Call;
+use super::call::{Call, Outgoing};
 use super::redirect::Template;
+use super::request::RequestBody;
 use super::{CallBody, CallFuture, ClientLayer, ClientService, error_for_status};
 use crate::error::{Code, Error};
 
@@ -20,9 +21,11 @@ pub trait SendWith {
     ///
     /// # Errors
     /// - The context is done, before or meanwhile: `DEADLINE_EXCEEDED` or `CANCELLED`.
-    /// - There is no answer: `UNAVAILABLE`. The request can't be built: `INVALID_ARGUMENT`.
-    /// - The answer is a 4xx or 5xx: the error that it tells of, with the service it began in, if `layer` is
-    ///   [`internal`](ClientLayer::internal); else what its status means.
+    /// - The request can't be built: `INVALID_ARGUMENT`.
+    /// - There is no response: see [the module](super#errors).
+    /// - The response is a 4xx or 5xx. From an [internal](ClientLayer::internal) host it is the error that the body describes; at
+    ///   most 64 KiB of it are read. From an external host it is what the status means, and the body is not read:
+    ///   [`response_with`](Self::response_with) returns it.
     ///
     /// # Cancellation safety
     /// Dropping the future drops the call: the other side learns of it.
@@ -43,15 +46,53 @@ pub trait SendWith {
     /// }
     /// ```
     fn send_with(self, ctx: &Context, layer: &ClientLayer) -> impl Future<Output = Result<Response, Error>> + Send;
+
+    /// Sends the request as part of `ctx`, and returns the response whatever its status.
+    ///
+    /// The caller reads the body, also of a 4xx or 5xx. The call, and its span, end with the body.
+    ///
+    /// # Errors
+    /// As of [`send_with`](Self::send_with), but for the status of a response.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future or the response drops the call.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use throughline::middleware::client::SendWith;
+    /// use throughline::{ClientLayer, Context, Error};
+    ///
+    /// async fn charge(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
+    ///     let charge = client.post("https://api.payments.example/charges");
+    ///     let response = charge.response_with(ctx, &ClientLayer::external()).await?;
+    ///     match response.status().as_u16() {
+    ///         402 => Ok(format!("declined: {}", response.text().await?)),
+    ///         _ => Ok(response.error_for_status()?.text().await?),
+    ///     }
+    /// }
+    /// ```
+    fn response_with(self, ctx: &Context, layer: &ClientLayer) -> impl Future<Output = Result<Response, Error>> + Send;
 }
 
 impl SendWith for RequestBuilder {
     async fn send_with(self, ctx: &Context, layer: &ClientLayer) -> Result<Response, Error> {
-        let (client, request) = self.build_split();
-        let request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
-        let response = send(layer, ctx, request, client).await?;
+        let response = send_split(self, ctx, layer).await?;
         Ok(wrap(error_for_status(response).await?))
     }
+
+    async fn response_with(self, ctx: &Context, layer: &ClientLayer) -> Result<Response, Error> {
+        Ok(wrap(send_split(self, ctx, layer).await?))
+    }
+}
+
+async fn send_split(
+    request: RequestBuilder,
+    ctx: &Context,
+    layer: &ClientLayer,
+) -> Result<http::Response<CallBody<Body>>, Error> {
+    let (client, request) = request.build_split();
+    let request = request.map_err(|e| Error::wrap(Code::InvalidArgument, e.without_url()))?;
+    send(layer, ctx, request, client).await
 }
 
 impl<S> Service<Request> for ClientService<S>
@@ -64,7 +105,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))
+        self.inner.poll_ready(cx).map_err(Error::from)
     }
 
     /// With the ambient context: reqwest's requests have no extensions. Every answer is passed on, also a 4xx or 5xx.
@@ -87,9 +128,11 @@ where
     S: Service<Request, Response = Response, Error = reqwest::Error>,
 {
     let mut resend = 0;
+    let first = request.url().origin();
     loop {
         let template = (resend < layer.config().redirects).then(|| Template::of(&request));
-        let call = begin(layer, ctx, &mut request, resend)?;
+        let is_elsewhere = resend > 0 && request.url().origin() != first;
+        let call = begin(layer, ctx, &mut request, resend, is_elsewhere)?;
         let response = CallFuture::sent(call, answer(client.call(request))).await?;
         let next =
             template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
@@ -99,19 +142,31 @@ where
         ctx.run(poll_fn(|cx| client.poll_ready(cx)))
             .await
             .map_err(|_| Error::from_context(ctx))?
-            .map_err(|e| Error::wrap(Code::Unavailable, e.without_url()))?;
+            .map_err(Error::from)?;
         request = next;
         resend += 1;
     }
 }
 
-fn begin(layer: &ClientLayer, ctx: &Context, request: &mut Request, resend: u32) -> Result<Call, Error> {
+fn begin(
+    layer: &ClientLayer,
+    ctx: &Context,
+    request: &mut Request,
+    resend: u32,
+    is_elsewhere: bool,
+) -> Result<Call, Error> {
     let mut headers = std::mem::take(request.headers_mut());
     let (method, url) = (request.method(), request.url());
     let uri = url.as_str().parse().unwrap_or_default();
-    let call = Call::begin(layer.config(), ctx, method, &uri, url, &mut headers, resend);
+    let out = Outgoing { method, uri: &uri, full_url: url, headers: &mut headers, resend, is_elsewhere };
+    let call = Call::begin(layer.config(), ctx, out);
     *request.headers_mut() = headers;
-    call
+    let mut call = call?;
+    // Bytes are sent at once, and can be sent again.
+    if let Some(body) = request.body_mut().as_mut().filter(|body| body.as_bytes().is_none()) {
+        *body = Body::wrap(RequestBody::ending_with(std::mem::take(body), &call.end_of_request()));
+    }
+    Ok(call)
 }
 
 /// The URL that has answered: after redirects another one than was asked.

@@ -10,9 +10,10 @@ use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
 use tower_service::Service;
 
-use super::call::Call;
+use super::call::{Call, Outgoing};
+use super::request::end_with_call;
 use super::{CallBody, ClientLayer};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::middleware::server::Served;
 
 /// A client whose calls carry their context: made by [`ClientLayer`].
@@ -32,6 +33,7 @@ impl<S, B, R> Service<Request<B>> for ClientService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: 'static,
     R: Body,
 {
     type Response = Response<CallBody<R>>;
@@ -39,7 +41,7 @@ where
     type Future = CallFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(|e| Error::wrap(Code::Unavailable, e))
+        self.inner.poll_ready(cx).map_err(|e| Error::from_failure(e.into(), false))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -47,9 +49,14 @@ where
         let ctx = head.extensions.get::<Context>().cloned().unwrap_or_else(Context::current);
         // A service in this process that is called gets a request of its own.
         head.extensions.remove::<Served>();
-        let call = Call::begin(self.layer.config(), &ctx, &head.method, &head.uri, &head.uri, &mut head.headers, 0);
-        match call {
-            Ok(call) => CallFuture::sent(call, self.inner.call(Request::from_parts(head, body))),
+        let (method, uri) = (&head.method, &head.uri);
+        let headers = &mut head.headers;
+        let out = Outgoing { method, uri, full_url: uri, headers, resend: 0, is_elsewhere: false };
+        match Call::begin(self.layer.config(), &ctx, out) {
+            Ok(mut call) => {
+                let body = end_with_call(body, &mut head.extensions, || call.end_of_request());
+                CallFuture::sent(call, self.inner.call(Request::from_parts(head, body)))
+            }
             Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
         }
     }
@@ -103,8 +110,8 @@ where
         let mut call = call.expect("a future is not polled after it was ready");
         Poll::Ready(match answer {
             Some(Ok(mut response)) => {
-                call.answered(response.status(), response.headers_mut());
-                Ok(response.map(|body| CallBody::new(body, call)))
+                let is_passed = call.answered(response.status(), response.headers_mut());
+                Ok(response.map(|body| CallBody::new(Some(body).filter(|_| is_passed), call)))
             }
             Some(Err(e)) => Err(call.failed(e)),
             None => {

@@ -14,7 +14,7 @@ use crate::error::{Error, MAX_DOCUMENT};
 /// ([`internal`](super::ClientLayer::internal)), else what its status means: [over gRPC](crate::Code::from_http_status_of_grpc) not the same
 /// as [over plain HTTP](crate::Code::from_http_status).
 ///
-/// It reads 64 KiB of the body at most, and no longer than the context lasts.
+/// It reads 64 KiB of the body at most, and no longer than the context lasts. It reads no body of an external host: that status alone counts.
 ///
 /// # Errors
 /// The status is a 4xx or 5xx.
@@ -50,11 +50,15 @@ where
     }
     let (parts, body) = response.into_parts();
     let mut body = pin!(body);
+    if body.is_external() {
+        return Err(body.as_mut().parts().1.error_of(parts.status, &parts.headers, &[]));
+    }
     let ctx = body.context().clone();
     let mut document = Vec::new();
     let read = ctx.run(poll_fn(|cx| {
         loop {
-            match body.as_mut().parts().0.poll_frame(cx) {
+            let Some(body) = body.as_mut().parts().0 else { return Poll::Ready(()) };
+            match body.poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(mut data) = frame.into_data() else { continue };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 /// Which hosts are services of ours.
@@ -24,15 +25,16 @@ impl Hosts {
         Hosts::These(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
     }
 
-    /// Whether a call to that address stays among services of ours. One that names no host does not.
-    pub(super) fn has(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+    /// Whether a call to that address is one to an internal service. An address without a host is not.
+    ///
+    /// `is_elsewhere`: a redirect names the address, and it is of another origin than the call. Then only a listed host is internal.
+    pub(super) fn has(&self, uri: &Uri, headers: &HeaderMap, is_elsewhere: bool) -> bool {
         let these = match self {
-            Hosts::All => return true,
+            Hosts::All => return !is_elsewhere,
             Hosts::None => return false,
             Hosts::These(these) => these,
         };
-        let named = || headers.get(HOST)?.to_str().ok()?.parse().ok();
-        let Some(authority) = uri.authority().cloned().or_else(named) else { return false };
+        let Some(authority) = authority(uri, headers) else { return false };
         let host = authority.host().to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
         these.iter().any(|ours| match ours.starts_with('.') {
@@ -41,6 +43,19 @@ impl Hosts {
             false => host == ours,
         })
     }
+}
+
+fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let named = || headers.get(HOST)?.to_str().ok()?.parse().ok();
+    uri.authority().cloned().or_else(named)
+}
+
+/// The host that is called: a name, or an address without brackets.
+pub(super) fn host(uri: &Uri, headers: &HeaderMap) -> Option<Box<str>> {
+    let authority = authority(uri, headers)?;
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (!host.is_empty()).then(|| host.into())
 }
 
 #[cfg(test)]
@@ -67,7 +82,7 @@ mod tests {
             ("/balance", false),
         ] {
             let uri: Uri = uri.parse().expect("an address");
-            assert_eq!(hosts.has(&uri, &HeaderMap::new()), is_ours, "{uri}");
+            assert_eq!(hosts.has(&uri, &HeaderMap::new(), true), is_ours, "{uri}");
         }
     }
 
@@ -77,7 +92,7 @@ mod tests {
         for (host, is_ours) in [("balance:80", true), ("evil", false), ("\u{fe}", false)] {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, http::HeaderValue::from_bytes(host.as_bytes()).expect("a value"));
-            assert_eq!(hosts.has(&Uri::from_static("/reserve"), &headers), is_ours, "{host}");
+            assert_eq!(hosts.has(&Uri::from_static("/reserve"), &headers, false), is_ours, "{host}");
         }
     }
 }

@@ -16,6 +16,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use throughline::middleware::client::SendWith;
+use throughline::propagation::deadline::ReplyReserve;
 use throughline::trace::Status;
 use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -108,17 +109,21 @@ async fn dropped_after(service: &Traced, layer: ContextLayer, after: Duration) -
 async fn a_disconnect_before_the_callers_reserve_is_one_though_our_maximum_is_near() {
     let service = Traced::new("cards");
     // The caller keeps back 5 s; we give it 3 s.
-    let layer = service.internal().max_timeout(Duration::from_secs(3));
+    let reserve = ReplyReserve { min: Duration::from_secs(5), percent: 0, max: Duration::MAX };
+    let layer = service.internal().reserve(reserve).max_timeout(Duration::from_secs(3));
     let span = dropped_after(&service, layer, Duration::from_secs(1)).await;
     assert_eq!(text(&span, "throughline.cancel.cause"), Some("client_disconnected"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drop_within_the_callers_reserve_is_a_deadline() {
-    for (after, cause) in [(94, "client_disconnected"), (95, "deadline_exceeded"), (101, "deadline_exceeded")] {
+    // Of 100 s, 50 ms are kept back.
+    for (after, cause) in
+        [(99_949, "client_disconnected"), (99_950, "deadline_exceeded"), (101_000, "deadline_exceeded")]
+    {
         let service = Traced::new("cards");
-        let span = dropped_after(&service, service.internal(), Duration::from_secs(after)).await;
-        assert_eq!(text(&span, "throughline.cancel.cause"), Some(cause), "after {after} s");
+        let span = dropped_after(&service, service.internal(), Duration::from_millis(after)).await;
+        assert_eq!(text(&span, "throughline.cancel.cause"), Some(cause), "after {after} ms");
         tokio::time::pause();
     }
 }

@@ -37,7 +37,7 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
     assert!(sent.contains(&identity), "{sent}");
     let timeout = sent.lines().find_map(|line| line.strip_prefix("grpc-timeout: ")).unwrap();
     let timeout = throughline::propagation::deadline::parse_grpc_timeout(timeout.as_bytes()).unwrap();
-    assert!(timeout < Duration::from_millis(9_501), "5 % are kept back: {timeout:?}");
+    assert!(timeout <= Duration::from_millis(9_950), "50 ms are kept back: {timeout:?}");
     let left = number(&span, "throughline.deadline.remaining_ms").unwrap();
     assert!(left > timeout.as_secs_f64() * 1e3);
     assert_eq!((left * 1e3).round() / 1e3, left, "three decimals");

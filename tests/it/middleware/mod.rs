@@ -1,5 +1,7 @@
 mod boundaries;
 mod client;
+mod client_failures;
+mod client_request;
 mod errors;
 mod grpc;
 mod grpc_ends;

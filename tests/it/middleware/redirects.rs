@@ -75,12 +75,52 @@ async fn a_redirect_is_a_request_of_its_own_with_what_its_host_may_know() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_another_origin_is_external_unless_its_host_is_listed() {
+    let traced = Traced::new("api");
+    let heads = Heads::default();
+    let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
+    let back = |to: String| redirecting(to, StatusCode::TEMPORARY_REDIRECT, heads.clone());
+    let elsewhere = serve(back(format!("http://{there}/"))).await;
+    for (layer, then) in [
+        (client(), [true, false, false]),
+        (ClientLayer::internal_hosts(["127.0.0.1"]), [true, true, true]),
+        (ClientLayer::external(), [false, false, false]),
+    ] {
+        let here = serve(back(format!("http://{elsewhere}/"))).await;
+        let asked = asking().post(format!("http://{here}/")).body("7");
+        asked.send_with(&ctx(&traced), &layer.follow_redirects(3)).await.unwrap();
+        let heads = std::mem::take(&mut *heads.lock().unwrap());
+        for name in ["baggage", "grpc-timeout", "throughline-principal"] {
+            let sent: Vec<_> = heads.iter().map(|(_, headers)| headers.contains_key(name)).collect();
+            assert_eq!(sent, then, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_back_to_the_first_origin_is_internal_again() {
+    let traced = Traced::new("api");
+    let heads = Heads::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    let home = redirecting(format!("http://{here}/end"), StatusCode::TEMPORARY_REDIRECT, heads.clone());
+    let away = serve(home).await;
+    let app = redirecting(format!("http://{away}/"), StatusCode::TEMPORARY_REDIRECT, heads.clone());
+    let app = app.merge(Router::new().route("/end", any(keep)).with_state(heads.clone()));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let layer = client().follow_redirects(3);
+    asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
+    let sent: Vec<_> = heads.lock().unwrap().iter().map(|(_, headers)| headers.contains_key("baggage")).collect();
+    assert_eq!(sent, [true, false, true]);
+}
+
+#[tokio::test]
 async fn a_redirect_has_the_time_that_is_left_by_then() {
     let traced = Traced::new("api");
     let heads = Heads::default();
     let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
     let here = serve(redirecting(format!("http://{there}/"), StatusCode::SEE_OTHER, heads.clone())).await;
-    let layer = client().follow_redirects(3);
+    let layer = ClientLayer::internal_hosts(["127.0.0.1"]).follow_redirects(3);
     asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
     let heads = std::mem::take(&mut *heads.lock().unwrap());
     assert_eq!((&heads[0].0, &heads[1].0), (&Method::POST, &Method::GET));
@@ -166,7 +206,7 @@ async fn a_retry_is_a_request_of_its_own_with_the_time_that_is_left_by_then() {
 
     let heads = std::mem::take(&mut *heads.lock().unwrap());
     let left: Vec<_> = heads.iter().map(|(_, headers)| headers["grpc-timeout"].to_str().unwrap()).collect();
-    assert_eq!(left, ["19000000u", "14250000u"]);
+    assert_eq!(left, ["19950000u", "14950000u"]);
     let spans = traced.spans(2).await;
     for (span, (_, headers)) in spans.iter().zip(heads.iter()) {
         assert!(headers["traceparent"].to_str().unwrap().contains(&span.span_context.span_id().to_string()));

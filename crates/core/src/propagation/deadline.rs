@@ -16,10 +16,11 @@ use crate::{Extractor, Injector};
 /// `grpc-timeout`: also on plain HTTP, since it has a grammar and units below the millisecond.
 pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How much of the remaining time is kept back for the answer's way home.
+/// How much of the remaining time a caller keeps for the way of the response.
 ///
-/// A caller and a callee with the very same deadline race: the caller hangs up on an answer that was about to tell it why. So the
-/// callee gets less: the caller's remaining time less the greater of `min` and `percent` of it, and less half of it at most.
+/// A caller and a callee with the same deadline race: the caller hangs up while the callee is sending the reason. So the callee gets
+/// less: the caller's remaining time, less the reserve. The reserve is `percent` of the remaining time, at least `min` and at most
+/// `max`, and never more than half of the remaining time.
 ///
 /// # Examples
 /// ```
@@ -27,7 +28,8 @@ pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// use throughline_core::propagation::deadline::ReplyReserve;
 ///
 /// let ms = Duration::from_millis;
-/// assert_eq!(ReplyReserve::DEFAULT.of(ms(1000)), ms(50));
+/// assert_eq!(ReplyReserve::DEFAULT.of(ms(60_000)), ms(50));
+/// assert_eq!(ReplyReserve::DEFAULT.of(ms(1000)), ms(10));
 /// assert_eq!(ReplyReserve::DEFAULT.of(ms(40)), ms(5));
 /// assert_eq!(ReplyReserve::DEFAULT.of(ms(6)), ms(3));
 /// assert_eq!(ReplyReserve::NONE.of(ms(1000)), ms(0));
@@ -38,19 +40,22 @@ pub struct ReplyReserve {
     pub min: Duration,
     /// Of the remaining time, in hundredths; more than 50 is 50.
     pub percent: u8,
+    /// The most. A `min` that is larger is cut to it.
+    pub max: Duration,
 }
 
 impl ReplyReserve {
-    /// 5 ms or 5 %.
-    pub const DEFAULT: ReplyReserve = ReplyReserve { min: Duration::from_millis(5), percent: 5 };
+    /// 5 ms or 1 %, whichever is more, and at most 50 ms.
+    pub const DEFAULT: ReplyReserve =
+        ReplyReserve { min: Duration::from_millis(5), percent: 1, max: Duration::from_millis(50) };
     /// Nothing is kept back.
-    pub const NONE: ReplyReserve = ReplyReserve { min: Duration::ZERO, percent: 0 };
+    pub const NONE: ReplyReserve = ReplyReserve { min: Duration::ZERO, percent: 0, max: Duration::ZERO };
 
     /// The part of `remaining` that is kept back.
     pub fn of(&self, remaining: Duration) -> Duration {
         // First divided: it can't overflow, and 100 ns do not matter.
         let share = (remaining / 100) * u32::from(self.percent.min(50));
-        share.max(self.min).min(remaining / 2)
+        share.max(self.min).min(self.max).min(remaining / 2)
     }
 }
 
@@ -114,7 +119,7 @@ fn least<E: Extractor + ?Sized>(
 ///
 /// let mut headers = HeaderMap::new();
 /// deadline::inject(Duration::from_secs(1), &ReplyReserve::DEFAULT, &mut headers)?;
-/// assert_eq!(headers["grpc-timeout"], "950000u");
+/// assert_eq!(headers["grpc-timeout"], "990000u");
 /// assert!(deadline::inject(Duration::ZERO, &ReplyReserve::DEFAULT, &mut headers).is_err());
 /// # Ok::<(), deadline::Expired>(())
 /// ```

@@ -226,7 +226,11 @@ pub fn deadline_holds(timeout: Duration) {
     assert!(Context::background().with_timeout(timeout).remaining().is_none_or(|left| left <= timeout));
     let ours = Context::background().with_timeout(OURS);
     assert!(ours.with_timeout(timeout).remaining().unwrap() <= timeout.min(OURS));
-    for reserve in [ReplyReserve::DEFAULT, ReplyReserve::NONE, ReplyReserve { min: Duration::MAX, percent: 255 }] {
+    for reserve in [
+        ReplyReserve::DEFAULT,
+        ReplyReserve::NONE,
+        ReplyReserve { min: Duration::MAX, percent: 255, max: Duration::MAX },
+    ] {
         assert!(reserve.of(timeout) <= timeout / 2);
         let left = timeout - reserve.of(timeout);
         let mut sent = Lines::new();

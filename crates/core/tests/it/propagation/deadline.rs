@@ -42,6 +42,16 @@ fn an_expired_deadline_is_not_sent() {
     assert_eq!(headers["grpc-timeout"], "1n");
 }
 
+#[test]
+fn the_reserve_is_one_percent_between_5_and_50_ms_and_at_most_half() {
+    let of = |millis| ReplyReserve::DEFAULT.of(Duration::from_millis(millis)).as_micros();
+    let reserves = [2, 8, 50, 500, 600, 2_500, 5_000, 60_000, 3_600_000].map(of);
+    assert_eq!(reserves, [1_000, 4_000, 5_000, 5_000, 6_000, 25_000, 50_000, 50_000, 50_000]);
+    // Five hops of 600 ms: a chain loses little.
+    let left = (0..5).fold(Duration::from_millis(600), |left, _| left - ReplyReserve::DEFAULT.of(left));
+    assert!(left > Duration::from_millis(570), "{left:?}");
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back_rounded_down_and_never_zero(nanos in any::<u64>(), shift in 0u32..64) {
@@ -65,10 +75,12 @@ proptest! {
     }
 
     #[test]
-    fn a_reserve_leaves_half_and_never_adds(nanos in any::<u64>(), min in any::<u32>(), percent in any::<u8>()) {
-        let remaining = Duration::from_nanos(nanos);
-        let reserve = ReplyReserve { min: Duration::from_nanos(min.into()), percent };
-        prop_assert!(reserve.of(remaining) <= remaining / 2);
+    fn a_reserve_leaves_half_and_never_adds(
+        nanos in any::<u64>(), min in any::<u32>(), percent in any::<u8>(), max in any::<u32>(),
+    ) {
+        let (remaining, max) = (Duration::from_nanos(nanos), Duration::from_nanos(max.into()));
+        let reserve = ReplyReserve { min: Duration::from_nanos(min.into()), percent, max };
+        prop_assert!(reserve.of(remaining) <= (remaining / 2).min(max));
     }
 
     #[test]

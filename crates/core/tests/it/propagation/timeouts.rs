@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn connect_reads_back_no_more_than_was_left(micros in 1_000u64..10_000_000_000, percent in 0u8..=60) {
         let remaining = Duration::from_micros(micros);
-        let reserve = ReplyReserve { min: Duration::ZERO, percent };
+        let reserve = ReplyReserve { min: Duration::ZERO, percent, max: Duration::MAX };
         let mut headers = HeaderMap::new();
         if inject_connect(remaining, &reserve, &mut headers).is_ok() {
             let read = extract_least(&[TimeoutHeader::ConnectTimeoutMs], &headers).unwrap();

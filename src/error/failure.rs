@@ -1,0 +1,89 @@
+//! What the failure of a call means: a call without a response, or with half of one.
+
+use std::error::Error as StdError;
+use std::io;
+
+use h2::Reason;
+
+use super::{Code, Error};
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl Error {
+    /// The error of a call that ended with `failure`, which becomes its source.
+    ///
+    /// `is_late`: no more than the reply reserve is left of the timeout that the callee was given.
+    pub(crate) fn from_failure(failure: BoxError, is_late: bool) -> Error {
+        if let Some(own) = Error::among(&*failure) {
+            return own.clone();
+        }
+        if is_late || is_timeout(&*failure) {
+            return Error::wrap(Code::DeadlineExceeded, failure);
+        }
+        if let Some(error) = find::<h2::Error>(&*failure) {
+            let (code, is_unprocessed) = of_http2(error);
+            let error = Error::wrap(code, failure);
+            return if is_unprocessed { error.with_retryable(true) } else { error };
+        }
+        Error::wrap(of_grpc(&*failure).unwrap_or(Code::Unavailable), failure)
+    }
+}
+
+/// The code of an HTTP/2 error, and whether the peer says that it has not processed the request.
+///
+/// gRPC over HTTP/2, "Errors". The table there is of streams; a connection that ends is UNAVAILABLE.
+fn of_http2(error: &h2::Error) -> (Code, bool) {
+    if error.is_io() || error.is_go_away() {
+        // h2 gives the error of a received GOAWAY only to streams that are above its last stream (RFC 9113 §6.8).
+        return (Code::Unavailable, error.is_go_away() && error.is_remote());
+    }
+    match error.reason() {
+        // RFC 9113 §8.7: the stream was closed before anything was processed.
+        Some(Reason::REFUSED_STREAM) => (Code::Unavailable, error.is_remote()),
+        Some(Reason::CANCEL) => (Code::Cancelled, false),
+        Some(Reason::ENHANCE_YOUR_CALM) => (Code::ResourceExhausted, false),
+        Some(Reason::INADEQUATE_SECURITY) => (Code::PermissionDenied, false),
+        _ => (Code::Internal, false),
+    }
+}
+
+/// Whether a client, a layer inside, or the attempt to connect has given up by a timer of its own.
+pub(super) fn is_timeout(failure: &(dyn StdError + 'static)) -> bool {
+    chain(failure).any(|error| {
+        #[cfg(feature = "tonic")]
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        #[cfg(feature = "reqwest")]
+        if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout) {
+            return true;
+        }
+        error.is::<tower::timeout::error::Elapsed>()
+            || error.is::<tokio::time::error::Elapsed>()
+            || error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    })
+}
+
+/// The code of a status that a layer inside made by itself. One with a source is tonic's reading of that source.
+#[cfg(feature = "tonic")]
+fn of_grpc(failure: &(dyn StdError + 'static)) -> Option<Code> {
+    let status = find::<tonic::Status>(failure).filter(|status| status.source().is_none())?;
+    Code::from_grpc_number(status.code() as i32)
+}
+
+#[cfg(not(feature = "tonic"))]
+fn of_grpc(_: &(dyn StdError + 'static)) -> Option<Code> {
+    None
+}
+
+fn find<'a, E: StdError + 'static>(failure: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    chain(failure).find_map(|error| error.downcast_ref())
+}
+
+/// `failure` and its sources. What an `io::Error` holds counts as a source of it.
+fn chain<'a>(failure: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(failure), |&error| {
+        let inside = || error.downcast_ref::<io::Error>()?.get_ref().map(|inside| inside as &(dyn StdError + 'static));
+        inside().or_else(|| error.source())
+    })
+}

@@ -1,0 +1,154 @@
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll};
+
+use http::{Extensions, Request};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use throughline_core::{Context, DoneOwned};
+
+pin_project! {
+    /// A request body that ends with its call.
+    ///
+    /// Over HTTP/2, hyper sends a request's body in a task of its own. Once the head of the response is here, that task survives the call:
+    /// a call that is cancelled or dropped is not reset while the body has more to send. This body then ends with an error, for which
+    /// hyper resets the stream (CANCEL). Over HTTP/1 hyper closes the connection.
+    ///
+    /// [`ClientLayer`](super::ClientLayer) does this by itself to the bodies of tonic, axum and reqwest. For a client that takes other bodies,
+    /// [`wrap`](Self::wrap) the requests before they reach the layer.
+    ///
+    /// Without a `ClientLayer`, the body is passed on as it is. hyper polls no body while the peer's flow-control window is
+    /// closed: the reset then waits until the window opens.
+    ///
+    /// # Examples
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::{Empty, Full};
+    /// use throughline::ClientLayer;
+    /// use throughline::middleware::client::RequestBody;
+    /// use tower::{Layer, Service, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// // With hyper-util: `Client<HttpConnector, RequestBody<Full<Bytes>>>`.
+    /// let client = service_fn(async |_: Request<RequestBody<Full<Bytes>>>| {
+    ///     Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+    /// });
+    /// let mut client = ClientLayer::internal().layer(client).map_request(RequestBody::wrap);
+    /// let response = client.call(Request::new(Full::new(Bytes::from("7")))).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok::<(), throughline::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub struct RequestBody<B> {
+        #[pin]
+        body: B,
+        call: CallSlot,
+        // Set with the first poll below a call. Boxed, as hyper takes bodies that are `Unpin`.
+        end: Option<Pin<Box<DoneOwned>>>,
+    }
+}
+
+impl<B> RequestBody<B> {
+    /// Makes the body of `request` end with its call.
+    pub fn wrap(mut request: Request<B>) -> Request<RequestBody<B>> {
+        let call = CallSlot::default();
+        request.extensions_mut().insert(call.clone());
+        request.map(|body| RequestBody { body, call, end: None })
+    }
+
+    pub(super) fn ending_with(body: B, call: &Context) -> Self {
+        RequestBody { body, call: CallSlot::default(), end: Some(Box::pin(call.done_owned())) }
+    }
+}
+
+/// Where a wrapped body finds its call: a context that is done when the call is over.
+#[derive(Clone, Default)]
+struct CallSlot(Arc<OnceLock<Context>>);
+
+/// Makes the body of a request end with its call. `call` makes the context that is done when the call is over.
+pub(super) fn end_with_call<B: 'static>(body: B, extensions: &mut Extensions, call: impl FnOnce() -> Context) -> B {
+    if let Some(slot) = extensions.remove::<CallSlot>() {
+        // One that is set belongs to a layer outside of this one, whose call ends no earlier.
+        let _ = slot.0.set(call());
+        return body;
+    }
+    let mut body = Some(body);
+    wrap_known(&mut body, call);
+    body.expect("what is taken out is put back")
+}
+
+/// Wraps the bodies that can hold any other.
+fn wrap_known(body: &mut dyn Any, call: impl FnOnce() -> Context) {
+    #[cfg(feature = "tonic")]
+    if let Some(body) = body.downcast_mut::<Option<tonic::body::Body>>() {
+        if let Some(inner) = body.take_if(|body| !body.is_end_stream()) {
+            *body = Some(tonic::body::Body::new(RequestBody::ending_with(inner, &call())));
+        }
+        return;
+    }
+    #[cfg(feature = "axum")]
+    if let Some(body) = body.downcast_mut::<Option<axum::body::Body>>() {
+        if let Some(inner) = body.take_if(|body| !body.is_end_stream()) {
+            *body = Some(axum::body::Body::new(RequestBody::ending_with(inner, &call())));
+        }
+        return;
+    }
+    let _ = (body, call);
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Data = B::Data;
+    type Error = Box<dyn StdError + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
+        let this = self.project();
+        if this.end.is_none() {
+            *this.end = this.call.0.get().map(|call| Box::pin(call.done_owned()));
+        }
+        if let Some(end) = this.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(Box::new(CallEnded(h2::Reason::CANCEL.into())))));
+        }
+        this.body.poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").finish_non_exhaustive()
+    }
+}
+
+/// The error of a request's body whose call is over. Its source is the code that hyper resets the stream with.
+#[derive(Debug)]
+struct CallEnded(h2::Error);
+
+impl fmt::Display for CallEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the call is over")
+    }
+}
+
+impl StdError for CallEnded {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}

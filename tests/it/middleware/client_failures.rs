@@ -1,0 +1,496 @@
+//! What a failed call is to its caller: the error keeps what is known of the failure.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use h2::Reason;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use throughline::middleware::client::SendWith;
+use throughline::propagation::deadline::ReplyReserve;
+use throughline::trace::Status as SpanStatus;
+use throughline::{Cause, ClientLayer, Code, Context, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tonic::Status;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::support::grpc::{Raw, serve_grpc};
+use crate::support::{PATIENCE, Traced, client, serve, text};
+
+const METHOD: &str = "/cards.Cards/Get";
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+fn under<B>(ctx: &Context, mut request: Request<B>) -> Request<B> {
+    request.extensions_mut().insert(ctx.clone());
+    request
+}
+
+/// The error of a call to a service that fails with `failure`.
+async fn fails_with(failure: impl Into<BoxError>) -> Error {
+    let mut failure = Some(failure.into());
+    let failing = service_fn(move |_: Request<()>| {
+        let failure = failure.take().expect("it is called once");
+        std::future::ready(Err::<Response<Body>, BoxError>(failure))
+    });
+    client().layer(failing).oneshot(Request::new(())).await.unwrap_err()
+}
+
+fn hanging() -> impl Service<Request<()>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
+    service_fn(|_: Request<()>| std::future::pending())
+}
+
+#[tokio::test]
+async fn a_timeout_of_reqwest_is_deadline_exceeded() {
+    let address = serve(Router::new().route("/", get(std::future::pending::<()>))).await;
+    let slow = reqwest::Client::new().get(format!("http://{address}/")).timeout(Duration::from_millis(50));
+    let error = slow.send_with(&Context::background(), &client()).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_a_layer_inside_or_of_the_connection_is_deadline_exceeded() {
+    let layered = ServiceBuilder::new().layer(client()).timeout(Duration::from_secs(1)).service(hanging());
+    assert_eq!(layered.oneshot(Request::new(())).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let elapsed = timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(fails_with(elapsed).await.code(), Code::DeadlineExceeded);
+    assert_eq!(fails_with(io::Error::from(io::ErrorKind::TimedOut)).await.code(), Code::DeadlineExceeded);
+    let wrapped = io::Error::other(io::Error::from(io::ErrorKind::TimedOut));
+    assert_eq!(fails_with(wrapped).await.code(), Code::DeadlineExceeded);
+    assert_eq!(fails_with(io::Error::from(io::ErrorKind::ConnectionRefused)).await.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn an_error_of_a_service_inside_stays_as_it_is() {
+    let denied = || Error::new(Code::PermissionDenied, "no card of yours").with_retryable(false);
+    let error = fails_with(io::Error::other(denied())).await;
+    assert_eq!(
+        (error.code(), error.message(), error.retryable()),
+        (Code::PermissionDenied, "no card of yours", Some(false))
+    );
+    assert_eq!(fails_with(Status::permission_denied("no")).await.code(), Code::PermissionDenied);
+
+    struct Refusing;
+    impl Service<Request<()>> for Refusing {
+        type Response = Response<Body>;
+        type Error = Error;
+        type Future = std::future::Ready<Result<Response<Body>, Error>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Error>> {
+            std::task::Poll::Ready(Err(Error::new(Code::ResourceExhausted, "too many calls")))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+    let error = client().layer(Refusing).oneshot(Request::new(())).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "too many calls"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_within_the_reply_reserve_has_exceeded_the_deadline() {
+    let reserve = ReplyReserve { min: Duration::from_secs(2), percent: 0, max: Duration::MAX };
+    for (after, code) in [(7, Code::Unavailable), (8, Code::DeadlineExceeded)] {
+        for is_head in [true, false] {
+            let reset = move || io::Error::from(io::ErrorKind::ConnectionReset);
+            let failing = service_fn(async |_: Request<()>| {
+                if is_head {
+                    tokio::time::advance(Duration::from_secs(after)).await;
+                    return Err(reset());
+                }
+                let cut = futures_util::stream::once(async move {
+                    tokio::time::advance(Duration::from_secs(after)).await;
+                    Err::<Bytes, _>(reset())
+                });
+                Ok(Response::new(Body::from_stream(cut)))
+            });
+            let ctx = Context::background().with_timeout(Duration::from_secs(10));
+            let call = client().reserve(reserve).layer(failing).oneshot(under(&ctx, Request::new(())));
+            let error = match call.await {
+                Ok(response) => response.into_body().collect().await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert_eq!(error.code(), code, "after {after} s, head: {is_head}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_the_request_carries_already_has_no_other_reserve() {
+    let failing = service_fn(async |_: Request<()>| {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        Err::<Response<Body>, _>(io::Error::from(io::ErrorKind::ConnectionReset))
+    });
+    let request = Request::get("http://cards/").header("grpc-timeout", "1S").body(()).unwrap();
+    let ctx = Context::background().with_timeout(Duration::from_secs(10));
+    let error = client().layer(failing).oneshot(under(&ctx, request)).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+}
+
+/// An HTTP/2 server that resets each stream with `reason`, after the head of a response or instead of it.
+async fn resetting(reason: Reason, is_after_head: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            if is_after_head {
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from("half"), false).unwrap();
+                // The reset must not overtake the head and the data.
+                connection = h2_flush(connection).await;
+                body.send_reset(reason);
+            } else {
+                respond.send_reset(reason);
+            }
+        }
+    });
+    url
+}
+
+type Connection = h2::server::Connection<tokio::net::TcpStream, Bytes>;
+
+/// Writes what the connection has to write.
+async fn h2_flush(mut connection: Connection) -> Connection {
+    for _ in 0..8 {
+        let polled = std::future::poll_fn(|cx| {
+            let _ = connection.poll_closed(cx);
+            std::task::Poll::Ready(())
+        });
+        polled.await;
+        tokio::task::yield_now().await;
+    }
+    connection
+}
+
+fn hyper() -> Client<HttpConnector, Body> {
+    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
+
+fn http2() -> reqwest::Client {
+    reqwest::Client::builder().http2_prior_knowledge().build().unwrap()
+}
+
+#[tokio::test]
+async fn a_reset_means_what_the_table_of_grpc_says() {
+    for (reason, code, retryable) in [
+        (Reason::NO_ERROR, Code::Internal, None),
+        (Reason::PROTOCOL_ERROR, Code::Internal, None),
+        (Reason::INTERNAL_ERROR, Code::Internal, None),
+        (Reason::FLOW_CONTROL_ERROR, Code::Internal, None),
+        (Reason::FRAME_SIZE_ERROR, Code::Internal, None),
+        (Reason::REFUSED_STREAM, Code::Unavailable, Some(true)),
+        (Reason::CANCEL, Code::Cancelled, None),
+        (Reason::COMPRESSION_ERROR, Code::Internal, None),
+        (Reason::CONNECT_ERROR, Code::Internal, None),
+        (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted, None),
+        (Reason::INADEQUATE_SECURITY, Code::PermissionDenied, None),
+        (Reason::HTTP_1_1_REQUIRED, Code::Internal, None),
+    ] {
+        let url = resetting(reason, false).await;
+        let request = Request::get(&url).body(Body::empty()).unwrap();
+        let error = client().layer(hyper()).oneshot(request).await.unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (code, retryable), "hyper, {reason}");
+
+        let url = resetting(reason, false).await;
+        let error = http2().get(&url).send_with(&Context::background(), &client()).await.unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (code, retryable), "reqwest, {reason}");
+        let url = resetting(reason, false).await;
+        let error = Error::from(http2().get(&url).send().await.unwrap_err());
+        assert_eq!((error.code(), error.retryable()), (code, retryable), "reqwest by itself, {reason}");
+    }
+    let caller = Traced::new("api");
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+    let url = resetting(Reason::ENHANCE_YOUR_CALM, true).await;
+    let response = http2().get(&url).send_with(&ctx, &client()).await.unwrap();
+    assert_eq!(Error::from(response.text().await.unwrap_err()).code(), Code::ResourceExhausted);
+    assert_eq!(text(&caller.span().await, "error.type"), Some("RESOURCE_EXHAUSTED"));
+}
+
+/// An HTTP/2 server that reads something of a request, sends these bytes, and closes the connection.
+async fn raw_http2(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        // SETTINGS; then a HEADERS frame comes behind the preface and the peer's own SETTINGS.
+        stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        while !has_headers(&read) {
+            stream.read_buf(&mut read).await.unwrap();
+        }
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // What the peer still sends must not become a reset of the connection.
+        let _ = stream.read_to_end(&mut read).await;
+    });
+    url
+}
+
+fn has_headers(read: &[u8]) -> bool {
+    const PREFACE: usize = 24;
+    let mut rest = read.get(PREFACE..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = *rest {
+        if kind == 1 {
+            return true;
+        }
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_connection_says_nothing() {
+    // The last stream that was processed is 0: the request is above it.
+    const UNPROCESSED: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    for (bytes, retryable) in [(UNPROCESSED, Some(true)), (&[], None)] {
+        let url = raw_http2(bytes).await;
+        // reqwest sends such a request again by itself.
+        let error = client().layer(hyper()).oneshot(Request::get(&url).body(Body::empty()).unwrap()).await.unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (Code::Unavailable, retryable), "{error:?}");
+    }
+}
+
+fn grpc_response() -> http::response::Builder {
+    Response::builder().header("content-type", "application/grpc")
+}
+
+/// A call by tonic through the layer, to a service that answers with `response`.
+async fn call(layer: &ClientLayer, ctx: &Context, response: Response<Body>) -> Result<Bytes, Status> {
+    let mut response = Some(response);
+    let answering = service_fn(move |_: Request<tonic::body::Body>| {
+        let response = response.take().expect("it is called once");
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let origin = http::Uri::from_static("http://db.internal:5432");
+    let mut grpc = tonic::client::Grpc::with_origin(layer.layer(answering), origin);
+    grpc.ready().await.unwrap();
+    let request = under_tonic(ctx);
+    grpc.unary(request, PathAndQuery::from_static(METHOD), Raw).await.map(tonic::Response::into_inner)
+}
+
+fn under_tonic(ctx: &Context) -> tonic::Request<Bytes> {
+    let mut request = tonic::Request::new(Bytes::new());
+    request.extensions_mut().insert(ctx.clone());
+    request
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_grpc_reaches_no_client_of_grpc() {
+    for (status, code) in [
+        (502, Code::Unavailable),
+        (503, Code::Unavailable),
+        (429, Code::Unavailable),
+        (404, Code::Unimplemented),
+        (400, Code::Internal),
+        (200, Code::Unknown),
+    ] {
+        let caller = Traced::new("api");
+        let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+        let page = Response::builder().status(status).header("content-type", "text/html");
+        let answer =
+            call(&client(), &ctx, page.body(Body::from("<html>Bad Gateway</html>")).unwrap()).await.unwrap_err();
+        assert_eq!(answer.code(), code.into(), "{status}: {answer:?}");
+        assert!(answer.message().contains(&status.to_string()), "{answer:?}");
+        let span = caller.span().await;
+        assert_eq!(text(&span, "rpc.status_code"), Some(code.as_str()), "{status}");
+        assert!(matches!(&span.status, SpanStatus::Error(said) if said.contains(&status.to_string())), "{span:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_of_grpc_that_ends_without_a_status_is_an_error_of_the_call() {
+    let message = || Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"));
+    let no_status = HeaderMap::from_iter([(http::header::ETAG, "1".parse().unwrap())]);
+    let bodies: [Vec<Frame<Bytes>>; 3] = [vec![message()], vec![], vec![message(), Frame::trailers(no_status)]];
+    for frames in bodies {
+        for is_read in [true, false] {
+            let caller = Traced::new("api");
+            let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+            let frames = frames.iter().map(|frame| match frame.data_ref() {
+                Some(data) => Frame::data(data.clone()),
+                None => Frame::trailers(frame.trailers_ref().unwrap().clone()),
+            });
+            let frames = futures_util::stream::iter(frames.map(Ok::<_, Infallible>).collect::<Vec<_>>());
+            let response = grpc_response().body(Body::new(StreamBody::new(frames))).unwrap();
+            if is_read {
+                let status = call(&client(), &ctx, response).await.unwrap_err();
+                assert_eq!(status.code(), tonic::Code::Unknown, "{status:?}");
+            } else {
+                let mut response = Some(response);
+                let answering =
+                    service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Infallible>(response.take().unwrap())));
+                let request = Request::post(METHOD).header("content-type", "application/grpc").body(()).unwrap();
+                let body = client().layer(answering).oneshot(under(&ctx, request)).await.unwrap().into_body();
+                let _ = body.collect().await;
+            }
+            let span = caller.span().await;
+            assert_eq!(text(&span, "error.type"), Some("UNKNOWN"));
+            assert!(matches!(span.status, SpanStatus::Error(_)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_without_a_status_when_its_time_is_over_has_exceeded_the_deadline() {
+    let ctx = Context::background().with_timeout(Duration::from_secs(10));
+    let reserve = ReplyReserve { min: Duration::from_secs(2), percent: 0, max: Duration::MAX };
+    let cut = futures_util::stream::once(async {
+        tokio::time::advance(Duration::from_secs(8)).await;
+        Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0\0\x01x"))
+    });
+    let response = grpc_response().body(Body::from_stream(cut)).unwrap();
+    let status = call(&client().reserve(reserve), &ctx, response).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tonics_users_see_our_deadline_and_our_cancellation_in_the_code_of_the_status() {
+    let late = Context::background().with_timeout(Duration::ZERO);
+    let stopped = Context::background().with_cancel();
+    stopped.cancel_with(Cause::Shutdown);
+    let ending = Context::background().with_timeout(Duration::from_secs(1));
+    let endless = || {
+        let message = futures_util::stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0\0\x01x")) });
+        grpc_response().body(Body::from_stream(message.chain(futures_util::stream::pending()))).unwrap()
+    };
+    for (ctx, code, message) in [
+        (&late, Code::DeadlineExceeded, "deadline exceeded"),
+        (stopped.context(), Code::Cancelled, "shutting down"),
+        (&ending, Code::DeadlineExceeded, "deadline exceeded"),
+    ] {
+        let status = call(&client(), ctx, endless()).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code.into(), message));
+        let error = Error::from_grpc_status(status);
+        assert_eq!((error.code(), error.message(), error.origin()), (code, message, None));
+    }
+    let failing = service_fn(|_: Request<tonic::body::Body>| {
+        std::future::ready(Err::<Response<Body>, _>(io::Error::from(io::ErrorKind::ConnectionReset)))
+    });
+    let mut grpc = tonic::client::Grpc::new(client().layer(failing));
+    let sent = grpc.unary(under_tonic(&Context::background()), PathAndQuery::from_static(METHOD), Raw).await;
+    let status = sent.map(tonic::Response::into_inner).unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let error = Error::from_grpc_status(status);
+    let sources = std::iter::successors(error.source(), |error| (*error).source());
+    assert!(sources.into_iter().any(|error| error.is::<io::Error>()), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_span_of_a_call_that_failed_by_grpc_has_the_message_and_the_origin_of_its_error() {
+    let own = Error::new(Code::Aborted, "100 % of row 7").leaving(Some("cards"));
+    for (status, layer, message, origin) in [
+        (Status::from(own.clone()), client(), "100 % of row 7", "cards"),
+        (Status::aborted("row 7"), client(), "row 7", "db.internal"),
+        (Status::from(own), ClientLayer::external(), "aborted", "db.internal"),
+    ] {
+        for is_trailer in [true, false] {
+            let caller = Traced::new("api");
+            let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+            let mut told = HeaderMap::new();
+            status.add_header(&mut told).unwrap();
+            let frames = is_trailer.then(|| Ok::<_, Infallible>(Frame::<Bytes>::trailers(told.clone())));
+            let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+            let mut response = grpc_response().body(body).unwrap();
+            if !is_trailer {
+                response.headers_mut().extend(told);
+            }
+            call(&layer, &ctx, response).await.unwrap_err();
+            let span = caller.span().await;
+            assert_eq!(span.status, SpanStatus::Error(message.into()));
+            assert_eq!(text(&span, "throughline.error.origin"), Some(origin));
+            assert_eq!(text(&span, "error.type"), Some("ABORTED"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
+    let app = Router::new().route("/", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "db is down") }));
+    let address = serve(app).await;
+    for layer in [client(), ClientLayer::external()] {
+        let asked = reqwest::Client::new().get(format!("http://{address}/"));
+        let error = asked.send_with(&Context::background(), &layer).await.unwrap_err();
+        assert_eq!(error.origin(), Some("127.0.0.1"));
+        assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["127.0.0.1", "r-int"]);
+    }
+    let down = || Status::unavailable("db is down").into_http::<Body>();
+    for (layer, read) in [
+        (client(), Error::from_grpc_status as fn(Status) -> Error),
+        (ClientLayer::external(), Error::from_external_grpc_status),
+    ] {
+        let status = call(&layer, &Context::background(), down()).await.unwrap_err();
+        let error = read(status);
+        assert_eq!((error.code(), error.origin()), (Code::Unavailable, Some("db.internal")));
+        assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["db.internal", "r-int"]);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_passes_a_foreign_status_on_is_not_its_origin_and_an_edge_names_no_host() {
+    let service = Traced::new("r-int");
+    for (layer, origin) in [(service.internal(), Some("db.internal")), (service.edge(), Some("127.0.0.1"))] {
+        let relay = serve_grpc(layer, |_| async {
+            call(&client(), &Context::current(), Status::unavailable("db is down").into_http()).await
+        });
+        let status = crate::support::grpc::call_grpc(&client(), &Context::background(), relay.await, METHOD, "").await;
+        let error = Error::from_grpc_status(status.unwrap_err());
+        assert_eq!((error.code(), error.origin()), (Code::Unavailable, origin));
+    }
+    // An external service has no say in it.
+    let mut claim = Status::unavailable("db is down").into_http::<Body>();
+    claim.headers_mut().insert("throughline-origin", "balance".parse().unwrap());
+    let status = call(&ClientLayer::external(), &Context::background(), claim).await.unwrap_err();
+    assert_eq!(Error::from_external_grpc_status(status).origin(), Some("db.internal"));
+}
+
+#[tokio::test]
+async fn the_body_of_an_external_error_is_its_callers_to_read() {
+    let endless = || async {
+        let begun = futures_util::stream::once(async { Ok::<_, Infallible>("{") });
+        let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
+        (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "7")], body)
+    };
+    let declined = || async { (StatusCode::PAYMENT_REQUIRED, axum::Json(serde_json::json!({"decline": "expired"}))) };
+    let app = Router::new().route("/endless", get(endless)).route("/declined", get(declined));
+    let address = serve(app).await;
+    let asked = |path: &str| reqwest::Client::new().get(format!("http://{address}{path}"));
+    let caller = Traced::new("api");
+    let (ctx, external) = (Context::background().with_tracer(caller.telemetry.tracer()), ClientLayer::external());
+    let sent = asked("/endless").send_with(&ctx, &external);
+    let error = timeout(PATIENCE, sent).await.expect("no body is read").unwrap_err();
+    assert_eq!((error.code(), error.retry_after()), (Code::Unavailable, Some(Duration::from_secs(7))));
+
+    let response = asked("/declined").response_with(&ctx, &external).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(response.json::<serde_json::Value>().await.unwrap()["decline"], "expired");
+    let spans = caller.spans(2).await;
+    assert_eq!([text(&spans[0], "error.type"), text(&spans[1], "error.type")], [Some("UNAVAILABLE"), Some("402")]);
+}
+
+#[tokio::test]
+async fn below_a_buffer_a_call_has_its_context_from_the_request() {
+    let caller = Traced::new("api");
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer()).span("ask").start();
+    let answering = service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let buffered = ServiceBuilder::new().buffer(1).layer(client()).service(answering);
+    drop(buffered.oneshot(under(&ctx, Request::new(()))).await.unwrap());
+    assert_eq!(caller.span().await.parent_span_id, ctx.span_context().map(|parent| parent.span_id()));
+}

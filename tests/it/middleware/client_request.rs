@@ -1,0 +1,272 @@
+//! The body of a request ends with its call.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use futures_util::{FutureExt as _, StreamExt};
+use http::uri::PathAndQuery;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use throughline::middleware::client::{ClientService, RequestBody, SendWith};
+use throughline::{Cause, Context, ContextLayer};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Status, Streaming};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::support::grpc::Raw;
+use crate::support::{PATIENCE, client, serve};
+
+/// How the body of a request ended, as its receiver saw it.
+#[derive(Debug, PartialEq)]
+enum End {
+    Whole,
+    Reset(h2::Reason),
+    Other(String),
+}
+
+impl End {
+    fn of(error: &(dyn StdError + 'static)) -> End {
+        let reset = std::iter::successors(Some(error), |&error| error.source())
+            .find_map(|error| error.downcast_ref::<h2::Error>()?.reason());
+        reset.map_or_else(|| End::Other(error.to_string()), End::Reset)
+    }
+}
+
+/// Answers at once, with a body that never ends, and says how the request's body ends.
+async fn answer_at_once(State(ends): State<UnboundedSender<End>>, request: Request<Body>) -> Response<Body> {
+    let mut body = request.into_body();
+    let reading = tokio::spawn(async move {
+        let end = loop {
+            match body.frame().await {
+                None => break End::Whole,
+                Some(Ok(_)) => {}
+                Some(Err(e)) => break End::of(&e),
+            }
+        };
+        let _ = ends.send(end);
+    });
+    drop(reading);
+    let begun = stream::once(async { Ok::<_, Infallible>("half") });
+    Response::new(Body::from_stream(begun.chain(stream::pending())))
+}
+
+async fn peer() -> (SocketAddr, UnboundedReceiver<End>) {
+    let (ends, told) = unbounded_channel();
+    (serve(Router::new().route("/", post(answer_at_once)).with_state(ends)).await, told)
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync>>;
+
+/// One chunk, and then nothing: the sender has more to say.
+fn endless() -> StreamBody<Chunks> {
+    let begun = stream::once(async { Ok(Frame::data(Bytes::from("more"))) });
+    StreamBody::new(Box::pin(begun.chain(stream::pending())))
+}
+
+fn hyper_client<B>() -> Client<hyper_util::client::legacy::connect::HttpConnector, B>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
+    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
+
+fn request<B>(address: SocketAddr, ctx: &Context, body: B) -> Request<B> {
+    let mut request = Request::post(format!("http://{address}/")).body(body).unwrap();
+    request.extensions_mut().insert(ctx.clone());
+    request
+}
+
+/// How a call ends before its response has.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Cancel,
+    Deadline,
+    Drop,
+}
+
+const WAYS: [By; 3] = [By::Cancel, By::Deadline, By::Drop];
+
+/// Ends a call below `ctx` whose `response` is here, and not polled.
+async fn end<R>(by: By, ctx: throughline::CancelHandle, response: R) {
+    match by {
+        By::Cancel => ctx.cancel(),
+        By::Deadline => {}
+        By::Drop => return drop(response),
+    }
+    ctx.done().await;
+    // Nobody polls the response: the request's body sees the end of the context by itself.
+    std::mem::forget(response);
+}
+
+fn ctx(by: By) -> throughline::CancelHandle {
+    let limit = if let By::Deadline = by { Duration::from_millis(500) } else { PATIENCE * 2 };
+    Context::background().with_timeout(limit).with_cancel()
+}
+
+async fn told(mut ends: UnboundedReceiver<End>) -> End {
+    timeout(PATIENCE, ends.recv()).await.expect("the peer learns of the end").unwrap()
+}
+
+#[tokio::test]
+async fn hyper_over_http2_tells_the_peer_that_a_call_is_over_though_its_request_goes_on() {
+    for by in WAYS {
+        let (address, ends) = peer().await;
+        let ctx = ctx(by);
+        let service = client().layer(hyper_client()).map_request(RequestBody::wrap);
+        let response = service.oneshot(request(address, &ctx, endless())).await.unwrap();
+        end(by, ctx, response).await;
+        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_axum_is_wrapped_by_the_layer() {
+    for by in WAYS {
+        let (address, ends) = peer().await;
+        let ctx = ctx(by);
+        let service = client().layer(hyper_client());
+        let response = service.oneshot(request(address, &ctx, Body::new(endless()))).await.unwrap();
+        end(by, ctx, response).await;
+        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn reqwest_over_http2_tells_the_peer_that_a_call_is_over_though_its_request_goes_on() {
+    for by in WAYS {
+        let (address, ends) = peer().await;
+        let ctx = ctx(by);
+        let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let sent = http2.post(format!("http://{address}/")).body(reqwest::Body::wrap(endless()));
+        let response = sent.send_with(&ctx, &client()).await.unwrap();
+        end(by, ctx, response).await;
+        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_http1_the_connection_of_a_call_that_is_over_is_closed() {
+    let (address, ends) = peer().await;
+    let ctx = ctx(By::Drop);
+    let sent = reqwest::Client::new().post(format!("http://{address}/")).body(reqwest::Body::wrap(endless()));
+    drop(sent.send_with(&ctx, &client()).await.unwrap());
+    assert!(matches!(told(ends).await, End::Other(_)));
+}
+
+/// Methods that take a stream of messages and answer with the ones of `messages`. Each hands out its context.
+async fn serve_streams(
+    served: UnboundedSender<Context>,
+    messages: impl Fn() -> stream::BoxStream<'static, Result<Bytes, Status>> + Clone + Send + Sync + 'static,
+) -> SocketAddr {
+    let method = service_fn(move |request: Request<Body>| {
+        let (served, messages) = (served.clone(), messages.clone());
+        async move {
+            let streaming = service_fn(move |request: tonic::Request<Streaming<Bytes>>| {
+                let ctx = request.extensions().get::<Context>().unwrap().clone();
+                served.send(ctx.clone()).unwrap();
+                let mut asked = request.into_inner();
+                ctx.spawn(async move { while let Ok(Some(_)) = asked.message().await {} });
+                std::future::ready(Ok::<_, Status>(tonic::Response::new(messages())))
+            });
+            Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).streaming(streaming, request).await)
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = tonic::service::Routes::from(Router::new().fallback_service(method));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = Server::builder().layer(ContextLayer::internal()).add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    address
+}
+
+/// A bidirectional call whose requests never end. `held` is dropped with them.
+async fn talk(ctx: &Context, to: SocketAddr, held: UnboundedSender<()>) -> Streaming<Bytes> {
+    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
+    let channel: ClientService<Channel> = client().layer(endpoint.connect_lazy());
+    let mut client = tonic::client::Grpc::with_origin(channel, endpoint.uri().clone());
+    client.ready().await.unwrap();
+    let asked = stream::once(async { Bytes::from("hello") }).chain(stream::pending().inspect(move |_| {
+        let _ = &held;
+    }));
+    let mut request = tonic::Request::new(asked);
+    request.extensions_mut().insert(ctx.clone());
+    client.streaming(request, PathAndQuery::from_static("/cards.Cards/Watch"), Raw).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn tonic_tells_the_peer_that_a_bidirectional_call_is_over_though_its_requests_go_on() {
+    for by in WAYS {
+        let (tell, mut served) = unbounded_channel();
+        let messages = || stream::iter([Ok(Bytes::from("one"))]).chain(stream::pending()).boxed();
+        let address = serve_streams(tell, messages).await;
+        let ctx = ctx(by);
+        let mut answers = talk(&ctx, address, unbounded_channel().0).await;
+        assert_eq!(answers.message().await.unwrap().unwrap(), "one");
+        end(by, ctx, answers).await;
+        let served = served.recv().await.unwrap();
+        timeout(PATIENCE, served.done()).await.expect("the peer learns of the end");
+        let cause = served.cause().unwrap();
+        match by {
+            By::Deadline => assert!(matches!(cause, Cause::DeadlineExceeded), "{cause:?}"),
+            By::Cancel | By::Drop => assert!(matches!(cause, Cause::ClientDisconnected), "{cause:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_requests_of_a_call_by_grpc_end_with_its_status() {
+    let (tell, _served) = unbounded_channel();
+    let address = serve_streams(tell, || stream::iter([Ok(Bytes::from("one"))]).boxed()).await;
+    let ctx = Context::background().with_timeout(PATIENCE * 2);
+    let (held, mut dropped) = unbounded_channel();
+    let mut answers = talk(&ctx, address, held).await;
+    assert_eq!(answers.message().await.unwrap().unwrap(), "one");
+    assert_eq!(answers.message().await.unwrap(), None);
+    assert_eq!(timeout(PATIENCE, dropped.recv()).await.expect("the requests are dropped"), None);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_when_the_peer_has_answered_early_and_the_answer_is_whole() {
+    let (ends, told_ends) = unbounded_channel();
+    let early = async |State(ends): State<UnboundedSender<End>>, request: Request<Body>| {
+        drop(tokio::spawn(async move {
+            let end = request.into_body().collect().await.map_or_else(|e| End::of(&e), |_| End::Whole);
+            let _ = ends.send(end);
+        }));
+        "early"
+    };
+    let address = serve(Router::new().route("/", post(early)).with_state(ends)).await;
+    let (more, upload) = tokio::sync::oneshot::channel();
+    let chunks = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::from("a"))) });
+    let chunks = chunks.chain(upload.into_stream().map(|_| Ok(Frame::data(Bytes::from("b")))));
+    let service = client().layer(hyper_client());
+    let body = Body::new(StreamBody::new(chunks));
+    let response = service.oneshot(request(address, &Context::background(), body)).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "early");
+    more.send(()).unwrap();
+    assert_eq!(told(told_ends).await, End::Whole);
+}
+
+#[tokio::test]
+async fn without_a_layer_a_wrapped_body_is_the_body_inside() {
+    let wrapped = RequestBody::wrap(Request::new(Body::from("7")));
+    assert_eq!(http_body::Body::size_hint(wrapped.body()).exact(), Some(1));
+    assert_eq!(wrapped.into_body().collect().await.unwrap().to_bytes(), "7");
+}
