@@ -81,10 +81,10 @@ pub(super) fn remove_status(headers: &mut HeaderMap) {
 /// Takes out of an error's status what is not for strangers, as [`Error::public`] does: its details, and a message that comes from the
 /// depths of this service, or from another one.
 pub(super) fn make_public(headers: &mut HeaderMap) {
-    headers.remove(ORIGIN);
+    let is_passed_on = headers.remove(ORIGIN).is_some();
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
-    if code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
+    if is_passed_on || code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
         headers.insert(MESSAGE, HeaderValue::from_static(code.describe()));
     }
 }
@@ -133,7 +133,7 @@ pub(super) fn error_of(code: Code, headers: &HeaderMap, is_external: bool) -> Er
         return read(status);
     }
     let error = Error::new(code, code.describe());
-    let message = headers.get("grpc-message").filter(|_| !is_external);
+    let message = headers.get(MESSAGE).filter(|_| !is_external);
     match message.map(|message| percent_encoding::percent_decode(message.as_bytes()).decode_utf8_lossy()) {
         Some(message) if !message.is_empty() => error.with_message(message.into_owned()),
         _ => error,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use throughline::propagation::deadline::ReplyReserve;
 use throughline::telemetry::{self, BuildError, FlushError, Stats, TelemetryGuard};
 use throughline::trace::Batch;
 use throughline::{CancelHandle, Cause, Context, ContextLayer};
@@ -52,6 +53,8 @@ const KEPT: usize = 10_000;
 pub struct Config {
     /// What a request may take, counted from the edge.
     pub timeout: Duration,
+    /// How much of its time each hop keeps for the way of the response.
+    pub reserve: ReplyReserve,
     /// Whether the storage of `balance` has stalled.
     pub balance_stalls: bool,
     /// The port of the front door; 0: any.
@@ -63,7 +66,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let variables = std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")).collect();
-        Config { timeout: Duration::from_secs(2), balance_stalls: false, port: 0, variables }
+        let (timeout, reserve) = (Duration::from_secs(2), ReplyReserve::DEFAULT);
+        Config { timeout, reserve, balance_stalls: false, port: 0, variables }
     }
 }
 
@@ -138,7 +142,9 @@ impl Bank {
         let tracers: Tracers = telemetries.iter().map(|(name, guard)| (*name, guard.tracer().clone())).collect();
         let process = Context::background().with_cancel();
         let (closing, _) = watch::channel(Closing::Open);
-        let mut starting = Starting { process: &process, tracers, closing: &closing, servers: JoinSet::new() };
+        let reserve = config.reserve;
+        let mut starting = Starting { process: &process, tracers, reserve, closing: &closing, servers: JoinSet::new() };
+        let peer = |instances: &[SocketAddr]| peer(instances).reserve(reserve);
 
         let events = Events::in_process();
         let ledger = Arc::new(balance::Ledger::new(config.balance_stalls));
@@ -226,6 +232,7 @@ async fn ended(servers: &mut JoinSet<io::Result<()>>) {
 struct Starting<'a> {
     process: &'a Context,
     tracers: Tracers,
+    reserve: ReplyReserve,
     closing: &'a watch::Sender<Closing>,
     servers: JoinSet<io::Result<()>>,
 }
@@ -246,7 +253,7 @@ impl Starting<'_> {
         let taken = |source| StartError::Port { port, source };
         let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
-        let app = router.layer(layer.tracer(self.tracers[name].clone()).base(self.process));
+        let app = router.layer(layer.tracer(self.tracers[name].clone()).reserve(self.reserve).base(self.process));
         let mut closing = self.closing.subscribe();
         let closed = async move {
             let _ = closing.wait_for(|closing| *closing >= ends).await;

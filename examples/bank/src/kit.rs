@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use throughline::middleware::client::SendWith;
+use throughline::propagation::deadline::ReplyReserve;
 use throughline::trace::Tracer;
 use throughline::{ClientLayer, Code, Context, Error};
 use throughline_transport::{Consumer, Events, Message};
@@ -27,6 +28,13 @@ impl Peer {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         let http = http.expect("nothing is asked of it that can be missing");
         Peer { http, layer: ClientLayer::internal(), instances, next: AtomicUsize::new(0) }
+    }
+
+    /// How much of the time left a call keeps for the way of its response.
+    #[must_use]
+    pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
+        self.layer = self.layer.reserve(reserve);
+        self
     }
 
     /// Posts `body` to `path` of the next instance, and reads the answer.

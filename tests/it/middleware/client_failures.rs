@@ -446,13 +446,15 @@ async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
 #[tokio::test]
 async fn a_relay_that_passes_a_foreign_status_on_is_not_its_origin_and_an_edge_names_no_host() {
     let service = Traced::new("r-int");
-    for (layer, origin) in [(service.internal(), Some("db.internal")), (service.edge(), Some("127.0.0.1"))] {
+    for (layer, origin, message) in
+        [(service.internal(), "db.internal", "db is down"), (service.edge(), "127.0.0.1", "unavailable")]
+    {
         let relay = serve_grpc(layer, |_| async {
             call(&client(), &Context::current(), Status::unavailable("db is down").into_http()).await
         });
         let status = crate::support::grpc::call_grpc(&client(), &Context::background(), relay.await, METHOD, "").await;
         let error = Error::from_grpc_status(status.unwrap_err());
-        assert_eq!((error.code(), error.origin()), (Code::Unavailable, origin));
+        assert_eq!((error.code(), error.origin(), error.message()), (Code::Unavailable, Some(origin), message));
     }
     // An external service has no say in it.
     let mut claim = Status::unavailable("db is down").into_http::<Body>();
