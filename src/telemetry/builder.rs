@@ -14,7 +14,7 @@ use super::env::Env;
 use super::exporter::{ExportError, Exporter};
 use super::queue::{Bounds, Queue};
 use super::stderr::warn;
-use super::worker::Worker;
+use super::worker::{OnError, Worker};
 use super::{Telemetry, TelemetryGuard, resource};
 
 /// Sets up a [`Telemetry`]: made by [`builder`](super::builder).
@@ -32,7 +32,7 @@ pub struct Builder {
     bounds: Bounds,
     schedule_delay: Duration,
     export_timeout: Duration,
-    on_error: Arc<dyn Fn(&ExportError) + Send + Sync>,
+    on_error: Option<OnError>,
     is_disabled: bool,
     error: Option<BuildError>,
 }
@@ -40,10 +40,7 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new(service: String) -> Self {
         Builder {
-            on_error: Arc::new({
-                let service = service.clone();
-                move |error| warn(format_args!("spans of {service} are lost: {error}"))
-            }),
+            on_error: None,
             service,
             attributes: Vec::new(),
             exporters: Vec::new(),
@@ -159,17 +156,19 @@ impl Builder {
     /// Called with the first error of an outage of an exporter, and not again until a batch has arrived. Also called with each error of
     /// [`Exporter::flush`] and [`Exporter::shutdown`]. Default: a line on stderr. It runs on the exporter's thread.
     pub fn on_error(mut self, told: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
-        self.on_error = Arc::new(told);
+        self.on_error = Some(Arc::new(told));
         self
     }
 
     /// Reads the `OTEL_*` variables; what they say replaces what was set before, and adds the exporter that they name.
     ///
-    /// These are read: `OTEL_SDK_DISABLED`, `OTEL_RESOURCE_ATTRIBUTES` (not `OTEL_SERVICE_NAME`: the name is the builder's; see
-    /// [`init`](super::init)), `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_TRACES_EXPORTER` (`otlp`, `none`), `OTEL_BSP_SCHEDULE_DELAY`,
-    /// `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`,
-    /// `_HEADERS` and `_TIMEOUT`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`. There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for
-    /// it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the exporter, and what would be wrong with it.
+    /// These are read: `OTEL_SDK_DISABLED`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` (its `service.name` counts where
+    /// `OTEL_SERVICE_NAME` is unset), `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_TRACES_EXPORTER` (`otlp`, `none`),
+    /// `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`, `_TIMEOUT` and `_INSECURE`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`.
+    /// There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the
+    /// exporter, and what would be wrong with it. `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY` and `_CLIENT_CERTIFICATE` are not
+    /// supported; stderr says so where they are set.
     /// `OTEL_PROPAGATORS` is not among them: the layers and the events read it
     /// ([`Propagator::current_default`](crate::Propagator::current_default)), whatever becomes of the spans.
     ///
@@ -186,23 +185,22 @@ impl Builder {
     pub(super) fn read(mut self, get: &dyn Fn(&str) -> Option<String>, otlp_by_default: bool) -> Self {
         let mut env = Env::new(get);
         self.is_disabled |= env.is_true("OTEL_SDK_DISABLED");
-        self.attributes.extend(env.pairs("OTEL_RESOURCE_ATTRIBUTES"));
+        let attributes = env.pairs("OTEL_RESOURCE_ATTRIBUTES");
+        let name = attributes.iter().rev().find(|(key, name)| key == "service.name" && !name.trim().is_empty());
+        let name = env.text("OTEL_SERVICE_NAME").or(name.map(|(_, name)| name.clone()));
+        self.service = name.unwrap_or(self.service);
+        self.attributes.extend(attributes);
         self.sampler = env.sampler().or(self.sampler);
         self.limits = env.limits(self.limits);
         self.schedule_delay = env.millis("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(self.schedule_delay);
         self.export_timeout = env.timeout("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
-        self.bounds.spans = env.parse("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans).max(1);
-        self.bounds.batch = env.parse("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch).max(1);
-        match env.text("OTEL_TRACES_EXPORTER").as_deref() {
-            // What would have nothing to export needs no endpoint that works.
-            _ if self.is_disabled => {}
-            Some("none") => {}
-            Some("otlp") => self.add_otlp(&mut env, true),
-            Some(other) => {
-                env.warn("OTEL_TRACES_EXPORTER", other, &"there is no such exporter");
-                self.add_otlp(&mut env, otlp_by_default);
-            }
-            None => self.add_otlp(&mut env, otlp_by_default),
+        self.bounds.spans = env.count("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans);
+        self.bounds.batch = env.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch);
+        // What would have nothing to export needs no endpoint that works.
+        if !self.is_disabled
+            && let Some(by_default) = env.exporter(otlp_by_default)
+        {
+            self.add_otlp(&mut env, by_default);
         }
         for warning in env.warnings {
             warn(format_args!("{warning}"));
@@ -248,6 +246,9 @@ impl Builder {
         }
         config.random_flag = self.random_flag;
         let tracer = Tracer::new(config);
+        let service = self.service;
+        let default = move |error: &ExportError| warn(format_args!("spans of {service} are lost: {error}"));
+        let on_error = self.on_error.unwrap_or_else(|| Arc::new(default));
         for (lane, exporter) in self.exporters.into_iter().enumerate() {
             let worker = Worker {
                 queue: Arc::clone(&queue),
@@ -255,7 +256,7 @@ impl Builder {
                 exporter,
                 schedule_delay: self.schedule_delay,
                 export_timeout: self.export_timeout,
-                on_error: Arc::clone(&self.on_error),
+                on_error: Arc::clone(&on_error),
             };
             worker.spawn().map_err(|e| {
                 // Ends those that have started.

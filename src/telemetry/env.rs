@@ -55,6 +55,15 @@ impl<'a> Env<'a> {
         }
     }
 
+    /// A number of something of which there must be one at least.
+    pub(super) fn count(&mut self, name: &str) -> Option<usize> {
+        let count = self.parse(name)?;
+        if count == 0 {
+            self.warn(name, "0", &"it must be more than 0");
+        }
+        (count > 0).then_some(count)
+    }
+
     pub(super) fn millis(&mut self, name: &str) -> Option<Duration> {
         self.parse(name).map(Duration::from_millis)
     }
@@ -79,6 +88,21 @@ impl<'a> Env<'a> {
             }
         }
         pairs
+    }
+
+    /// `OTEL_TRACES_EXPORTER`, a list: `Some` if there may be an OTLP exporter, with whether one is asked for.
+    pub(super) fn exporter(&mut self, by_default: bool) -> Option<bool> {
+        const NAME: &str = "OTEL_TRACES_EXPORTER";
+        let list = self.text(NAME).unwrap_or_default();
+        let (mut is_none, mut is_otlp) = (false, false);
+        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match name {
+                "none" => is_none = true,
+                "otlp" => is_otlp = true,
+                other => self.warn(NAME, other, &"there is no such exporter"),
+            }
+        }
+        if is_otlp { Some(true) } else { (!is_none).then_some(by_default) }
     }
 
     /// `OTEL_TRACES_SAMPLER` and its argument.

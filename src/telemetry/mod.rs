@@ -65,8 +65,8 @@ const DROP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Sets telemetry up for a process with one service, and makes it the process's default.
 ///
-/// It reads the `OTEL_*` variables ([`Builder::from_env`]); `OTEL_SERVICE_NAME` comes before `service`. Unless they say otherwise, spans
-/// go by OTLP over HTTP to `http://localhost:4318`, as the OpenTelemetry specification has it.
+/// It reads the `OTEL_*` variables ([`Builder::from_env`]); a name of the service there comes before `service`. Unless they say
+/// otherwise, spans go by OTLP over HTTP to `http://localhost:4318`, as the OpenTelemetry specification has it.
 ///
 /// Keep the guard, and [`shutdown`](TelemetryGuard::shutdown) it at the end of `main`.
 ///
@@ -83,13 +83,12 @@ const DROP_LIMIT: Duration = Duration::from_secs(2);
 /// ```
 pub fn init(service: impl Into<String>) -> Result<TelemetryGuard, BuildError> {
     let get = |name: &str| std::env::var(name).ok();
-    let service = get("OTEL_SERVICE_NAME").filter(|name| !name.trim().is_empty()).unwrap_or_else(|| service.into());
     let already =
         || BuildError("the process has a default telemetry already: keep the first, or use telemetry::builder".into());
     if Tracer::current_default().is_enabled() {
         return Err(already());
     }
-    let guard = Builder::new(service).read(&get, true).build()?;
+    let guard = Builder::new(service.into()).read(&get, true).build()?;
     Tracer::set_default(guard.tracer().clone()).map_err(|_| already())?;
     Ok(guard)
 }

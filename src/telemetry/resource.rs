@@ -10,7 +10,7 @@ use throughline_core::trace::{Attributes, Resource};
 pub(super) fn resource(service: &str, given: impl IntoIterator<Item = (String, String)>) -> Resource {
     let mut attributes = Attributes::new();
     attributes.set("service.name", service.to_owned());
-    attributes.set("service.instance.id", TraceId::random().to_string());
+    attributes.set("service.instance.id", uuid(TraceId::random().to_bytes()));
     attributes.set("telemetry.sdk.name", "throughline");
     attributes.set("telemetry.sdk.language", "rust");
     attributes.set("telemetry.sdk.version", env!("CARGO_PKG_VERSION"));
@@ -23,6 +23,14 @@ pub(super) fn resource(service: &str, given: impl IntoIterator<Item = (String, S
         }
     }
     Resource::new(attributes)
+}
+
+/// A random UUID, version 4 (RFC 9562, 5.4), of so many random bytes.
+fn uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0F | 0x40;
+    bytes[8] = bytes[8] & 0x3F | 0x80;
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Not one of OpenTelemetry's names, but the one by which Jaeger's query API tells hosts apart: without it, a message that was dealt with

@@ -26,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A receiver can't silence an exporter for longer, with a wrong clock or on purpose.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
 
+pub(super) type OnError = Arc<dyn Fn(&ExportError) + Send + Sync>;
+
 /// An exporter with its thread.
 pub(super) struct Worker {
     pub(super) queue: Arc<Queue>,
@@ -34,7 +36,7 @@ pub(super) struct Worker {
     pub(super) exporter: Box<dyn Exporter>,
     pub(super) schedule_delay: Duration,
     pub(super) export_timeout: Duration,
-    pub(super) on_error: Arc<dyn Fn(&ExportError) + Send + Sync>,
+    pub(super) on_error: OnError,
 }
 
 /// What lasts from one batch to the next.

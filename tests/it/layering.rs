@@ -24,7 +24,7 @@ const LAYERS: &[Layer] = &[
         ],
     },
     Layer { place: "src/middleware", may_not_name: &["crate::telemetry", "crate::otel", "opentelemetry"] },
-    Layer { place: "src/telemetry", may_not_name: &["crate::middleware", "crate::error"] },
+    Layer { place: "src/telemetry", may_not_name: &["crate::middleware", "crate::error", "reqwest"] },
     Layer {
         place: "crates/transport/src",
         may_not_name: &["throughline_view", "opentelemetry", "throughline::telemetry"],

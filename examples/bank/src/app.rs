@@ -136,7 +136,12 @@ impl Bank {
         let mut telemetries = Vec::new();
         for name in SERVICES {
             let builder = telemetry::builder(name).exporter(recent.clone()).on_error(|_| {});
-            let guard = builder.from_variables(&|name| config.variables.get(name).cloned()).build()?;
+            let builder = builder.from_variables(&|variable| match variable {
+                // The one of the environment would be that of all services.
+                "OTEL_SERVICE_NAME" => Some(name.to_owned()),
+                _ => config.variables.get(variable).cloned(),
+            });
+            let guard = builder.build()?;
             telemetries.push((name, guard));
         }
         let tracers: Tracers = telemetries.iter().map(|(name, guard)| (*name, guard.tracer().clone())).collect();

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Uri;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use prost::Message;
 use throughline_core::trace::Batch;
@@ -11,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Request, Status};
 
-use super::{Config, encode, error_chain, rejected, sources, unreachable};
+use super::{Config, USER_AGENT, encode, error_chain, rejected, sources, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
 
 /// How long a connection may be silent while a request is open, before a ping.
@@ -29,7 +30,8 @@ pub(super) struct GrpcExporter {
 }
 
 impl GrpcExporter {
-    pub(super) fn new(config: Config, endpoint: String, connector: Endpoint) -> Self {
+    pub(super) fn new(config: Config, uri: Uri, endpoint: String) -> Self {
+        let connector = Endpoint::from(uri).user_agent(USER_AGENT).expect("a constant of visible ASCII");
         let connector = connector.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         GrpcExporter { config, endpoint, connector, channel: Mutex::new(None) }
     }

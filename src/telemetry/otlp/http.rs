@@ -1,58 +1,116 @@
 //! OTLP over HTTP, with binary protobuf.
+//!
+//! One connection by hyper itself. A client with more to it is in the way here: it sets TLS up, which fails without CA certificates even
+//! where every URL is plain, and it follows redirects, which makes a GET without spans of the POST.
 
-use std::sync::OnceLock;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
 use throughline_core::trace::Batch;
+use tokio::net::TcpStream;
+use tower_service::Service;
 
-use super::{Config, encode, error_chain, rejected, unreachable};
+use super::{Config, USER_AGENT, encode, error_chain, rejected, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
+use crate::url::redacted;
 
-/// Larger answers are not read.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Larger responses are not read, and end their connection.
+const MAX_RESPONSE: usize = 64 * 1024;
 
 pub(super) struct HttpExporter {
-    config: Config,
-    url: String,
-    /// The URL as messages show it.
+    headers: HeaderMap,
+    /// Where the connection goes: the collector, or a proxy.
+    connect_to: Uri,
+    /// What the request asks for: a path, or all of the URL where a proxy is asked.
+    target: Uri,
+    /// The URL as messages show it, with the proxy.
     endpoint: String,
-    /// Made on the export thread, whose runtime drives its connections.
-    client: OnceLock<Client>,
+    connector: HttpConnector,
+    /// Made on the export thread, whose runtime drives it. Taken while a request is open.
+    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
 impl HttpExporter {
-    pub(super) fn new(config: Config, url: String, endpoint: String) -> Self {
-        HttpExporter { config, url, endpoint, client: OnceLock::new() }
+    pub(super) fn new(config: Config, uri: Uri, endpoint: String) -> Self {
+        let mut exporter = HttpExporter {
+            headers: config.headers,
+            target: uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into(),
+            connect_to: uri.clone(),
+            endpoint,
+            connector: HttpConnector::new(),
+            connection: Mutex::new(None),
+        };
+        let headers = &mut exporter.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        headers.extend(host.map(|host| (header::HOST, host)));
+        if let Some(proxy) = Matcher::from_env().intercept(&uri).filter(|_| !is_on_this_host(&uri)) {
+            headers.extend(proxy.basic_auth().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
+            exporter.endpoint.push_str(" by the proxy ");
+            exporter.endpoint.push_str(&redacted(&proxy.uri().to_string()));
+            (exporter.connect_to, exporter.target) = (proxy.uri().clone(), uri);
+        }
+        exporter
     }
 
     async fn post(&self, batch: &Batch) -> Result<(), ExportError> {
-        let client = self.client.get_or_init(client);
-        let body = encode::request(batch).encode_to_vec();
-        let mut headers = self.config.headers.clone();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let sent = client.post(&self.url).headers(headers).body(body).send().await.map_err(|e| e.without_url());
-        let answer = sent.map_err(|e| match e.is_connect() {
-            true => unreachable(&self.endpoint, &e),
-            false => ExportError::unavailable(format!("{}: {}", self.endpoint, error_chain(&e)), None),
-        })?;
-        let status = answer.status();
-        if status.is_success() {
-            let body = read(answer).await;
+        let mut request = Request::new(Full::from(encode::request(batch).encode_to_vec()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers.clone();
+
+        let mut connection = self.connection().await?;
+        let response = connection.send_request(request).await.map_err(|e| self.lost(&e))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE).collect().await;
+        if body.is_ok() {
+            // Not kept when this future is dropped before: the connection may be dead.
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        }
+        if head.status.is_success() {
             // What can't be read was not said: the status counts.
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let partial = ExportTraceServiceResponse::decode(body).unwrap_or_default().partial_success;
             return rejected(partial).map_or(Ok(()), Err);
         }
-        let message = format!("{} answered {status}", self.endpoint);
-        Err(match status.as_u16() {
-            429 | 502 | 503 | 504 => ExportError::unavailable(message, retry_after(answer.headers())),
+        let message = format!("{} answered {}", self.endpoint, head.status);
+        Err(match head.status.as_u16() {
+            429 | 502 | 503 | 504 => ExportError::unavailable(message, retry_after(&head.headers)),
             _ => ExportError::failed(message),
         })
+    }
+
+    /// The connection of before, unless it has been closed, or a new one.
+    async fn connection(&self) -> Result<SendRequest<Full<Bytes>>, ExportError> {
+        let kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut kept) = kept
+            && kept.ready().await.is_ok()
+        {
+            return Ok(kept);
+        }
+        let connected = self.connector.clone().call(self.connect_to.clone()).await;
+        let stream: TokioIo<TcpStream> = connected.map_err(|e| unreachable(&self.endpoint, &e))?;
+        let (sender, connection) = handshake(stream).await.map_err(|e| self.lost(&e))?;
+        // Its errors are those of the requests on it.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn lost(&self, error: &hyper::Error) -> ExportError {
+        ExportError::unavailable(format!("{}: {}", self.endpoint, error_chain(error)), None)
     }
 }
 
@@ -62,21 +120,13 @@ impl Exporter for HttpExporter {
     }
 }
 
-/// Follows no redirect: that would make a GET without spans of the POST, and send the headers to whatever host the answer names.
-fn client() -> Client {
-    let client = Client::builder().redirect(Policy::none()).build();
-    client.expect("nothing is asked of it that can be missing")
-}
-
-async fn read(mut answer: Response) -> Bytes {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Bytes::new();
-        }
-        body.extend_from_slice(&chunk);
-    }
-    body.into()
+/// A proxy would look for such a collector on a host of its own.
+fn is_on_this_host(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback() || ip.is_unspecified())
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

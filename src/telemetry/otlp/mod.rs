@@ -9,21 +9,27 @@ mod grpc;
 mod http;
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
+use ::http::header::AUTHORIZATION;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 use throughline_core::trace::Batch;
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
 
 use super::env::Env;
 use super::{BuildError, ExportError, ExportFuture, Exporter};
 use crate::url::redacted;
 use grpc::GrpcExporter;
 use http::HttpExporter;
+
+/// "OpenTelemetry Protocol Exporter", "User Agent": the exporter, its language and its version.
+const USER_AGENT: &str = concat!("throughline-otlp-exporter-rust/", env!("CARGO_PKG_VERSION"));
 
 /// How the messages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +41,7 @@ pub enum Protocol {
 }
 
 /// What an exporter sends besides the spans, and how long it waits for a response.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Sent with each request, as for authentication.
     pub headers: HeaderMap,
@@ -49,7 +55,18 @@ impl Default for Config {
     }
 }
 
+/// Shows no header's value: it may be a secret.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.keys().collect();
+        f.debug_struct("Config").field("headers", &names).field("timeout", &self.timeout).finish()
+    }
+}
+
 /// Exports by OTLP.
+///
+/// A collector on this host (`localhost`, loopback addresses) is reached without a proxy. For any other one, `HTTP_PROXY`, `ALL_PROXY` and
+/// `NO_PROXY` count over HTTP, and not over gRPC.
 ///
 /// # Examples
 /// ```
@@ -67,12 +84,13 @@ pub struct OtlpExporter {
 }
 
 impl OtlpExporter {
-    /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet. Messages show it without
-    /// its credentials.
+    /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet.
+    ///
+    /// Credentials in `url` are sent as an `Authorization` header, unless `config` has one. Messages show `url` without them.
     ///
     /// # Errors
     /// `url` is not one, or not `http`: for TLS put a collector on this host.
-    pub fn new(protocol: Protocol, url: &str, config: Config) -> Result<Self, BuildError> {
+    pub fn new(protocol: Protocol, url: &str, mut config: Config) -> Result<Self, BuildError> {
         // What may be told of it.
         let endpoint = redacted(url);
         let invalid = |why: &str| BuildError(format!("{endpoint:?} is no endpoint for OTLP: {why}"));
@@ -82,13 +100,16 @@ impl OtlpExporter {
             (Some("https"), _) => return Err(invalid("TLS is not supported; send to a collector on this host")),
             _ => return Err(invalid("one begins with http:// and names a host")),
         }
+        let (uri, credentials) = without_credentials(uri);
+        if let Some(credentials) = credentials {
+            config.headers.entry(AUTHORIZATION).or_insert(credentials);
+        }
+        // Neither indexed by HTTP/2 nor shown by `Debug`.
+        config.headers.values_mut().for_each(|value| value.set_sensitive(true));
         let timeout = config.timeout;
         let exporter: Box<dyn Exporter> = match protocol {
-            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, url.to_owned(), endpoint.clone())),
-            Protocol::Grpc => {
-                let connector = Endpoint::from_shared(url.to_owned()).map_err(|e| invalid(&e.to_string()))?;
-                Box::new(GrpcExporter::new(config, endpoint.clone(), connector))
-            }
+            Protocol::HttpProtobuf => Box::new(HttpExporter::new(config, uri, endpoint.clone())),
+            Protocol::Grpc => Box::new(GrpcExporter::new(config, uri, endpoint.clone())),
         };
         Ok(OtlpExporter { exporter, timeout, endpoint })
     }
@@ -105,8 +126,8 @@ impl Exporter for OtlpExporter {
     }
 }
 
-impl std::fmt::Debug for OtlpExporter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for OtlpExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OtlpExporter").finish_non_exhaustive()
     }
 }
@@ -127,6 +148,8 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
         }
         None => Protocol::HttpProtobuf,
     };
+    let is_insecure = specific(env, "INSECURE").is_some_and(|(name, _)| env.is_true(&name));
+    warn_of_unsupported(env);
     // The endpoint for all signals is a base for HTTP; the one for traces is taken as it is.
     let url = match (own, general, protocol) {
         (Some(url), _, _) => url,
@@ -135,6 +158,9 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
         (None, None, Protocol::HttpProtobuf) => "http://localhost:4318/v1/traces".to_owned(),
         (None, None, Protocol::Grpc) => "http://localhost:4317".to_owned(),
     };
+    // Over gRPC it may have no scheme; then this variable says whether there is TLS.
+    let has_scheme = url.contains("://");
+    let url = if is_insecure && !has_scheme && protocol == Protocol::Grpc { format!("http://{url}") } else { url };
     let mut config = Config::default();
     if let Some((name, _)) = specific(env, "TIMEOUT") {
         config.timeout = env.timeout(&name).unwrap_or(config.timeout);
@@ -150,10 +176,38 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
     Ok(Some(Box::new(OtlpExporter::new(protocol, &url, config)?)))
 }
 
+/// Names what is configured and not done.
+fn warn_of_unsupported(env: &mut Env<'_>) {
+    match specific(env, "COMPRESSION") {
+        Some((name, value)) if value == "gzip" => {
+            env.warn(&name, &value, &"compression is not supported, batches are sent uncompressed");
+        }
+        Some((name, value)) if value != "none" => env.warn(&name, &value, &"neither gzip nor none"),
+        _ => {}
+    }
+    for name in ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"] {
+        if let Some((name, value)) = specific(env, name) {
+            env.warn(&name, &value, &"TLS is not supported");
+        }
+    }
+}
+
 /// The variable for traces, or else the one for all signals: its name and value.
 fn specific(env: &Env<'_>, name: &str) -> Option<(String, String)> {
     let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
     names.into_iter().find_map(|name| env.text(&name).map(|value| (name, value)))
+}
+
+/// A URL, and what its `user:password@` is as a header (RFC 7617).
+fn without_credentials(uri: Uri) -> (Uri, Option<HeaderValue>) {
+    let Some((user, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
+        return (uri, None);
+    };
+    let user: Vec<u8> = percent_encoding::percent_decode_str(user).collect();
+    let header = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(user))).ok();
+    let mut parts = uri.clone().into_parts();
+    parts.authority = host.parse().ok();
+    (Uri::from_parts(parts).unwrap_or(uri), header)
 }
 
 /// What a receiver that took a part of a batch has refused.

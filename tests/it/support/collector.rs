@@ -1,13 +1,13 @@
 //! A receiver of OTLP, over HTTP and gRPC, that decodes what it gets and answers as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderMap, StatusCode};
@@ -35,6 +35,7 @@ pub struct Collector {
     pub headers: Arc<Mutex<Vec<HeaderMap>>>,
     received: Arc<Mutex<Vec<(String, Span)>>>,
     attempts: Arc<Mutex<usize>>,
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl Collector {
@@ -42,6 +43,7 @@ impl Collector {
         let app = Router::new().route("/v1/traces", post(export)).with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, app).await });
         address
     }
@@ -62,6 +64,12 @@ impl Collector {
     /// Requests, however they were answered.
     pub fn attempts(&self) -> usize {
         *self.attempts.lock().unwrap()
+    }
+
+    /// Connections on which requests have come.
+    #[allow(dead_code, reason = "one of the test binaries that share this file has no use for it")]
+    pub fn peers(&self) -> usize {
+        self.peers.lock().unwrap().len()
     }
 
     fn next_answer(&self) -> Option<Answer> {
@@ -88,7 +96,13 @@ fn partial(rejected_spans: i64) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse { partial_success: Some(partial) }
 }
 
-async fn export(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Response {
+async fn export(
+    State(collector): State<Collector>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    collector.peers.lock().unwrap().insert(peer);
     assert_eq!(headers["content-type"], "application/x-protobuf");
     collector.headers.lock().unwrap().push(headers);
     let request = ExportTraceServiceRequest::decode(body).unwrap();
@@ -112,6 +126,7 @@ impl TraceService for Collector {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        self.peers.lock().unwrap().extend(request.remote_addr());
         let (metadata, _, request) = request.into_parts();
         self.headers.lock().unwrap().push(metadata.into_headers());
         match self.next_answer() {

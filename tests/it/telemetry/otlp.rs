@@ -15,7 +15,7 @@ use throughline::trace::{SpanKind, Status};
 use throughline::{Context, Span};
 
 use crate::support::collector::{Answer, Collector};
-use crate::support::{PATIENCE, serve};
+use crate::support::{PATIENCE, is_own_process, serve};
 
 async fn exporting(protocol: Protocol, collector: &Collector, config: Config) -> TelemetryGuard {
     let url = match protocol {
@@ -187,5 +187,105 @@ async fn headers_go_with_every_request() {
         start(&telemetry).end();
         telemetry.shutdown(PATIENCE).await.unwrap();
         assert_eq!(collector.headers.lock().unwrap()[0]["x-tenant"], "acme");
+    }
+}
+
+#[tokio::test]
+async fn every_request_says_which_exporter_sends_it() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        start(&telemetry).end();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        let headers = collector.headers.lock().unwrap();
+        let agent = headers[0]["user-agent"].to_str().unwrap();
+        assert!(agent.starts_with(concat!("throughline-otlp-exporter-rust/", env!("CARGO_PKG_VERSION"))), "{agent}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_in_an_endpoint_are_sent_as_a_header() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let address = if protocol == Protocol::Grpc { collector.grpc().await } else { collector.http().await };
+        let url = format!("http://user:se%40cret@{address}/v1/traces");
+        let exporter = OtlpExporter::new(protocol, &url, Config::default()).unwrap();
+        let telemetry = telemetry::builder("cards").exporter(exporter).build().unwrap();
+        start(&telemetry).end();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        // "user:se@cret" in base64.
+        assert_eq!(collector.headers.lock().unwrap()[0]["authorization"], "Basic dXNlcjpzZUBjcmV0");
+    }
+}
+
+#[test]
+fn the_values_of_headers_are_not_shown() {
+    let mut config = Config::default();
+    config.headers.insert("x-api-key", "secret".parse().unwrap());
+    let shown = format!("{config:?}");
+    assert!(shown.contains("x-api-key") && !shown.contains("secret"), "{shown}");
+    let exporter = OtlpExporter::new(Protocol::Grpc, "http://user:secret@localhost:4317", config).unwrap();
+    let shown = format!("{exporter:?}");
+    let shown = format!("{shown} {:?}", telemetry::builder("cards").exporter(exporter));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// Variables of proxies count for a process, so these are looked at in processes of the tests' own.
+const PROXIES: [&str; 3] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY"];
+
+#[tokio::test]
+async fn a_collector_on_this_host_is_reached_without_a_proxy() {
+    let test = "telemetry::otlp::a_collector_on_this_host_is_reached_without_a_proxy";
+    // Nothing is there.
+    if !is_own_process(test, &PROXIES.map(|name| (name, "http://127.0.0.1:1"))) {
+        return;
+    }
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let address = if protocol == Protocol::Grpc { collector.grpc().await } else { collector.http().await };
+        let hosts = ["127.0.0.1", "localhost", "LOCALHOST", "[::ffff:127.0.0.1]"];
+        for host in hosts {
+            let url = format!("http://{host}:{}/v1/traces", address.port());
+            let exporter = OtlpExporter::new(protocol, &url, Config::default()).unwrap();
+            let telemetry = telemetry::builder("cards").exporter(exporter).on_error(|_| {}).build().unwrap();
+            start(&telemetry).end();
+            telemetry.shutdown(PATIENCE).await.unwrap_or_else(|e| panic!("{protocol:?} {host}: {e}"));
+        }
+        assert_eq!(collector.received().len(), hosts.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_elsewhere_is_reached_by_the_proxy() {
+    let test = "telemetry::otlp::a_collector_elsewhere_is_reached_by_the_proxy";
+    // It takes the place of a proxy: what arrives there is the request for another host.
+    let proxy = Collector::default();
+    let url = format!("http://user:secret@{}", proxy.http().await);
+    if !tokio::task::block_in_place(|| is_own_process(test, &PROXIES.map(|name| (name, url.as_str())))) {
+        assert_eq!(proxy.received().len(), 1);
+        let headers = &proxy.headers.lock().unwrap()[0];
+        assert_eq!(headers["host"], "collector.example:4318");
+        assert_eq!(headers["proxy-authorization"], "Basic dXNlcjpzZWNyZXQ=");
+        return;
+    }
+    let url = "http://collector.example:4318/v1/traces";
+    let exporter = OtlpExporter::new(Protocol::HttpProtobuf, url, Config::default()).unwrap();
+    let telemetry = telemetry::builder("cards").exporter(exporter).build().unwrap();
+    start(&telemetry).end();
+    telemetry.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_connection_serves_all_batches() {
+    for protocol in BOTH {
+        let collector = Collector::default();
+        let telemetry = exporting(protocol, &collector, Config::default()).await;
+        for _ in 0..20 {
+            start(&telemetry).end();
+            telemetry.force_flush(PATIENCE).await.unwrap();
+        }
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(collector.received().len(), 20);
+        assert_eq!(collector.peers(), 1, "{protocol:?}");
     }
 }

@@ -4,8 +4,8 @@ use throughline::Context;
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanLimits, Value};
 
-use crate::support::PATIENCE;
 use crate::support::collector::Collector;
+use crate::support::{PATIENCE, output_of_own_process};
 
 fn with(variables: &[(&str, &str)], memory: &MemoryExporter) -> TelemetryGuard {
     let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
@@ -43,12 +43,44 @@ fn a_disabled_sdk_needs_no_exporter_that_works() {
 }
 
 #[tokio::test]
-async fn resource_attributes_are_decoded_and_do_not_rename_the_service() {
-    let memory = record(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=other, zone = eu%2Dwest ,odd,=x")]).await;
+async fn resource_attributes_are_decoded() {
+    let memory = record(&[("OTEL_RESOURCE_ATTRIBUTES", " zone = eu%2Dwest ,odd,=x")]).await;
     let resource = &memory.batches()[0].resource;
     assert_eq!(resource.service_name(), Some("cards"));
     assert_eq!(resource.attributes.get("zone"), Some(&Value::from("eu-west")));
     assert!(resource.attributes.get("host.name").is_some() && resource.attributes.get("telemetry.sdk.name").is_some());
+}
+
+#[tokio::test]
+async fn a_service_is_named_by_its_variable_or_its_resource_attribute_or_the_code() {
+    for (variable, attributes, name) in [
+        ("", "", "cards"),
+        ("", "zone=a", "cards"),
+        ("", "zone=a,service.name=pay%20ments", "pay ments"),
+        ("", "service.name=", "cards"),
+        ("ledger", "service.name=payments", "ledger"),
+        ("ledger", "", "ledger"),
+    ] {
+        let variables = [("OTEL_SERVICE_NAME", variable), ("OTEL_RESOURCE_ATTRIBUTES", attributes)];
+        let memory = record(&variables).await;
+        assert_eq!(memory.batches()[0].resource.service_name(), Some(name), "{variables:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_id_of_an_instance_is_a_random_uuid() {
+    let id = async || {
+        let memory = record(&[]).await;
+        memory.batches()[0].resource.attributes.get("service.instance.id").unwrap().as_str().unwrap().to_owned()
+    };
+    let (first, second) = (id().await, id().await);
+    assert_ne!(first, second);
+    for id in [first, second] {
+        let lengths: Vec<_> = id.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12], "{id}");
+        assert!(id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-')), "{id}");
+        assert!(id[14..].starts_with('4') && id[19..].starts_with(['8', '9', 'a', 'b']), "version 4: {id}");
+    }
 }
 
 #[tokio::test]
@@ -122,4 +154,70 @@ fn an_endpoint_that_can_not_be_is_an_error_that_says_what_to_check() {
     let get = |name: &str| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| "localhost:4318".to_owned());
     let error = telemetry::builder("cards").from_variables(&get).build().unwrap_err();
     assert!(error.to_string().contains("localhost:4318") && error.to_string().contains("http://"), "{error}");
+}
+
+#[tokio::test]
+async fn a_list_of_exporters_has_the_known_ones() {
+    for (list, count) in [("otlp", 1), ("none", 0), ("console, otlp", 1), ("none,console", 0), ("console", 1), ("", 1)]
+    {
+        let collector = Collector::default();
+        let endpoint = format!("http://{}", collector.http().await);
+        record(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_TRACES_EXPORTER", list)]).await;
+        assert_eq!(collector.received().len(), count, "{list:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_endpoint_without_a_scheme_is_one_where_tls_is_turned_off() {
+    let collector = Collector::default();
+    let endpoint = collector.grpc().await.to_string();
+    let mut variables = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+    ];
+    record(&variables).await;
+    assert_eq!(collector.received().len(), 1);
+    variables.pop();
+    let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    assert!(telemetry::builder("cards").from_variables(&get).build().is_err(), "TLS is the default");
+}
+
+/// What is ignored is named on stderr, so it is looked at in a process of the test's own.
+#[test]
+fn what_is_not_supported_or_makes_no_sense_is_named() {
+    const CASES: [(&str, &str, &str); 15] = [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "compression is not supported"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd", "neither gzip nor none"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem", "TLS is not supported"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem", "TLS is not supported"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "/client.pem", "TLS is not supported"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "yes", "neither true nor false"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "neither grpc nor http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "invalid digit"),
+        ("OTEL_TRACES_EXPORTER", "console", "there is no such exporter"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "there is no such sampler"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "more than 0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "more than 0"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "invalid digit"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many", "invalid digit"),
+        ("OTEL_SDK_DISABLED", "1", "neither true nor false"),
+    ];
+    let test = "telemetry::settings::what_is_not_supported_or_makes_no_sense_is_named";
+    let Some(output) = output_of_own_process(test, |_| {}) else {
+        for (name, value, _) in CASES {
+            let variables = [(name, value), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")];
+            drop(with(&variables, &MemoryExporter::default()));
+        }
+        drop(with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "none")], &MemoryExporter::default()));
+        return;
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let warnings: Vec<_> = stderr.lines().filter(|line| line.starts_with("throughline: ")).collect();
+    assert_eq!(warnings.len(), CASES.len(), "{stderr}");
+    for ((name, value, reason), warning) in CASES.iter().zip(warnings) {
+        assert!(warning.starts_with(&format!("throughline: {name}={value:?} is ignored: ")), "{warning}");
+        assert!(warning.contains(reason), "{warning}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Which formats a process speaks.
 
+use std::io::{Write, stderr};
 use std::sync::OnceLock;
 
 use http::header::HeaderName;
@@ -166,7 +167,9 @@ impl Propagator {
         *DEFAULT.get_or_init(|| {
             Propagator::from_env(|name| {
                 let name: String = name.chars().take(64).collect();
-                eprintln!("throughline: {name:?} in OTEL_PROPAGATORS is ignored: there is no such propagator");
+                // `eprintln!` panics where stderr is closed.
+                let message = "in OTEL_PROPAGATORS is ignored: there is no such propagator";
+                let _ = writeln!(stderr(), "throughline: {name:?} {message}");
             })
         })
     }
