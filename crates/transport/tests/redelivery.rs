@@ -218,14 +218,20 @@ async fn a_drain_waits_for_messages_that_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_pauses_goes_with_the_last_member_of_its_group() {
+async fn what_a_group_has_is_discarded_with_its_last_member_and_counted() {
     let events = Events::in_process();
     let group = events.subscribe("s", "g");
     publish(&events, "s", "").await;
     group.next().await.unwrap().redeliver_after(SECOND * 3600);
     assert!(timeout(SECOND * 3599, group.next()).await.is_err(), "it pauses");
     let start = Instant::now();
+    let counters = group.counters();
+    publish(&events, "s", "").await;
+    let taken = group.next().await.unwrap();
     drop(group);
+    assert_eq!(counters.discarded(), 1);
+    drop(taken);
+    assert_eq!(counters.discarded(), 2, "nobody is there to get it again");
     events.drain().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
 }

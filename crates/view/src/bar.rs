@@ -10,7 +10,7 @@ use crate::trace::Trace;
 pub(crate) struct Axis {
     pub(crate) start: u64,
     pub(crate) nanos: u64,
-    /// The root's deadline, in nanoseconds from the start.
+    /// The deadline of the first root that has one, in nanoseconds from the start.
     pub(crate) deadline: Option<u64>,
 }
 
@@ -28,8 +28,8 @@ impl Axis {
     pub(crate) fn of(trace: &Trace) -> Axis {
         let start = trace.start().0;
         let mut nanos = u64::try_from(trace.duration().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let root = trace.order().first().map(|(index, _)| &trace.spans()[*index]);
-        let deadline = root.and_then(|root| {
+        let roots = trace.order().iter().filter(|(_, depth)| *depth == 0);
+        let deadline = roots.map(|(index, _)| &trace.spans()[*index]).find_map(|root| {
             let left = root.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left))?;
             Some(root.record.start_time.0.saturating_sub(start).saturating_add((left * 1e6) as u64))
         });

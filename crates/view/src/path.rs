@@ -1,16 +1,16 @@
-//! The critical path: what the root waited for.
+//! The critical path: what each root waited for.
 
 use throughline_core::trace::SpanKind;
 
 use crate::trace::{SpanView, Trace};
 
-/// For each span of the trace whether its time was the root's: walking back from a span's end, the child that ended last is what it
+/// For each span of the trace whether its time was its root's: walking back from a span's end, the child that ended last is what it
 /// waited for, then the one that ended last before that one started, and so on. What runs asynchronously nobody waited for.
 pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
     let spans = trace.spans();
     let mut is_critical = vec![false; spans.len()];
-    let first = trace.order().first().map(|(index, _)| *index);
-    let mut pending: Vec<_> = first.map(|root| (root, spans[root].record.end_time)).into_iter().collect();
+    let roots = trace.order().iter().filter(|(_, depth)| *depth == 0);
+    let mut pending: Vec<_> = roots.map(|(root, _)| (*root, spans[*root].record.end_time)).collect();
     while let Some((index, mut until)) = pending.pop() {
         is_critical[index] = true;
         let end = until;

@@ -41,7 +41,7 @@ struct Drawing<'a> {
 
 impl Trace {
     /// The trace as lines of text: each span with its service, a bar on a common time line, how long it took, the time that was left of
-    /// its deadline when it started, and how it ended. The bars of the critical path are solid; the root's deadline is a vertical line.
+    /// its deadline when it started, and how it ended. The bars of the critical path of each root are solid; the root's deadline is a vertical line.
     ///
     /// - The client's and the server's span of a call share a line, unless they ended differently. Its bar shows the
     ///   server's work, within the time of the call; duration and time left are the client's. The two spans of a message

@@ -35,6 +35,7 @@ struct Counts {
     acknowledged: AtomicU64,
     redelivered: AtomicU64,
     given_up: AtomicU64,
+    discarded: AtomicU64,
 }
 
 impl GroupCounters {
@@ -53,6 +54,11 @@ impl GroupCounters {
         self.0.given_up.load(Ordering::Relaxed)
     }
 
+    /// Messages that were lost with the last member of the group, which keeps nothing without one.
+    pub fn discarded(&self) -> u64 {
+        self.0.discarded.load(Ordering::Relaxed)
+    }
+
     pub(super) fn record_acknowledged(&self) {
         self.0.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
@@ -63,5 +69,9 @@ impl GroupCounters {
 
     pub(super) fn record_given_up(&self) {
         self.0.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn record_discarded(&self, count: usize) {
+        self.0.discarded.fetch_add(count as u64, Ordering::Relaxed);
     }
 }

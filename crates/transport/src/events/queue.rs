@@ -124,7 +124,7 @@ impl Queue {
             // Who waits for room waits for a group that is no more.
             self.room.close();
         }
-        self.pending.subtract(waiting.len() + pausing.len());
+        self.discard(waiting.len() + pausing.len());
         is_last
     }
 
@@ -135,7 +135,7 @@ impl Queue {
                 place.forget();
                 self.put(Waiting { message, attempt: 1 }, Duration::ZERO);
             }
-            Err(_) => self.pending.subtract(1),
+            Err(_) => self.discard(1),
         }
     }
 
@@ -144,7 +144,7 @@ impl Queue {
         let mut state = self.lock();
         if state.members == 0 {
             drop(state);
-            return self.pending.subtract(1);
+            return self.discard(1);
         }
         if pause.is_zero() {
             state.waiting.push_back(waiting);
@@ -192,6 +192,12 @@ impl Queue {
     pub(super) fn again(&self, waiting: Waiting, pause: Duration) {
         self.counters.record_redelivered();
         self.put(waiting, pause);
+    }
+
+    /// Messages that nobody will take.
+    fn discard(&self, count: usize) {
+        self.counters.record_discarded(count);
+        self.pending.subtract(count);
     }
 
     /// A message that was taken is done with.

@@ -2,7 +2,7 @@
 
 use throughline_core::trace::SpanKind;
 
-use crate::support::{NARROW, Spans, cancelled};
+use crate::support::{NARROW, Spans, cancelled, left};
 
 #[test]
 fn a_spawned_child_that_outlives_its_parent_was_not_waited_for() {
@@ -58,4 +58,17 @@ fn a_callee_whose_clock_is_ahead_was_waited_for() {
     call.status = throughline_core::trace::Status::Error("".into());
     spans.add(2, "cards", "answer", SpanKind::Server, [30, 95]);
     assert_eq!(solid(&spans), ["request", "call", "answer"]);
+}
+
+#[test]
+fn each_root_has_a_path_of_its_own_and_the_first_deadline_is_drawn() {
+    let mut spans = Spans::default();
+    spans.add(0, "api", "request", SpanKind::Internal, [0, 10]);
+    left(spans.add(0, "api", "answer", SpanKind::Server, [5, 60]), 50.0);
+    spans.add(2, "api", "query", SpanKind::Client, [6, 58]);
+    spans.add(2, "api", "audit", SpanKind::Internal, [6, 80]);
+    assert_eq!(solid(&spans), ["request", "query", "answer"]);
+    let drawn = spans.drawn(&NARROW);
+    let first = drawn.lines().find(|line| line.contains("request")).unwrap();
+    assert!(drawn.contains("deadline 55.0 ms") && first.contains('│'), "{drawn}");
 }

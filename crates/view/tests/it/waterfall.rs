@@ -144,5 +144,5 @@ fn no_shape_is_too_deep_too_wide_or_a_circle_without_end() {
     circle.add(2, "a", "first", SpanKind::Internal, [0, 1]);
     circle.add(1, "b", "second", SpanKind::Internal, [0, 1]);
     circle.add(3, "c", "its own parent", SpanKind::Internal, [0, 1]);
-    assert_eq!(circle.drawn(&NARROW).lines().count(), 6);
+    assert_eq!(circle.drawn(&NARROW).lines().count(), 5);
 }
