@@ -237,6 +237,7 @@ impl Builder {
             config.sampler = sampler;
         }
         config.innermost = Some(super::layer::innermost());
+        Tracer::set_surrounding(super::layer::surrounding);
         let copied: Arc<[String]> = self.copied.into();
         if !copied.is_empty() {
             config.from_context = Some(from_context(Arc::clone(&copied)));

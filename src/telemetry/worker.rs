@@ -3,6 +3,7 @@
 //! Each exporter has a thread with a runtime of its own. It depends neither on the user's runtime nor on the other exporters, however
 //! slow they are. Nothing that happens on it is traced.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use std::{io, mem, thread};
 
 use throughline_core::trace::Batch;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::subscriber::NoSubscriber;
+use tracing::dispatcher::{self, DefaultGuard, Dispatch};
 
 use super::batch::Loss;
 use super::exporter::{ExportError, ExportFuture, Exporter};
@@ -256,7 +257,15 @@ fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
 }
 
+thread_local! {
+    /// Held until the thread ends.
+    static UNTRACED: Cell<Option<DefaultGuard>> = const { Cell::new(None) };
+}
+
 /// Keeps the exporters' own events on this thread from becoming spans and logs to export.
+///
+/// A subscriber of its own would be registered with `tracing`, and with two of them in a process each callsite asks both
+/// at each event.
 fn untraced() {
-    mem::forget(tracing::subscriber::set_default(NoSubscriber::default()));
+    UNTRACED.set(Some(dispatcher::set_default(&Dispatch::none())));
 }

@@ -4,4 +4,7 @@ mod otlp;
 mod outage;
 mod pipeline;
 mod settings;
+mod tracing_cost;
+mod tracing_fields;
 mod tracing_layer;
+mod tracing_parents;

@@ -17,21 +17,21 @@ use tracing_subscriber::layer::{Context as Scope, SubscriberExt};
 use crate::support::collector::Collector;
 use crate::support::{PATIENCE, Traced, client, is_own_process, serve};
 
-fn subscriber(traced: &Traced) -> impl tracing::Subscriber + Send + Sync + 'static {
+pub fn subscriber(traced: &Traced) -> impl tracing::Subscriber + Send + Sync + 'static {
     tracing_subscriber::registry().with(traced.telemetry.layer())
 }
 
-async fn spans(traced: Traced) -> Vec<SpanRecord> {
+pub async fn spans(traced: Traced) -> Vec<SpanRecord> {
     let memory = traced.memory.clone();
     traced.telemetry.shutdown(PATIENCE).await.unwrap();
     memory.spans()
 }
 
-fn named<'a>(spans: &'a [SpanRecord], name: &str) -> &'a SpanRecord {
+pub fn named<'a>(spans: &'a [SpanRecord], name: &str) -> &'a SpanRecord {
     spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name} is not among {spans:#?}"))
 }
 
-fn is_child(spans: &[SpanRecord], child: &str, parent: &str) -> bool {
+pub fn is_child(spans: &[SpanRecord], child: &str, parent: &str) -> bool {
     let parent = named(spans, parent);
     let child = named(spans, child);
     child.parent_span_id == Some(parent.span_context.span_id())

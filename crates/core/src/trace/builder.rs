@@ -7,6 +7,7 @@ use super::attributes::Attributes;
 use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, tracer};
 use super::clock::{self, Epoch};
 use super::id::{SpanId, TraceFlags, TraceId};
+use super::innermost;
 use super::limits::SpanLimits;
 use super::record::{Link, SpanKind, UnixNanos};
 use super::sampler::{SamplingParameters, SamplingResult};
@@ -45,6 +46,10 @@ pub struct SpanBuilder<'a> {
     links: Vec<Link>,
     is_root: bool,
     remote_parent: Option<SpanContext>,
+    /// The context whose span is the parent, where it is another one than `ctx`.
+    outer: Option<Context>,
+    /// Whether the spans go where those of `outer` go.
+    follows_outer: bool,
     decision: Option<Decision>,
 }
 
@@ -72,6 +77,8 @@ impl<'a> SpanBuilder<'a> {
             links: Vec::new(),
             is_root: false,
             remote_parent: None,
+            outer: None,
+            follows_outer: false,
             decision: None,
         }
     }
@@ -123,20 +130,41 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// Starts a new trace, which links the span that the context is in. Deadline, cancellation and values stay.
+    /// Starts a new trace, which links the innermost span. Deadline, cancellation and values stay.
+    ///
+    /// The innermost span is the one that would be the parent.
     pub fn new_root(mut self) -> Self {
         if !self.is_root {
+            let left = self.left();
+            self.links.extend(left.map(Link::from));
             self.is_root = true;
-            let left = self.ctx.span_context();
-            self.links.extend(left.cloned().map(Link::from));
         }
         self
     }
 
-    /// Goes on with a trace that another process sent: `parent` comes before the span that the context is in. As
-    /// [`Context::with_remote_parent`], without a context in between.
+    /// Continues a trace that another process sent: the parent is `parent` instead of the span that the context is in.
+    ///
+    /// It is [`Context::with_remote_parent`] for this span only.
     pub fn remote_parent(mut self, parent: SpanContext) -> Self {
         self.remote_parent = Some(parent.into_remote());
+        self
+    }
+
+    /// The parent is the span of `parent` instead of the span that the context is in.
+    ///
+    /// Deadline, cancellation and values are still the context's, as is the tracer.
+    ///
+    /// ```
+    /// use throughline_core::Context;
+    ///
+    /// let job = Context::background().span("job").start();
+    /// let request = Context::background().span("request").start();
+    /// let step = request.span("step").parent(&job).start();
+    /// let trace_id = |ctx: &Context| ctx.span_context().map(|span| span.trace_id());
+    /// assert_eq!(trace_id(&step), trace_id(&job));
+    /// ```
+    pub fn parent(mut self, parent: &Context) -> Self {
+        self.outer = Some(parent.clone());
         self
     }
 
@@ -159,14 +187,20 @@ impl<'a> SpanBuilder<'a> {
     #[inline]
     fn is_shared(&self) -> bool {
         let shares = !self.is_root && self.remote_parent.is_none() && self.kind == SpanKind::Internal;
-        shares && self.ctx.value(&SPAN).is_some_and(|cell| !cell.is_recorded && !cell.span_context.is_remote())
+        shares
+            && self.ctx.value(&SPAN).is_some_and(|cell| {
+                !cell.is_recorded && !cell.span_context.is_remote() && self.outer.as_ref().is_none_or(|outer| is_in(outer, cell))
+            })
     }
 
     fn start_own(&mut self) -> Span {
         let now = clock::ticks();
-        let decision = self.decision.take().unwrap_or_else(|| self.decide(now));
+        let decision = match self.decision.take() {
+            Some(decision) => decision,
+            None => self.decide(now),
+        };
         let own;
-        let ctx = match self.tracer.filter(|new| !new.is(tracer(self.ctx))) {
+        let ctx = match self.other_tracer().filter(|new| !new.is(tracer(self.ctx))) {
             Some(tracer) => {
                 own = self.ctx.with_value(&TRACER, tracer.clone());
                 &own
@@ -222,22 +256,63 @@ impl<'a> SpanBuilder<'a> {
         (dropped, Some(more))
     }
 
-    fn decide(&self, now: u64) -> Decision {
-        let tracer = self.tracer.unwrap_or_else(|| tracer(self.ctx));
-        let current = if self.is_root { None } else { self.ctx.value(&SPAN) };
-        let config = tracer.config();
-        let (None, Some(current)) = (&self.remote_parent, current) else {
+    fn decide(&mut self, now: u64) -> Decision {
+        let ctx = self.ctx;
+        let of_context = ctx.value(&SPAN);
+        let is_given = self.is_root || self.remote_parent.is_some() || self.outer.is_some();
+        if !is_given {
+            self.look_around(of_context);
+        }
+        let config = self.other_tracer().unwrap_or_else(|| tracer(ctx)).config();
+        let current = match &self.outer {
+            _ if self.is_root || self.remote_parent.is_some() => None,
+            Some(outer) => outer.value(&SPAN),
+            None => of_context,
+        };
+        let Some(current) = current else {
             return self.decide_root(config, self.remote_parent.as_ref(), now);
         };
         let parent = &current.span_context;
-        let innermost = config.and_then(|config| config.innermost.as_ref()).and_then(|innermost| innermost(self.ctx));
-        match innermost.filter(|span| span.trace_id() == parent.trace_id() && span.span_id() != parent.span_id()) {
+        let innermost = if is_given { None } else { innermost::below(ctx, config, parent) };
+        match innermost {
             // Its local root is another tracing system's, and was dated by that.
             Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), clock::epoch(), now),
             Some(span) => follow(config, &span, current.is_recorded, current.epoch, now),
             None if parent.is_remote() => self.decide_root(config, Some(parent), now),
             None => follow(config, parent, current.is_recorded, current.epoch, now),
         }
+    }
+
+    /// Where the spans go, if not where those of the context go.
+    #[inline]
+    fn other_tracer(&self) -> Option<&Tracer> {
+        let of_outer = || self.outer.as_ref().filter(|_| self.follows_outer).map(tracer);
+        self.tracer.or_else(of_outer)
+    }
+
+    /// Finds the span that the task is in, for a context that is in none of this process. What enters the process is in no
+    /// such span.
+    #[inline]
+    fn look_around(&mut self, of_context: Option<&Cell>) {
+        let is_in_span = of_context.is_some_and(|cell| !cell.span_context.is_remote());
+        if !is_in_span && !matches!(self.kind, SpanKind::Server | SpanKind::Consumer) {
+            self.outer = innermost::around(self.ctx);
+            self.follows_outer = self.ctx.value(&TRACER).is_none();
+        }
+    }
+
+    /// The span that a new root leaves.
+    fn left(&mut self) -> Option<SpanContext> {
+        let of_context = self.ctx.value(&SPAN);
+        if self.outer.is_none() {
+            self.look_around(of_context);
+        }
+        if let Some(outer) = &self.outer {
+            return outer.span_context().cloned();
+        }
+        let current = of_context?;
+        let config = tracer(self.ctx).config().filter(|_| current.is_recorded);
+        innermost::below(self.ctx, config, &current.span_context).or_else(|| Some(current.span_context.clone()))
     }
 
     /// The first span of a trace in this process.
@@ -276,6 +351,11 @@ impl<'a> SpanBuilder<'a> {
             attributes: result.attributes,
         }
     }
+}
+
+/// Whether `ctx` is in the span of `cell`.
+fn is_in(ctx: &Context, cell: &Cell) -> bool {
+    ctx.span_context().is_some_and(|span| span.span_id() == cell.span_context.span_id())
 }
 
 /// A span below another of this process: as that one was decided.

@@ -229,6 +229,8 @@ impl More {
         }
         match (&self.status, &status) {
             (Status::Ok, _) | (_, Status::Unset) => {}
+            // It adds nothing to the description that is there.
+            (Status::Error(_), Status::Error(description)) if description.is_empty() => {}
             _ => self.status = status,
         }
     }
@@ -258,6 +260,13 @@ impl More {
         self.last_error = Some(message);
         self.event(event, limits);
         self.status(status);
+    }
+
+    /// Adds an `exception` event and sets the status, whatever was recorded before.
+    pub(super) fn new_exception(&mut self, message: String, event: Event, limits: &SpanLimits) {
+        self.status(Status::Error(message.clone().into()));
+        self.last_error = Some(message);
+        self.event(event, limits);
     }
 }
 

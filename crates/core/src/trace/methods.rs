@@ -121,6 +121,21 @@ impl Context {
         tracer(self)
     }
 
+    /// The tracer that [`with_tracer`](Self::with_tracer) named; `None` where spans go to the process's default.
+    ///
+    /// ```
+    /// use throughline_core::Context;
+    /// use throughline_core::trace::Tracer;
+    ///
+    /// let ctx = Context::background();
+    /// assert!(ctx.named_tracer().is_none());
+    /// assert!(ctx.with_tracer(&Tracer::noop()).named_tracer().is_some());
+    /// ```
+    #[inline]
+    pub fn named_tracer(&self) -> Option<&Tracer> {
+        self.value(&TRACER)
+    }
+
     /// Leaves the request for work that outlives it: a new trace that links the span it left, without deadline and
     /// cancellation, with the values.
     ///

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::attributes::Attributes;
 use super::cell::{Cell, count_late_write};
-use super::record::{Event, Link, Status, UnixNanos};
+use super::record::{Event, Link, SpanKind, Status, UnixNanos};
 use super::span_context::SpanContext;
 use super::value::Value;
 use crate::{Cause, Context, ContextError};
@@ -15,6 +15,8 @@ use crate::{Cause, Context, ContextError};
 const MAX_MESSAGE: usize = 4 * 1024;
 /// Sources of an error that its message names; a bound for chains that never end.
 const MAX_SOURCES: usize = 16;
+/// The attribute of an `exception` event that has the message.
+const MESSAGE: &str = "exception.message";
 
 /// The span that a context is in, for code further down: it adds to the span and never ends it.
 ///
@@ -118,7 +120,7 @@ impl<'a> SpanRef<'a> {
     pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
         if self.recorded().is_some() {
             let address = std::ptr::from_ref(error).cast::<()>().addr();
-            self.exception(Some(address), std::any::type_name::<E>(), message(error));
+            self.exception(Some(address), std::any::type_name::<E>(), error_message(error));
         }
     }
 
@@ -127,7 +129,38 @@ impl<'a> SpanRef<'a> {
     /// that begins with it.
     pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
         if self.recorded().is_some() {
-            self.exception(None, std::any::type_name::<E>(), message(error));
+            self.exception(None, std::any::type_name::<E>(), error_message(error));
+        }
+    }
+
+    /// Sets the status to `Error` with `message` and adds an `exception` event with it, each time it is called.
+    ///
+    /// It is for an error of which only the text is left, as in a log event; at most 4 KiB of it are recorded. `attributes`
+    /// are the event's; an `exception.message` among them stays. [`record_returned`](Self::record_returned) does not record the same error again.
+    ///
+    /// ```
+    /// use throughline_core::Context;
+    ///
+    /// let span = Context::background().span("save").start();
+    /// span.current_span().record_exception("disk full", [("exception.type", "IoError")]);
+    /// ```
+    pub fn record_exception(&self, message: &str, attributes: impl Into<Attributes>) {
+        if let Some(cell) = self.recorded() {
+            let mut text = Bounded(String::new());
+            let _ = text.write_str(message);
+            let mut attributes = attributes.into();
+            if attributes.get(MESSAGE).is_none() {
+                attributes.set(MESSAGE, text.0.clone());
+            }
+            let event = Event::new("exception", cell.epoch.now(), attributes);
+            cell.write(self.ctx, |span, limits| span.more().new_exception(text.0, event, limits));
+        }
+    }
+
+    /// Changes the kind. The sampler has seen the first one.
+    pub fn set_kind(&self, kind: SpanKind) {
+        if let Some(cell) = self.recorded() {
+            cell.write(self.ctx, |span, _| span.kind = kind);
         }
     }
 
@@ -158,7 +191,7 @@ impl<'a> SpanRef<'a> {
         let Some(cell) = self.recorded().filter(|cell| !is_own_end(cell)) else { return };
         let message = match cause {
             // It may run in the destructor of a span that ends while its thread unwinds: there a second panic would abort.
-            Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| message(&**error))).unwrap_or_default()),
+            Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| error_message(&**error))).unwrap_or_default()),
             _ => None,
         };
         let time = time.unwrap_or_else(|| cell.epoch.now());
@@ -187,7 +220,7 @@ impl<'a> SpanRef<'a> {
     fn exception(&self, address: Option<usize>, kind: &'static str, message: String) {
         let Some(cell) = self.cell else { return };
         let status = Status::Error(message.clone().into());
-        let attributes = [("exception.type", Value::from(kind)), ("exception.message", Value::from(message.clone()))];
+        let attributes = [("exception.type", Value::from(kind)), (MESSAGE, Value::from(message.clone()))];
         let event = Event::new("exception", cell.epoch.now(), attributes);
         cell.write(self.ctx, |span, limits| span.more().exception(address, message, event, status, limits));
     }
@@ -217,8 +250,32 @@ fn reports(text: &str, stopped: ContextError) -> bool {
     text.starts_with(code) || text.ends_with(&stopped.to_string())
 }
 
-/// The error's message with its sources', each once: many errors repeat their source's words in their own.
-fn message<E: Error + ?Sized>(error: &E) -> String {
+/// The error's message and those of its [`source`](Error::source)s, as `a: b: c`.
+///
+/// It names at most 16 sources and has at most 4 KiB. A message that ends with its source's is not followed by it.
+///
+/// ```
+/// use throughline_core::trace::error_message;
+///
+/// #[derive(Debug)]
+/// struct Save(std::io::Error);
+///
+/// impl std::fmt::Display for Save {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("cannot save")
+///     }
+/// }
+///
+/// impl std::error::Error for Save {
+///     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+///         Some(&self.0)
+///     }
+/// }
+///
+/// let error = Save(std::io::Error::other("disk full"));
+/// assert_eq!(error_message(&error), "cannot save: disk full");
+/// ```
+pub fn error_message<E: Error + ?Sized>(error: &E) -> String {
     let mut text = Bounded(String::new());
     let _ = write!(text, "{error}");
     let mut source = error.source();

@@ -3,10 +3,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::attributes::Attributes;
+use super::innermost::Innermost;
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
-use super::span_context::SpanContext;
 use crate::Context;
 
 /// Where finished spans go.
@@ -72,13 +72,6 @@ pub struct TracerConfig {
     /// flag of its caller either way.
     pub random_flag: bool,
 }
-
-/// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
-/// context's span (or remote parent); `None` if there is none. A new span is then its child.
-///
-/// Asked on the task that starts a span, once for each recorded one. It must answer for a descendant only, never for the
-/// span of another request that happens to sit in a thread-local; an answer from another trace is ignored.
-pub type Innermost = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + Sync>;
 
 /// Adds the attributes that a span has from the context it starts in to those it was given.
 ///

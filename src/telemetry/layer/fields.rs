@@ -1,0 +1,197 @@
+//! What the fields of `tracing` spans and events mean. The names are those that `tracing-opentelemetry` knows.
+
+use std::fmt::Debug;
+
+use throughline_core::trace::{Attributes, SpanKind, Status, Value, error_message};
+use tracing::field::{Field, Visit};
+
+const EXCEPTION_MESSAGE: &str = "exception.message";
+
+/// The name and the kind of a span: what is needed to start one that is not recorded.
+#[derive(Default)]
+pub(super) struct Naming {
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<SpanKind>,
+}
+
+impl Naming {
+    /// Whether `name` is one of the two fields.
+    fn has(name: &str) -> bool {
+        matches!(name, "otel.name" | "otel.kind")
+    }
+}
+
+impl Visit for Naming {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "otel.name" => self.name = Some(value.to_owned()),
+            "otel.kind" => self.kind = kind(value).or(self.kind),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if Naming::has(field.name()) {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+}
+
+/// The fields of a span but those of [`Naming`].
+#[derive(Default)]
+pub(super) struct SpanFields {
+    pub(super) attributes: Vec<(&'static str, Value)>,
+    /// The value of `otel.status_code`, where it is one.
+    code: Option<Status>,
+    description: Option<String>,
+}
+
+impl SpanFields {
+    /// `Unset` where no field says so. A description alone is an error.
+    pub(super) fn status(&mut self) -> Status {
+        match (self.code.take(), self.description.take()) {
+            (Some(Status::Ok), _) => Status::Ok,
+            (_, Some(description)) => Status::Error(description.into()),
+            (code, None) => code.unwrap_or_default(),
+        }
+    }
+}
+
+impl Visit for SpanFields {
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.attributes.push((field.name(), value.into()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.attributes.push((field.name(), value.into()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.attributes.push((field.name(), value.into()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.attributes.push((field.name(), value.into()));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            name if Naming::has(name) => {}
+            "otel.status_code" => self.code = code(value),
+            "otel.status_description" | "otel.status_message" => self.description = Some(value.to_owned()),
+            name => self.attributes.push((name, value.to_owned().into())),
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record_str(field, &error_message(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if !Naming::has(field.name()) {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+}
+
+fn kind(name: &str) -> Option<SpanKind> {
+    let kinds = [SpanKind::Internal, SpanKind::Server, SpanKind::Client, SpanKind::Producer, SpanKind::Consumer];
+    kinds.into_iter().find(|kind| kind.to_string().eq_ignore_ascii_case(name))
+}
+
+fn code(name: &str) -> Option<Status> {
+    match name {
+        _ if name.eq_ignore_ascii_case("ok") => Some(Status::Ok),
+        _ if name.eq_ignore_ascii_case("error") => Some(Status::Error("".into())),
+        _ => None,
+    }
+}
+
+/// The fields of an event.
+#[derive(Default)]
+pub(super) struct EventFields {
+    pub(super) attributes: Attributes,
+    pub(super) message: Option<String>,
+    /// The text of the field `error`.
+    error: Option<String>,
+    /// The text of the field `exception.message`.
+    exception: Option<String>,
+    /// Whether a field says that the event is an error.
+    pub(super) is_error: bool,
+}
+
+impl EventFields {
+    pub(super) fn new(level: &'static str, target: &'static str) -> Self {
+        let mut fields = EventFields::default();
+        fields.attributes.set("level", level);
+        fields.attributes.set("target", target);
+        fields
+    }
+
+    /// What went wrong: the field that says so, else the event's message. The texts that are not used become attributes.
+    pub(super) fn take_error(&mut self) -> Option<String> {
+        let mut texts = [self.exception.take(), self.error.take(), self.message.take()].into_iter();
+        let mut names = ["exception.message", "error", "message"].into_iter();
+        let found = texts.by_ref().zip(names.by_ref()).find_map(|(text, _)| text);
+        for (text, name) in texts.zip(names) {
+            if let Some(text) = text {
+                self.attributes.set(name, text);
+            }
+        }
+        found
+    }
+
+    fn value(&mut self, field: &Field, value: impl Into<Value>) {
+        let value = value.into();
+        match field.name() {
+            "message" => self.message = Some(value.to_string()),
+            // `error = false` is no error.
+            "error" if value.as_bool() == Some(false) => _ = self.attributes.set("error", value),
+            "error" => {
+                self.is_error = true;
+                self.error = Some(value.to_string());
+            }
+            EXCEPTION_MESSAGE => {
+                self.is_error = true;
+                self.exception = Some(value.to_string());
+            }
+            // What the `log` crate's records say of themselves; their target is the event's.
+            "log.target" => _ = self.attributes.set("target", value),
+            "log.module_path" | "log.file" | "log.line" => {}
+            name => {
+                self.is_error |= name.starts_with("exception.");
+                self.attributes.set(name, value);
+            }
+        }
+    }
+}
+
+impl Visit for EventFields {
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.value(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.value(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.value(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.value(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.value(field, value.to_owned());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.value(field, error_message(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.value(field, format!("{value:?}"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Spans and events of the `tracing` crate as spans and events of ours, and the other way round.
+
+mod fields;
+mod location;
+mod nesting;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fmt::Debug;
+
+use throughline_core::trace::{SpanRef as CurrentSpan, Tracer};
+use throughline_core::{Context, SpanContext, SpanId};
+use tracing_core::span::{Attributes as NewSpan, Id, Record};
+use tracing_core::{Event, Level, Subscriber};
+use tracing_subscriber::layer::Context as Scope;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+
+use fields::{EventFields, Naming, SpanFields};
+use location::Location;
+use nesting::Data;
+#[cfg(feature = "fmt")]
+pub(super) use nesting::context_of_event;
+pub(super) use nesting::{innermost, surrounding};
+
+/// A layer for a `tracing` subscriber: made by [`Telemetry::layer`](super::Telemetry::layer).
+///
+/// It turns each `tracing` span into a span of this library and each event into an event of the span it happens in. In turn, what a
+/// context starts while a `tracing` span is entered, as a client's span, is a child of the `tracing` span. Filters decide which spans and
+/// events the layer gets. It gets none of the export thread.
+///
+/// # Parents
+/// | a `tracing` span that starts | is a child of |
+/// |---|---|
+/// | with `parent: &span` | that span |
+/// | with `parent: None` | no span: it starts a new trace, which links the span it would be in |
+/// | in a `tracing` span that started within the ambient [`Context`] | that `tracing` span |
+/// | otherwise | the span of the ambient context, or its remote parent |
+///
+/// A span goes where the spans of the ambient context go. Where that context is in no span and names no tracer, it goes where its parent
+/// goes, or to the telemetry that made the layer.
+///
+/// [`Context::current`] does not change when a `tracing` span is entered: `Context::current().current_span()` is the context's span, and
+/// `tracing::Span::current().record(…)` writes to the `tracing` span.
+///
+/// # Fields
+/// Fields become attributes, also those that are recorded later. These have a meaning of their own, as in `tracing-opentelemetry`:
+///
+/// | field of a span | effect |
+/// |---|---|
+/// | `otel.name` | the name |
+/// | `otel.kind` | the kind: `server`, `client`, `producer`, `consumer` or `internal`, in any case |
+/// | `otel.status_code` | the status: `OK` or `ERROR`, in any case |
+/// | `otel.status_description`, `otel.status_message` | the status is an error with this description, unless it is `OK` |
+///
+/// An event at the level `ERROR`, or with a field `error` or `exception.*`, is an `exception` event and sets the span's status to an
+/// error. Its `exception.message` is the field `exception.message`, else `error`, else the event's message. For a field that is a
+/// `dyn Error` it includes the chain of sources; one that is formatted with `%` gives only its own text. Other events have their
+/// message as the name. Both have `level` and `target`.
+///
+/// Samplers see the fields that a span is created with. The fields of a span that is not recorded are not formatted, except those of the
+/// first span of a trace in this process, which is the one that samplers decide on.
+///
+/// # Limits
+/// A context finds `tracing` spans through a `tracing_subscriber::Registry`, which nearly all subscribers stand on. With others the spans of
+/// contexts are no children of `tracing` spans.
+pub struct Layer {
+    tracer: Tracer,
+    location: Location,
+}
+
+/// What a span takes from the `tracing` span that is its parent.
+struct Outer {
+    ctx: Context,
+    base: Option<SpanId>,
+}
+
+impl Layer {
+    pub(super) fn new(tracer: Tracer) -> Self {
+        Layer { tracer, location: Location::default() }
+    }
+
+    /// Whether spans and events get `code.file.path` and `code.line.number`; default: no.
+    ///
+    /// Spans get `code.function.name`, too, if their name is one that a function can have: `#[instrument]` names its spans so.
+    ///
+    /// ```
+    /// use throughline::telemetry;
+    ///
+    /// let telemetry = telemetry::builder("cards").build()?;
+    /// let layer = telemetry.layer().with_location(true).with_threads(true);
+    /// # let _ = layer;
+    /// # Ok::<(), telemetry::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn with_location(mut self, location: bool) -> Self {
+        self.location.is_code = location;
+        self
+    }
+
+    /// Whether spans and events get `thread.id` and `thread.name`, of the thread that started them; default: no.
+    #[must_use]
+    pub fn with_threads(mut self, threads: bool) -> Self {
+        self.location.is_thread = threads;
+        self
+    }
+
+    fn start<'a, S: LookupSpan<'a>>(&self, new: &NewSpan<'_>, outer: Option<&SpanRef<'a, S>>) -> Data {
+        let ambient = Context::current();
+        let is_explicit = new.parent().is_some();
+        let is_in_span = ambient.span_context().is_some_and(|span| !span.is_remote());
+        let outer = outer.and_then(|outer| {
+            nesting::nearest(outer, |data| {
+                let is_parent = is_explicit || data.is_further_in(&ambient);
+                is_parent.then(|| Outer { ctx: data.span.context().clone(), base: data.base })
+            })
+        });
+        let base = match &outer {
+            _ if new.is_root() => None,
+            Some(outer) => outer.base,
+            None => ambient.current_span().span_context().map(SpanContext::span_id),
+        };
+        let is_sampled_here = new.is_root() || (outer.is_none() && !is_in_span);
+
+        let mut naming = Naming::default();
+        new.record(&mut naming);
+        let name = naming.name.map_or(Cow::Borrowed(new.metadata().name()), Cow::Owned);
+        let mut builder = ambient.span(name).kind(naming.kind.unwrap_or_default());
+        let has_tracer = is_in_span || ambient.named_tracer().is_some();
+        match &outer {
+            Some(outer) if is_explicit || !has_tracer => builder = builder.tracer(outer.ctx.tracer()),
+            None if !has_tracer => builder = builder.tracer(&self.tracer),
+            _ => {}
+        }
+        if let Some(outer) = &outer {
+            builder = builder.parent(&outer.ctx);
+        }
+        if new.is_root() {
+            builder = builder.new_root();
+        }
+        let mut fields = SpanFields::default();
+        if is_sampled_here {
+            fields = self.fields(new);
+            builder = fields.attributes.drain(..).fold(builder, |builder, (key, value)| builder.attribute(key, value));
+        }
+        let span = builder.start();
+        if span.is_recording() {
+            if !is_sampled_here {
+                fields = self.fields(new);
+            }
+            write(span.current_span(), fields);
+        }
+        Data { span, ambient: nesting::id(&ambient), base }
+    }
+
+    /// What `new` is created with, formatted.
+    fn fields(&self, new: &NewSpan<'_>) -> SpanFields {
+        let mut fields = SpanFields::default();
+        fields.attributes = self.location.attributes(new.metadata());
+        new.record(&mut fields);
+        fields
+    }
+}
+
+fn write(span: CurrentSpan<'_>, mut fields: SpanFields) {
+    span.set_status(fields.status());
+    for (key, value) in fields.attributes {
+        span.set_attribute(key, value);
+    }
+}
+
+/// The context below the span with this id, if the layer has seen it.
+fn context_of<S: Subscriber + for<'a> LookupSpan<'a>>(id: &Id, scope: &Scope<'_, S>) -> Option<Context> {
+    let span = scope.span(id)?;
+    let extensions = span.extensions();
+    extensions.get::<Data>().map(|data| data.span.context().clone())
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
+    fn on_new_span(&self, new: &NewSpan<'_>, id: &Id, scope: Scope<'_, S>) {
+        let Some(span) = scope.span(id) else { return };
+        // Of two layers in one registry the first does it.
+        if span.extensions().get::<Data>().is_some() {
+            return;
+        }
+        let outer = if new.is_root() { scope.lookup_current() } else { span.parent() };
+        let data = self.start(new, outer.as_ref());
+        span.extensions_mut().insert(data);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, scope: Scope<'_, S>) {
+        // Formatting the values is the user's code: it runs outside of the registry's lock.
+        let Some(ctx) = context_of(id, &scope) else { return };
+        let span = ctx.current_span();
+        if !span.is_recording() {
+            return;
+        }
+        let mut naming = Naming::default();
+        values.record(&mut naming);
+        if let Some(name) = naming.name {
+            span.set_name(name);
+        }
+        if let Some(kind) = naming.kind {
+            span.set_kind(kind);
+        }
+        let mut fields = SpanFields::default();
+        values.record(&mut fields);
+        write(span, fields);
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, scope: Scope<'_, S>) {
+        let (Some(ctx), Some(follows)) = (context_of(id, &scope), context_of(follows, &scope)) else { return };
+        if let Some(link) = follows.span_context() {
+            ctx.current_span().add_link(link.clone());
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, scope: Scope<'_, S>) {
+        if event.metadata().target() == crate::LOG_OF_ERRORS {
+            // The span has it already.
+            return;
+        }
+        let ctx = nesting::context_of_event(event, scope.event_span(event));
+        let span = ctx.current_span();
+        if !span.is_recording() {
+            return;
+        }
+        let metadata = event.metadata();
+        let mut fields = EventFields::new(metadata.level().as_str(), metadata.target());
+        fields.attributes.extend(self.location.attributes(metadata));
+        event.record(&mut fields);
+        if fields.is_error || *metadata.level() == Level::ERROR {
+            let message = fields.take_error();
+            span.record_exception(message.as_deref().unwrap_or(metadata.name()), fields.attributes);
+        } else {
+            let name = fields.message.map_or(Cow::Borrowed(metadata.name()), Cow::Owned);
+            span.add_event(name, fields.attributes);
+        }
+    }
+
+    fn on_close(&self, id: Id, scope: Scope<'_, S>) {
+        let data = scope.span(&id).and_then(|span| span.extensions_mut().remove::<Data>());
+        // Outside of the registry's lock: what it ends with is the user's.
+        drop(data);
+    }
+}
+
+impl Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer").field("tracer", &self.tracer).field("location", &self.location).finish()
+    }
+}
