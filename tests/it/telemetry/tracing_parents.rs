@@ -1,7 +1,7 @@
 //! Which spans are the parents of `tracing` spans, and of the spans that contexts start in them.
 
 use throughline::trace::{SpanKind, Value};
-use throughline::{Context, Key, Propagator, SpanContext, SpanRecord};
+use throughline::{Context, ContextError, Group, Key, Propagator, SpanContext, SpanRecord};
 use tracing::{Dispatch, Instrument, Span, info, info_span};
 
 use super::tracing_layer::{is_child, named, spans, subscriber};
@@ -210,6 +210,69 @@ async fn t12_a_span_is_below_the_innermost_that_descends_from_the_context_on_any
     {
         assert!(is_child(&spans, child, parent), "{child} below {parent}: {spans:#?}");
     }
+}
+
+#[tokio::test]
+async fn c25_spawned_work_is_below_the_instrumented_function_that_spawns_it() {
+    #[tracing::instrument(skip_all)]
+    async fn handler(request: Context) {
+        let mut group: Group<ContextError> = Group::new(&request);
+        let captured = request.clone();
+        let in_group = group.spawn(async move |ctx| {
+            start(&ctx, "in group");
+            query(&captured);
+            Ok(())
+        });
+        let spawned = request.spawn(async { start(&Context::current(), "spawned") });
+        let blocking = request.spawn_blocking(|ctx| start(ctx, "blocking"));
+        request.detach_linked("audit").end();
+        in_group.await.unwrap();
+        group.join().await.unwrap();
+        spawned.await.unwrap().unwrap();
+        blocking.await.unwrap().unwrap();
+    }
+
+    #[tracing::instrument(skip_all)]
+    fn query(ctx: &Context) {
+        start(ctx, "by the captured context");
+        info!("queried");
+    }
+
+    let traced = Traced::new("cards");
+    // The test's one thread runs the tasks, too.
+    let _default = tracing::subscriber::set_default(subscriber(&traced));
+    let request = context(&traced).span("request").start();
+    request.scope(handler(request.context().clone())).await;
+    request.end();
+    let spans = spans(traced).await;
+    assert!(is_child(&spans, "handler", "request"));
+    for name in ["in group", "spawned", "blocking", "query"] {
+        assert!(is_child(&spans, name, "handler"), "{name}: {spans:#?}");
+    }
+    assert!(is_child(&spans, "by the captured context", "query"));
+    assert_eq!(named(&spans, "query").events.len(), 1);
+    let links: Vec<_> = named(&spans, "audit").links.iter().map(|link| &link.span_context).collect();
+    assert_eq!(links, [&named(&spans, "handler").span_context]);
+}
+
+#[tokio::test]
+async fn c25_work_spawned_in_a_span_of_tracing_without_an_ambient_context_joins_it() {
+    let traced = Traced::new("cards");
+    let _default = tracing::subscriber::set_default(subscriber(&traced));
+    let job = async {
+        let spawned = Context::background().spawn(async {
+            start(&Context::current(), "spawned");
+            drop(info_span!("of tracing"));
+        });
+        let detached = Context::current().detach_linked("audit");
+        (spawned, detached)
+    };
+    let (spawned, detached) = job.instrument(info_span!("job")).await;
+    spawned.await.unwrap().unwrap();
+    detached.end();
+    let spans = spans(traced).await;
+    assert!(is_child(&spans, "spawned", "job") && is_child(&spans, "of tracing", "job"), "{spans:#?}");
+    assert_eq!(named(&spans, "audit").links[0].span_context, named(&spans, "job").span_context);
 }
 
 static TENANT: Key<u64> = Key::baggage("tenant");

@@ -105,6 +105,8 @@ impl<E: GroupError> Group<E> {
     /// Spawns `task` and returns at once. The handle yields what the task returned; a task that was stopped, or whose turn never
     /// came, yields the [`ContextError`], and so does one that panicked. Dropping the handle changes nothing.
     ///
+    /// The spans of the task are children of the innermost span at the time of this call, as those of [`Context::spawn`].
+    ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn spawn<T, F, Fut>(&mut self, task: F) -> GroupHandle<T, E>

@@ -40,6 +40,7 @@ pub(crate) use key::Place;
 pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
+pub(crate) use spawn::set_below_spawner;
 use tree::{Ref, WireValue};
 pub use try_join::try_join;
 
@@ -341,7 +342,10 @@ impl Context {
         self.0.as_ref()?.origin(key).map(|origin| Context(Some(origin)))
     }
 
+    /// The context that work spawned under this one has.
     fn across_spawn(&self) -> Context {
-        Context(self.0.as_ref().map(Ref::across_spawn))
+        let below = spawn::below_spawner(self);
+        let ctx = below.as_ref().unwrap_or(self);
+        Context(ctx.0.as_ref().map(Ref::across_spawn))
     }
 }

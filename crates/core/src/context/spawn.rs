@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
@@ -11,6 +12,20 @@ use super::run::poll_until_done;
 use super::tree::Wait;
 use super::{Context, ContextError, WithContext};
 
+/// Derives the context of spawned work, on the task that spawns it; `None` leaves the context as it is.
+type BelowSpawner = fn(&Context) -> Option<Context>;
+
+static BELOW_SPAWNER: OnceLock<BelowSpawner> = OnceLock::new();
+
+/// Sets what spawned work gets from the task that spawns it, beside its context. A process has one such function.
+pub(crate) fn set_below_spawner(below: BelowSpawner) {
+    let _ = BELOW_SPAWNER.set(below);
+}
+
+pub(super) fn below_spawner(ctx: &Context) -> Option<Context> {
+    BELOW_SPAWNER.get()?(ctx)
+}
+
 impl Context {
     /// Spawns `future` onto the current tokio runtime with this context: ambient during each of its polls, without the keys that
     /// are declared [`local`](super::Key::local), and stopped once the context is done.
@@ -19,6 +34,9 @@ impl Context {
     /// in the background. A context that is done before the first poll never polls it. What must outlive the context is spawned on
     /// [`detach`](Context::detach). Dropping the handle does not stop the task. The context is ambient as well while the future is
     /// dropped.
+    ///
+    /// The spans of the work are children of the innermost span at the time of the spawn: the context's span, or a `tracing` span in
+    /// it that is entered on the spawning task.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -189,7 +189,9 @@ impl<'a> SpanBuilder<'a> {
         let shares = !self.is_root && self.remote_parent.is_none() && self.kind == SpanKind::Internal;
         shares
             && self.ctx.value(&SPAN).is_some_and(|cell| {
-                !cell.is_recorded && !cell.span_context.is_remote() && self.outer.as_ref().is_none_or(|outer| is_in(outer, cell))
+                !cell.is_recorded
+                    && !cell.span_context.is_remote()
+                    && self.outer.as_ref().is_none_or(|outer| is_in(outer, cell))
             })
     }
 
@@ -239,6 +241,7 @@ impl<'a> SpanBuilder<'a> {
             is_local_root: decision.is_local_root,
             limits,
             epoch: decision.epoch,
+            writes_to: None,
             recording: Mutex::new(recording),
         };
         Span::recorded(ctx.with_value(&SPAN, cell))

@@ -40,6 +40,9 @@ pub(super) struct Cell {
     pub(super) limits: SpanLimits,
     /// Of the local root.
     pub(super) epoch: Epoch,
+    /// The context whose span the writes go to, where this is the parent of spawned work only. It is an ancestor of the
+    /// context that has this, so that dropping it frees nothing.
+    pub(super) writes_to: Option<Context>,
     pub(super) recording: Mutex<Recording>,
 }
 
@@ -98,8 +101,17 @@ impl Cell {
             is_local_root,
             limits: SpanLimits::DEFAULT,
             epoch: Epoch::default(),
+            writes_to: None,
             recording,
         }
+    }
+
+    /// The parent of work that is spawned under `ctx`: the span `parent`, which takes no writes, and stands where `like`
+    /// stands.
+    pub(super) fn spawner(parent: SpanContext, like: &Cell, ctx: &Context) -> Self {
+        let writes_to = ctx.value(&SPAN).and_then(|cell| cell.writes_to.clone()).unwrap_or_else(|| ctx.clone());
+        let identity = Self::identity(parent, false);
+        Self { is_recorded: like.is_recorded, epoch: like.epoch, writes_to: Some(writes_to), ..identity }
     }
 
     pub(super) fn is_recording(&self) -> bool {

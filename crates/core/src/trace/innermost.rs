@@ -5,9 +5,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::cell::{Cell, SPAN, TRACER, tracer};
 use super::span_context::SpanContext;
 use super::tracer::{Tracer, TracerConfig};
 use crate::Context;
+use crate::context::set_below_spawner;
 
 /// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
 /// context's span (or remote parent); `None` if there is none. A new span is then its child.
@@ -39,6 +41,7 @@ impl Tracer {
     pub fn set_surrounding(find: Surrounding) {
         // Of several it is the first: each must find the spans of its whole system.
         let _ = SURROUNDING.set(find);
+        set_below_spawner(spawned);
     }
 }
 
@@ -56,4 +59,23 @@ pub(super) fn around(ctx: &Context) -> Option<Context> {
     let trace_id = |ctx: &Context| ctx.span_context().map(SpanContext::trace_id);
     let is_in_trace = trace_id(ctx).is_none_or(|remote| trace_id(&outer) == Some(remote));
     is_in_trace.then_some(outer)
+}
+
+/// `ctx` below the span of another tracing system that the spawning task is in, for the spans of the spawned work.
+pub(super) fn spawned(ctx: &Context) -> Option<Context> {
+    match ctx.value(&SPAN).filter(|cell| !cell.span_context.is_remote()) {
+        Some(cell) if cell.is_recorded => {
+            let span = below(ctx, tracer(ctx).config(), &cell.span_context)?;
+            Some(ctx.with_value(&SPAN, Cell::spawner(span, cell, ctx)))
+        }
+        // Nobody will see the spans of the work.
+        Some(_) => None,
+        None => {
+            let outer = around(ctx)?;
+            let cell = outer.value(&SPAN)?;
+            let spawner = Cell::spawner(cell.span_context.clone(), cell, ctx);
+            let with_tracer = ctx.value(&TRACER).is_none().then(|| ctx.with_tracer(tracer(&outer)));
+            Some(with_tracer.as_ref().unwrap_or(ctx).with_value(&SPAN, spawner))
+        }
+    }
 }

@@ -83,7 +83,10 @@ impl Context {
     /// The span that this context is in, to add to. Where there is none, every write is a no-op.
     #[inline]
     pub fn current_span(&self) -> SpanRef<'_> {
-        SpanRef::new(self, self.value(&SPAN))
+        match self.value(&SPAN) {
+            Some(Cell { writes_to: Some(ctx), .. }) => SpanRef::new(ctx, ctx.value(&SPAN)),
+            cell => SpanRef::new(self, cell),
+        }
     }
 
     /// The identity of the span that this context is in, or else of its remote parent; what goes on the wire.

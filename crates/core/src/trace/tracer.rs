@@ -3,11 +3,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::attributes::Attributes;
-use super::innermost::Innermost;
+use super::innermost::{self, Innermost};
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
 use crate::Context;
+use crate::context::set_below_spawner;
 
 /// Where finished spans go.
 pub trait Recorder: Send + Sync {
@@ -99,6 +100,9 @@ static NOOP: Tracer = Tracer::noop();
 impl Tracer {
     /// A tracer made of `config`.
     pub fn new(config: TracerConfig) -> Self {
+        if config.innermost.is_some() {
+            set_below_spawner(innermost::spawned);
+        }
         Self(Some(Arc::new(Inner { config, late_writes: AtomicU64::new(0) })))
     }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use throughline_core::trace::{AlwaysOff, Link, Tracer};
-use throughline_core::{Context, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use throughline_core::{Context, ContextError, Group, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 use crate::memory::Memory;
 
@@ -164,6 +164,61 @@ fn t12_a_span_of_another_request_never_does() {
     assert_eq!(memory.span("request").parent_span_id, None);
 }
 
+#[tokio::test]
+async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn() {
+    async fn work(name: &'static str) {
+        Context::current().current_span().set_attribute(name, true);
+        Context::current().span(name).start().end();
+    }
+
+    let (memory, ctx, answer) = with_hook();
+    let request = ctx.span("request").start();
+    let own = request.span_context().unwrap().clone();
+    let inner = SpanContext::new(own.trace_id(), SpanId::random(), own.flags(), TraceState::EMPTY, false);
+    let mut group: Group<ContextError> = Group::new(&request);
+    *answer.lock().unwrap() = Some(inner.clone());
+    let spawned = request.spawn(async move {
+        // It holds for what the work spawns, too.
+        let ctx = Context::current();
+        assert_eq!(ctx.span_context(), Some(&inner));
+        ctx.spawn(work("nested")).await.unwrap().unwrap();
+        work("spawned").await;
+    });
+    let local = tokio::task::LocalSet::new();
+    let in_local_set = {
+        let _inside = local.enter();
+        request.spawn_local(work("local"))
+    };
+    let blocking = request.spawn_blocking(|ctx| ctx.span("blocking").start().end());
+    let in_group = group.spawn(async move |_| {
+        work("group").await;
+        Ok(())
+    });
+    let detached = request.detach_linked("detached");
+    *answer.lock().unwrap() = None;
+    spawned.await.unwrap().unwrap();
+    local.run_until(in_local_set).await.unwrap().unwrap();
+    blocking.await.unwrap().unwrap();
+    in_group.await.unwrap();
+    group.join().await.unwrap();
+    detached.end();
+    request.spawn(work("afterwards")).await.unwrap().unwrap();
+    request.end();
+
+    let id = |name| memory.span(name).parent_span_id;
+    let inner = memory.span("detached").links[0].span_context.clone();
+    assert_eq!(memory.span("detached").links.len(), 1, "it links the innermost, and that alone");
+    assert_ne!(inner.span_id(), own.span_id());
+    for name in ["spawned", "nested", "local", "blocking", "group"] {
+        assert_eq!(id(name), Some(inner.span_id()), "{name}");
+        assert_eq!(memory.span(name).span_context.trace_id(), own.trace_id(), "{name}");
+    }
+    assert_eq!(id("afterwards"), Some(own.span_id()));
+    let written = memory.span("request").attributes;
+    assert_eq!(written.len(), 5, "writes go to the span of the context: {written:?}");
+    assert_eq!(ctx.tracer().late_writes(), 0);
+}
+
 #[test]
 fn t12_the_hook_is_asked_for_recorded_spans_only() {
     let (memory, ctx) = Memory::with(|config| {
@@ -172,6 +227,7 @@ fn t12_the_hook_is_asked_for_recorded_spans_only() {
     });
     let root = ctx.span("root").start();
     root.span("child").start().end();
+    root.detach_linked("detached").end();
     root.end();
     assert_eq!(memory.count(), 0);
 }
