@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 #[cfg(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)))]
-pub(super) use super::models::clock::{now, now_and_kind};
+pub(super) use super::models::clock::{now, now as now_anywhere, now_and_kind};
 
 /// Now, on the clock of the current runtime; outside of one, on the real clock.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
@@ -13,17 +13,28 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// [`now`], also on a thread that is ending: there tokio's clock panics where it can be paused.
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
+pub(super) fn now_anywhere() -> Instant {
+    std::panic::catch_unwind(now).unwrap_or_else(|_| Instant::now())
+}
+
 /// Now, and whether the current runtime's clock is virtual: paused, or moved by hand at some time.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 #[inline]
 pub(super) fn now_and_kind() -> (Instant, bool) {
-    let real = Instant::now();
-    let now = now();
-    // A paused clock stands at or before the instant it was paused at, unless it was moved on. Only one that was moved by as much as
-    // has really passed, to the microsecond, is taken for a real one; until then it is as good as one.
-    let is_real = now.checked_duration_since(real).is_some_and(|late| late < Duration::from_micros(1))
-        || (real <= now && now <= Instant::now());
-    (now, !is_real)
+    loop {
+        let (before, real, after) = (now(), Instant::now(), now());
+        if real < before || after < real {
+            return (after, true);
+        }
+        // A paused clock that stands where the real one is has not moved between two readings.
+        if before < after {
+            return (after, false);
+        }
+        // Neither has a coarse one: look again once the real clock has moved on.
+        std::hint::spin_loop();
+    }
 }
 
 /// `at` as a number that fits an atomic: nanoseconds since long before the process began, never 0. What is out of range is cut off.

@@ -1,14 +1,20 @@
 //! Callbacks for when a context is done.
 
+mod aside;
+
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
+use aside::run_aside;
 use tokio::runtime::Handle;
 
 use super::shield::shielded;
+use super::timer::Alarm;
 use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Context, DoneOwned};
 
@@ -17,9 +23,10 @@ type Callback = Box<dyn FnOnce() + Send>;
 impl Context {
     /// Calls `f` once, when the context is done, by a cancellation or its deadline; at once if it is. Nobody else has to wait for it.
     ///
-    /// It runs where it may block: on the blocking pool of the runtime that this was called in, or on one thread for all where there
-    /// is no runtime or it has ended; never on the stack of who cancels, and [`cancel`](super::CancelHandle::cancel) does not wait for it.
-    /// A panic in it ends nothing else. Several registrations on one context are independent of each other.
+    /// It runs where it may block: on the blocking pool of the runtime that this was called in. Where that pool is busy for 50 ms, the
+    /// runtime has ended, or there is none, it runs on a thread of this library, with the runtime entered if there was one. It never runs
+    /// on the stack of the caller of [`cancel`](super::CancelHandle::cancel), which does not wait for it. A panic in it ends nothing
+    /// else, and a callback that blocks holds up no other one for more than 100 ms. Several registrations on one context are independent.
     ///
     /// Dropping what this returns changes nothing. [`stop`](AfterFunc::stop) takes the callback back. Until then it keeps the context:
     /// one that is never done, because its handle was disarmed, stays. On a context that can never be done nothing is kept.
@@ -81,7 +88,7 @@ pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -
 
 /// Where a callback runs.
 enum Place {
-    /// On the blocking pool of that runtime, or on the hook thread.
+    /// On the blocking pool of that runtime, or on a thread of the process's own.
     Aside(Option<Handle>),
     /// Where the context is ended.
     #[cfg(feature = "tokio-util")]
@@ -113,12 +120,22 @@ impl Hook {
         if self.wakes.fetch_add(1, Ordering::AcqRel) != 0 {
             return;
         }
+        if is_thread_ending() {
+            // Here is no runtime to be entered, nor a virtual clock to be read.
+            let hook = Arc::clone(self);
+            return run_aside(Box::new(move || hook.keep_looking()));
+        }
+        self.keep_looking();
+    }
+
+    fn keep_looking(self: &Arc<Self>) {
         loop {
             let seen = self.wakes.load(Ordering::Acquire);
             let Some(mut done) = lock(&self.done).take() else { return };
             if self.poll(done.as_mut()).is_ready() {
-                drop(done);
-                return self.fire();
+                self.fire();
+                // This may be the last of the context, and a destructor of its values may panic.
+                return shielded(|| drop(done));
             }
             *lock(&self.done) = Some(done);
             if lock(&self.f).is_none() {
@@ -145,12 +162,8 @@ impl Hook {
     fn fire(&self) {
         let Some(f) = lock(&self.f).take() else { return };
         match &self.place {
-            // A runtime that has ended drops the job uncalled, which takes it to the hook thread.
-            Place::Aside(Some(runtime)) => {
-                let job = Job(Some(f));
-                drop(runtime.spawn_blocking(move || job.run()));
-            }
-            Place::Aside(None) => drop(Job(Some(f))),
+            Place::Aside(Some(runtime)) => Job::start(f, runtime),
+            Place::Aside(None) => run_aside(f),
             #[cfg(feature = "tokio-util")]
             Place::Here => f(),
         }
@@ -168,34 +181,73 @@ impl Wake for Hook {
     }
 }
 
-/// A callback on its way: dropped before its turn, it runs on the hook thread.
-struct Job(Option<Callback>);
+/// A callback on its way. Whichever takes it first runs it: the runtime's pool, or a thread of the process's own.
+struct Job {
+    f: Mutex<Option<Callback>>,
+    runtime: Handle,
+    /// Wakes the job when it has waited for the runtime's pool for too long. Real time: it is threads that are missing.
+    alarm: Mutex<Option<Alarm>>,
+}
+
+/// How long a callback waits for a thread of its runtime's pool.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Job {
-    fn run(mut self) {
-        if let Some(f) = self.0.take() {
-            f();
+    fn start(f: Callback, runtime: &Handle) {
+        let job = Arc::new(Job { f: Mutex::new(Some(f)), runtime: runtime.clone(), alarm: Mutex::new(None) });
+        let queued = Queued(Arc::clone(&job));
+        // It panics where no thread can be started.
+        let pool = || drop(runtime.spawn_blocking(move || queued.0.run()));
+        if catch_unwind(AssertUnwindSafe(pool)).is_err() {
+            return job.wake();
+        }
+        let waker = Waker::from(Arc::clone(&job));
+        shielded(|| {
+            let alarm = Alarm::new(Instant::now() + PATIENCE, false, &mut TaskContext::from_waker(&waker));
+            *lock(&job.alarm) = Some(alarm);
+        });
+        if lock(&job.f).is_none() {
+            // It was taken before the alarm could be found.
+            job.disarm();
+        }
+    }
+
+    /// Runs the callback, unless it was taken.
+    fn run(&self) {
+        let taken = lock(&self.f).take();
+        self.disarm();
+        if let Some(f) = taken {
+            let _entered = self.runtime.enter();
+            shielded(f);
+        }
+    }
+
+    fn disarm(&self) {
+        let alarm = lock(&self.alarm).take();
+        drop(alarm);
+    }
+}
+
+impl Wake for Job {
+    fn wake(self: Arc<Self>) {
+        if lock(&self.f).is_some() {
+            run_aside(Box::new(move || self.run()));
         }
     }
 }
 
-impl Drop for Job {
+/// In the queue of the runtime's pool. A runtime that has ended drops it, which takes the callback to the process's own threads.
+struct Queued(Arc<Job>);
+
+impl Drop for Queued {
     fn drop(&mut self) {
-        let Some(f) = self.0.take() else { return };
-        // The thread never ends, so its channel never closes.
-        let _ = hook_thread().send(f);
+        Arc::clone(&self.0).wake();
     }
 }
 
-fn hook_thread() -> &'static mpsc::Sender<Callback> {
-    static THREAD: OnceLock<mpsc::Sender<Callback>> = OnceLock::new();
-    THREAD.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel::<Callback>();
-        let run = move || receiver.into_iter().for_each(shielded);
-        let spawned = std::thread::Builder::new().name("throughline-hooks".into()).spawn(run);
-        spawned.expect("a process that can't start a thread can't run a callback off its own stack");
-        sender
-    })
+/// Whether this thread has given up what tokio keeps of it.
+fn is_thread_ending() -> bool {
+    Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,17 +1,18 @@
 //! Alarms: who wakes a task when a deadline passes.
 //!
-//! On the real clock it is one thread for the process, which no runtime's end or stall can stop. It sleeps until the earliest alarm and
+//! On the real clock it is a thread of the process, which no runtime's end or stall can stop. It sleeps until the earliest alarm and
 //! is disturbed only by an earlier one. A virtual clock is moved by its runtime alone, so there each alarm is a tokio timer.
 
-use std::collections::BTreeMap;
+mod thread;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-use std::{fmt, mem};
 
 use tokio::time::Sleep;
 
@@ -25,7 +26,7 @@ pub(super) struct Alarm(Kind);
 enum Kind {
     /// By the thread: its key there, and [`FIRED`] as of when it was set.
     Thread { shard: &'static Shard, key: (Instant, u64), fired: u64 },
-    /// By the runtime whose clock is virtual.
+    /// By the runtime: its clock is virtual, or there is no thread.
     Runtime { at: Instant, sleep: Pin<Box<Sleep>> },
 }
 
@@ -34,17 +35,16 @@ type Shard = Mutex<BTreeMap<(Instant, u64), Waker>>;
 static SHARDS: [Shard; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
 /// How many times the thread has gone off.
 static FIRED: AtomicU64 = AtomicU64::new(0);
-/// When the thread will look next, in [`clock::nanos`].
-static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Alarm {
     /// Wakes the task of `cx` at `at`.
+    ///
+    /// # Panics
+    /// On the real clock, where the timer's thread can't be started and there is no runtime with a timer either.
     pub(super) fn new(at: Instant, is_virtual: bool, cx: &mut TaskContext<'_>) -> Alarm {
         if is_virtual {
-            let mut alarm = Alarm(Kind::Runtime { at, sleep: Box::pin(tokio::time::sleep_until(at.into())) });
-            alarm.rearm(cx);
-            return alarm;
+            return Alarm::by_runtime(at, cx);
         }
         let (id, shard) = place();
         let fired = FIRED.load(Ordering::Acquire);
@@ -56,7 +56,17 @@ impl Alarm {
         }
         alarms.insert((at, id), waker);
         drop(alarms);
-        wake_thread_by(at);
+        if thread::look_by(at).is_err() {
+            // The alarm is no longer in the shard when this is reached again: a later one tries to start the thread anew.
+            drop(alarm);
+            return Alarm::by_runtime(at, cx);
+        }
+        alarm
+    }
+
+    fn by_runtime(at: Instant, cx: &mut TaskContext<'_>) -> Alarm {
+        let mut alarm = Alarm(Kind::Runtime { at, sleep: Box::pin(tokio::time::sleep_until(at.into())) });
+        alarm.rearm(cx);
         alarm
     }
 
@@ -86,7 +96,8 @@ impl Alarm {
                 let waker = cx.waker().clone();
                 let before = lock(shard).insert(*key, waker);
                 if before.is_none() {
-                    wake_thread_by(key.0);
+                    // It went off. The thread that did it leads, or has found another one to.
+                    let _ = thread::look_by(key.0);
                 }
                 drop(before);
             }
@@ -154,49 +165,22 @@ fn lock(shard: &Shard) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[inline]
-fn wake_thread_by(at: Instant) {
-    let at = clock::nanos(at);
-    if at < NEXT.load(Ordering::SeqCst) && at < NEXT.fetch_min(at, Ordering::SeqCst) {
-        timer_thread().unpark();
-    }
-}
-
-fn timer_thread() -> &'static Thread {
-    static THREAD: OnceLock<Thread> = OnceLock::new();
-    THREAD.get_or_init(|| {
-        let spawned = thread::Builder::new().name("throughline-timer".into()).spawn(run);
-        spawned.expect("a process that can't start a thread can keep no deadline").thread().clone()
-    })
-}
-
-fn run() {
-    let mut due = Vec::new();
-    loop {
-        // Before the shards are looked at: who sets an alarm behind our back lowers it again, and wakes us.
-        NEXT.swap(u64::MAX, Ordering::SeqCst);
-        let now = Instant::now();
-        let mut next: Option<Instant> = None;
-        for shard in &SHARDS {
-            let mut alarms = lock(shard);
-            let later = alarms.split_off(&(now, u64::MAX));
-            due.extend(mem::replace(&mut *alarms, later).into_values());
-            if let Some(((at, _), _)) = alarms.first_key_value() {
-                next = Some(next.map_or(*at, |next| next.min(*at)));
+/// Takes the wakers out whose time has come when it is `now`; the earliest instant that is left.
+fn take_due(now: Instant, due: &mut VecDeque<Waker>) -> Option<Instant> {
+    let mut next: Option<Instant> = None;
+    for shard in &SHARDS {
+        let mut alarms = lock(shard);
+        while let Some(alarm) = alarms.first_entry() {
+            let at = alarm.key().0;
+            if at > now {
+                next = Some(next.map_or(at, |next| next.min(at)));
+                break;
             }
-        }
-        if !due.is_empty() {
-            FIRED.fetch_add(1, Ordering::AcqRel);
-            // A panicking waker stops neither the thread nor the others.
-            due.drain(..).for_each(|waker: Waker| shielded(|| waker.wake()));
-            continue;
-        }
-        match next {
-            Some(at) => {
-                NEXT.fetch_min(clock::nanos(at), Ordering::SeqCst);
-                thread::park_timeout(at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
-            }
-            None => thread::park(),
+            due.push_back(alarm.remove());
         }
     }
+    if !due.is_empty() {
+        FIRED.fetch_add(1, Ordering::AcqRel);
+    }
+    next
 }

@@ -212,7 +212,7 @@ impl CancelNode {
         if stamp != 0 {
             return stamp;
         }
-        let now = clock::nanos(clock::now());
+        let now = clock::nanos(clock::now_anywhere());
         match self.stamp.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => now,
             Err(first) => first,

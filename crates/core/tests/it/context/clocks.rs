@@ -3,8 +3,8 @@
 use std::future::pending;
 use std::panic::panic_any;
 use std::pin::pin;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant as RealInstant};
@@ -257,6 +257,59 @@ fn r05_what_a_wakers_panic_carries_is_dropped() {
     block_on(soon().done());
     drop(done);
     assert_eq!(Arc::strong_count(&carried), 1);
+}
+
+#[test]
+fn c32_wakers_that_block_delay_no_other_deadline() {
+    /// Blocks whoever wakes it until the sender is gone.
+    struct Blocking(Mutex<Receiver<()>>);
+    impl Wake for Blocking {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.lock().unwrap().recv().is_err());
+        }
+    }
+    let (release, blocked): (Vec<_>, Vec<_>) = (0..3)
+        .map(|_| {
+            let (release, released) = channel();
+            (release, Waker::from(Arc::new(Blocking(Mutex::new(released)))))
+        })
+        .unzip();
+    let shared = soon();
+    let mut waiting: Vec<_> = blocked
+        .iter()
+        .map(|waker| {
+            let mut done = Box::pin(shared.done());
+            assert!(poll_with(done.as_mut(), waker).is_pending());
+            done
+        })
+        .collect();
+    // Due with them, and after them. Each hangs if its waker has to wait for one that blocks.
+    let beside = shared.clone();
+    block_on(beside.done());
+    block_on(soon().done());
+    block_on(soon().done());
+    drop(release);
+    assert!(waiting.iter_mut().all(|done| poll_once(done.as_mut()).is_ready()));
+    block_on(soon().done());
+}
+
+#[test]
+fn c28_paused_clock_that_stands_where_the_real_one_is_stays_a_virtual_one() {
+    for _ in 0..20 {
+        paused().block_on(async {
+            // The clock is a little ahead of the real one, which then catches up.
+            while Instant::now().into_std() < RealInstant::now() {
+                advance(Duration::from_millis(1)).await;
+            }
+            let ctx = Context::background().with_timeout(3600 * SECOND);
+            while Instant::now().into_std() > RealInstant::now() + Duration::from_nanos(300) {
+                std::hint::spin_loop();
+            }
+            // It takes an hour if the clock is taken for the real one.
+            ctx.done().await;
+            assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
+        });
+    }
 }
 
 #[test]

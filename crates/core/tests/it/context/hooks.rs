@@ -1,5 +1,6 @@
 //! C22 and R5: callbacks for when a context is done.
 
+use std::cell::RefCell;
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -7,8 +8,8 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use throughline_core::{AfterFunc, Context, ContextError};
-use tokio::runtime::{Builder, Runtime};
+use throughline_core::{AfterFunc, CancelHandle, Context, ContextError, Key};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{Named, SECOND, block_on, verdict};
 
@@ -89,6 +90,98 @@ fn c22_runs_though_its_runtime_ends_before_its_turn() {
     ending.shutdown_background();
     may_end.wait();
     assert!([HOOK_THREAD, "ending"].contains(&name_of(&told).as_str()));
+}
+
+#[test]
+fn c22_runs_though_it_holds_the_last_of_a_context_whose_value_panics() {
+    static BOMB: Key<Bomb> = Key::new("bomb");
+    for in_runtime in [false, true] {
+        let pool = runtime("pool");
+        let _guard = in_runtime.then(|| pool.enter());
+        let handle = Context::background().with_cancel();
+        let (tell, told) = telling();
+        handle.with_value(&BOMB, Bomb).after_func(tell);
+        handle.cancel();
+        assert_eq!(name_of(&told), if in_runtime { "pool" } else { HOOK_THREAD });
+    }
+}
+
+#[test]
+fn c22_runs_though_cancelled_while_a_thread_ends() {
+    thread_local! { static LAST: RefCell<Option<CancelHandle>> = const { RefCell::new(None) } }
+    let pool = runtime("pool");
+    for (in_runtime, touches_tokio) in [(false, false), (false, true), (true, false), (true, true)] {
+        let handle = Context::background().with_cancel();
+        let (tell, told) = telling();
+        let (tell_below, told_below) = telling();
+        {
+            let _guard = in_runtime.then(|| pool.enter());
+            handle.after_func(tell);
+            handle.with_timeout(60 * SECOND).after_func(tell_below);
+        }
+        let tokio = pool.handle().clone();
+        thread::spawn(move || {
+            LAST.set(Some(handle));
+            if touches_tokio {
+                tokio.block_on(async {});
+            }
+        })
+        .join()
+        .unwrap();
+        let expected = if in_runtime { "pool" } else { HOOK_THREAD };
+        assert_eq!([name_of(&told), name_of(&told_below)], [expected; 2]);
+    }
+}
+
+#[test]
+fn c22_runs_though_every_blocking_thread_of_its_runtime_is_taken() {
+    let pool = runtime("pool");
+    let handle = Context::background().with_cancel();
+    let (feed, fed) = channel();
+    let (waits, is_waiting) = channel();
+    let waiting = pool.spawn_blocking(move || {
+        waits.send(()).unwrap();
+        fed.recv().unwrap()
+    });
+    is_waiting.recv().unwrap();
+    // The pool's one thread waits for what the callback brings.
+    pool.block_on(async {
+        handle.after_func(move || feed.send(Handle::current().id()).unwrap());
+        handle.cancel();
+        assert_eq!(waiting.await.unwrap(), Handle::current().id(), "its runtime is entered");
+    });
+}
+
+#[test]
+fn c22_callbacks_that_block_hold_up_no_other_one() {
+    for in_runtime in [false, true] {
+        let pool = runtime("pool");
+        let _guard = in_runtime.then(|| pool.enter());
+        let handle = Context::background().with_cancel();
+        let (release, may_end): (Vec<_>, Vec<_>) = (0..5).map(|_| channel::<()>()).unzip();
+        for released in may_end {
+            handle.after_func(move || assert!(released.recv().is_err()));
+        }
+        let (tell, told) = telling();
+        handle.after_func(tell);
+        handle.cancel();
+        told.recv().unwrap();
+        drop(release);
+        // Their threads are there for what comes then.
+        let (tell, told) = telling();
+        handle.after_func(tell);
+        told.recv().unwrap();
+    }
+}
+
+#[test]
+fn c22_runtime_is_entered_while_it_runs() {
+    let pool = runtime("pool");
+    let handle = Context::background().with_cancel();
+    let (sender, receiver) = channel();
+    pool.block_on(async { handle.after_func(move || sender.send(Handle::current().id()).unwrap()) });
+    handle.cancel();
+    assert_eq!(receiver.recv().unwrap(), pool.handle().id());
 }
 
 #[test]
@@ -324,7 +417,7 @@ fn r05_panicking_hooks_keep_no_other_from_running() {
                 let (tell, told) = telling();
                 handle.after_func(move || match n % 3 {
                     0 => panic!("a hook that panics"),
-                    1 if !in_runtime => panic_any(Bomb),
+                    1 => panic_any(Bomb),
                     _ => tell(),
                 });
                 told
@@ -332,7 +425,7 @@ fn r05_panicking_hooks_keep_no_other_from_running() {
             .collect();
         handle.cancel();
         let ran = told.iter().filter(|told| told.recv().is_ok()).count();
-        assert_eq!(ran, if in_runtime { 6 } else { 3 });
+        assert_eq!(ran, 3);
         let (tell, told) = telling();
         handle.after_func(tell);
         assert_eq!(name_of(&told), if in_runtime { "pool" } else { HOOK_THREAD }, "nor one that comes later");
