@@ -123,7 +123,9 @@ fn item(spans: &[SpanView], from: usize) -> Item {
 fn ended_alike(client: &SpanView, server: &SpanView) -> bool {
     let status = |span: &SpanView| span.number("http.response.status_code");
     let is_same_answer = status(client).is_some() && status(client) == status(server);
-    let (ours, theirs) = (End::of(client), End::of(server));
-    client.cause() == server.cause()
-        && (ours == theirs || is_same_answer && (ours.is_trouble() || !theirs.is_trouble()))
+    match (End::of(client), End::of(server)) {
+        (ours, theirs) if ours == theirs => true,
+        (End::Failed(_), End::Failed(_)) => is_same_answer,
+        (_, theirs) => is_same_answer && !theirs.is_trouble(),
+    }
 }

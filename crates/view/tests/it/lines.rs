@@ -3,7 +3,7 @@
 use throughline_core::trace::{Event, SpanKind, Status};
 use throughline_view::Options;
 
-use crate::support::{NARROW, Spans, cancelled};
+use crate::support::{NARROW, Spans, cancelled, failed};
 
 const TERMINAL: Options = Options { width: 80, ..Options::PLAIN };
 
@@ -39,6 +39,26 @@ fn both_sides_of_a_call_are_drawn_when_they_ended_differently() {
     let drawn = spans.drawn(&NARROW);
     assert!(drawn.contains("api → POST") && drawn.contains("timeout"), "{drawn}");
     assert!(drawn.contains("└ cards POST /status") && drawn.contains("200"), "{drawn}");
+}
+
+#[test]
+fn sides_that_say_the_same_in_other_words_share_a_line() {
+    let mut spans = Spans::default();
+    let client = spans.add(0, "api", "POST", SpanKind::Client, [0, 10]);
+    client.attributes.set("http.response.status_code", 404);
+    client.attributes.set("error.type", "NOT_FOUND");
+    client.status = Status::Error("no such card".into());
+    spans.add(1, "cards", "POST /status", SpanKind::Server, [1, 9]).attributes.set("http.response.status_code", 404);
+    let drawn = spans.drawn(&Options::PLAIN);
+    assert!(drawn.contains("cards POST /status") && drawn.contains("NOT_FOUND: no such card"), "{drawn}");
+    assert_eq!(drawn.lines().count(), 4, "{drawn}");
+
+    let mut late = Spans::default();
+    failed(late.add(0, "api", "POST", SpanKind::Client, [0, 10]), "cards");
+    let server = late.add(1, "cards", "POST /status", SpanKind::Server, [1, 9]);
+    failed(server, "cards");
+    server.attributes.set("throughline.cancel.cause", "deadline_exceeded");
+    assert_eq!(late.drawn(&Options::PLAIN).lines().count(), 4);
 }
 
 #[test]
