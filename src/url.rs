@@ -1,5 +1,7 @@
 //! URLs as spans and messages show them.
 
+use percent_encoding::percent_decode_str;
+
 /// Keys of a query whose values are credentials (OpenTelemetry semantic conventions 1.45, `url.full`). Case-sensitive, as there.
 pub(crate) const SENSITIVE_QUERY_KEYS: [&str; 7] = [
     "AWSAccessKeyId",
@@ -12,7 +14,18 @@ pub(crate) const SENSITIVE_QUERY_KEYS: [&str; 7] = [
 ];
 
 /// The URL without credentials: those of its authority, and the values of [`SENSITIVE_QUERY_KEYS`].
+#[cfg(any(test, feature = "otlp"))]
 pub(crate) fn redacted(url: &str) -> String {
+    redacted_with(url, &[])
+}
+
+/// As [`redacted`], with more keys.
+pub(crate) fn redacted_with(url: &str, more: &[Box<str>]) -> String {
+    let is_sensitive = |name: &str| {
+        // A receiver decodes the name first.
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        SENSITIVE_QUERY_KEYS.contains(&&*name) || more.iter().any(|key| **key == *name)
+    };
     let (url, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     // One without a scheme may have lost it, and have an authority.
@@ -25,7 +38,7 @@ pub(crate) fn redacted(url: &str) -> String {
     for (index, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
         text.push(if index == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
-            Some((name, _)) if SENSITIVE_QUERY_KEYS.contains(&name) => text.extend([name, "=REDACTED"]),
+            Some((name, _)) if is_sensitive(name) => text.extend([name, "=REDACTED"]),
             _ => text.push_str(parameter),
         }
     }
@@ -36,6 +49,21 @@ pub(crate) fn redacted(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_keys_are_redacted_by_choice_however_they_are_written() {
+        let more = ["token".into(), "api key".into()];
+        for (url, shown) in [
+            ("https://host?token=abc&x=1", "https://host?token=REDACTED&x=1"),
+            (
+                "https://host?sig=1&api%20key=2&tok%65n=3#top",
+                "https://host?sig=REDACTED&api%20key=REDACTED&tok%65n=REDACTED#top",
+            ),
+            ("https://host?Token=1&tokens=2&%ff=3&token", "https://host?Token=1&tokens=2&%ff=3&token"),
+        ] {
+            assert_eq!(redacted_with(url, &more), shown);
+        }
+    }
 
     #[test]
     fn credentials_are_not_shown() {

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use throughline_core::Span;
 use throughline_core::trace::{SpanBuilder, Value};
 
-pub(super) use crate::url::redacted;
+pub(super) use crate::url::redacted_with;
 
 /// The names that are ours.
 pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";

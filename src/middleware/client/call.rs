@@ -64,7 +64,8 @@ impl Call {
         }
         span = semconv::with_server(span.kind(SpanKind::Client), uri, headers);
         if !is_grpc {
-            span = span.attribute_with("url.full", || semconv::redacted(&full_url.to_string()));
+            span = span
+                .attribute_with("url.full", || semconv::redacted_with(&full_url.to_string(), &config.redacted_keys));
         }
         if resend > 0 {
             span = span.attribute("http.request.resend_count", resend);

@@ -52,6 +52,7 @@ pub(super) struct Config {
     pub(super) tracer: Option<Tracer>,
     pub(super) reserve: ReplyReserve,
     pub(super) timeout_name: Option<HeaderName>,
+    pub(super) redacted_keys: Vec<Box<str>>,
     #[cfg(feature = "reqwest")]
     pub(super) redirects: u32,
 }
@@ -92,6 +93,7 @@ impl ClientLayer {
             tracer: None,
             reserve: ReplyReserve::DEFAULT,
             timeout_name: None,
+            redacted_keys: Vec::new(),
             #[cfg(feature = "reqwest")]
             redirects: 0,
         };
@@ -102,6 +104,22 @@ impl ClientLayer {
     /// names of their own.
     pub fn timeout_header(mut self, name: HeaderName) -> Self {
         Arc::make_mut(&mut self.config).timeout_name = Some(name);
+        self
+    }
+
+    /// Redacts the values of these keys of the query in the span's `url.full`, too: `?token=REDACTED`. Calls add up.
+    ///
+    /// Keys are case-sensitive. The keys of presigned URLs that OpenTelemetry's semantic conventions list are always redacted, and so
+    /// are the user and password. The request itself does not change.
+    ///
+    /// ```
+    /// use throughline::ClientLayer;
+    ///
+    /// let layer = ClientLayer::external().redact_query(["token", "api_key"]);
+    /// # let _ = layer;
+    /// ```
+    pub fn redact_query<K: Into<Box<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        Arc::make_mut(&mut self.config).redacted_keys.extend(keys.into_iter().map(Into::into));
         self
     }
 

@@ -47,6 +47,20 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
 }
 
 #[tokio::test]
+async fn keys_of_a_query_are_redacted_by_choice_on_the_span_and_not_in_the_request() {
+    let caller = Traced::new("api");
+    let echo = async |uri: axum::http::Uri| uri.to_string();
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+    let layer = client().redact_query(["token"]).redact_query(["key".to_owned()]);
+    let request = reqwest::Client::new().get(format!("http://{address}/?token=abc&page=2&sig=1&key=d"));
+    let sent = request.send_with(&ctx, &layer).await.unwrap().text().await.unwrap();
+    assert_eq!(sent, "/?token=abc&page=2&sig=1&key=d");
+    let shown = format!("http://{address}/?token=REDACTED&page=2&sig=REDACTED&key=REDACTED");
+    assert_eq!(text(&caller.span().await, "url.full"), Some(shown.as_str()));
+}
+
+#[tokio::test]
 async fn a_stranger_gets_the_traceparent_alone() {
     let address = serve(Router::new().route("/", get(echo))).await;
     let ctx = Context::background().with_timeout(Duration::from_secs(10));
