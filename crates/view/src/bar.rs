@@ -114,7 +114,8 @@ impl Pen {
     }
 }
 
-/// A block of so many eighths, at the left; what begins inside of a column is drawn at its right half.
+/// A block of so many eighths, at the left; what begins inside of a column is drawn at its right
+/// half.
 fn part(eighths: usize, begins_inside: bool) -> char {
     match (eighths, begins_inside) {
         (8.., _) => '█',

@@ -15,8 +15,9 @@ const MAX_SAFE: u64 = (1 << 53) - 1;
 impl Trace {
     /// The trace as a JSON document that Jaeger's page can load: "Search", "JSON File".
     ///
-    /// Each resource is a process, with its attributes as tags. So two instances of a service are two processes. Integers
-    /// beyond ±(2^53 - 1) are texts, as Jaeger's own are, and so are `NaN`, `Infinity` and `-Infinity`.
+    /// Each resource is a process, with its attributes as tags. So two instances of a service are
+    /// two processes. Integers beyond ±(2^53 - 1) are texts, as Jaeger's own are, and so are `NaN`,
+    /// `Infinity` and `-Infinity`.
     pub fn jaeger_json(&self) -> String {
         let mut processes = Map::new();
         let mut ids: HashMap<*const Resource, String> = HashMap::new();

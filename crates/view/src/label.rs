@@ -22,7 +22,8 @@ pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
     let gap = if path.is_empty() { "" } else { " " };
     let is_inside = span.parent.is_some_and(|parent| trace.spans()[parent].service == span.service);
     let service = if is_inside { String::new() } else { format!("{} ", span.service) };
-    // A mark is where the arrow is: behind the service that sends, in front of the one that receives.
+    // A mark is where the arrow is: behind the service that sends, in front of the one that
+    // receives.
     let [before, behind] = if span.record.kind == SpanKind::Consumer { [mark, ""] } else { ["", mark] };
     format!("{before}{service}{behind}{}{gap}{path}", span.record.name)
 }
@@ -64,8 +65,9 @@ impl<'a> End<'a> {
         !matches!(self, End::Quiet | End::Answered(_))
     }
 
-    /// In at most `room` columns if that can be: in words, or in fewer words. `message` says more of an error, `origin` where
-    /// it began; they come behind it.
+    /// The end in words, shortened where the long form takes more than `room` columns.
+    ///
+    /// The result may still be longer than `room`. `origin` is where an error began.
     pub(crate) fn words(self, origin: Option<&str>, message: Option<&str>, room: usize, unicode: bool) -> String {
         let (long, short) = match self {
             End::Quiet => return String::new(),

@@ -4,8 +4,9 @@ use throughline_core::trace::SpanKind;
 
 use crate::trace::{SpanView, Trace};
 
-/// For each span of the trace whether its time was its root's: walking back from a span's end, the child that ended last is what it
-/// waited for, then the one that ended last before that one started, and so on. What runs asynchronously nobody waited for.
+/// For each span of the trace whether its time was its root's: walking back from a span's end, the
+/// child that ended last is what it waited for, then the one that ended last before that one
+/// started, and so on. What runs asynchronously nobody waited for.
 pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
     let spans = trace.spans();
     let mut is_critical = vec![false; spans.len()];
@@ -16,8 +17,8 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
         let end = until;
         let waited = |child: &usize| is_waited_for(&spans[index], &spans[*child]);
         let mut children: Vec<_> = spans[index].children.iter().copied().filter(waited).collect();
-        // One that ended after its parent was waited for until that gave up. Of several, it is the one that started last: who
-        // waits starts nothing more.
+        // A child that ended after its parent counts until the parent gave up. Of several such
+        // children, the last to start comes first: a parent that waits starts nothing else.
         children.sort_by_key(|child| {
             let record = &spans[*child].record;
             let order = if record.end_time > end { record.start_time.0 } else { u64::MAX };
@@ -38,8 +39,9 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
 
 /// Whether `parent` may have waited for `child`.
 ///
-/// A child that ended later was not waited for: it was spawned, and went on by itself. There are two exceptions. A caller waits for
-/// its callee whatever their clocks say. And a parent that gave up has waited for the work that its cancellation ended.
+/// A child that ended later was not waited for: it was spawned, and went on by itself. There are
+/// two exceptions. A caller waits for its callee whatever their clocks say. And a parent that gave
+/// up has waited for the work that its cancellation ended.
 fn is_waited_for(parent: &SpanView, child: &SpanView) -> bool {
     if child.is_asynchronous() {
         return false;

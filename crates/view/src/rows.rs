@@ -25,7 +25,8 @@ pub(crate) enum Item {
     Span(usize),
     /// The two spans of a call or a message: the sender's and the receiver's.
     Hop { from: usize, to: usize },
-    /// Siblings that are not drawn: how many, from the start of the first to the end of the last, and the longest duration.
+    /// Siblings that are not drawn: how many, from the start of the first to the end of the last,
+    /// and the longest duration.
     More { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
 }
 
@@ -119,7 +120,8 @@ fn item(spans: &[SpanView], from: usize) -> Item {
     if is_hop { Item::Hop { from, to } } else { Item::Span(from) }
 }
 
-/// Whether the client's end says all that the server's does. A status of 4xx is an error to the client alone.
+/// Whether the client's end says all that the server's does. A status of 4xx is an error to the
+/// client alone.
 fn ended_alike(client: &SpanView, server: &SpanView) -> bool {
     let status = |span: &SpanView| span.number("http.response.status_code");
     let is_same_answer = status(client).is_some() && status(client) == status(server);

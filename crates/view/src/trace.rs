@@ -53,11 +53,11 @@ pub struct SpanView {
 impl Trace {
     /// The traces that the batches hold, the one that began first in front.
     ///
-    /// Spans with equal times are ordered by service, and within one by the order in which they ended. So on a paused clock
-    /// the same program gives the same trees.
+    /// Spans with equal times are ordered by service, and within one by the order in which they
+    /// ended. So on a paused clock the same program gives the same trees.
     pub fn from_batches(batches: &[Batch]) -> Vec<Trace> {
         let mut traces: HashMap<TraceId, Vec<SpanView>> = HashMap::new();
-        // By their text, as a number that is not one is not equal to itself; with the number of spans so far.
+        // By their text, as NaN is not equal to itself; with the number of spans so far.
         let mut resources: HashMap<String, (Arc<Resource>, usize)> = HashMap::new();
         for batch in batches {
             let service: Arc<str> = batch.resource.service_name().unwrap_or("unknown").into();
@@ -174,8 +174,8 @@ impl SpanView {
         self.record.kind == SpanKind::Consumer
     }
 
-    /// What spans of one trace are ordered by. Ids are random, so they come last: on a paused clock all times are equal, and
-    /// the order is the same in every run.
+    /// What spans of one trace are ordered by. Ids are random, so they come last: on a paused clock
+    /// all times are equal, and the order is the same in every run.
     fn rank(&self) -> impl Ord + '_ {
         let record = &self.record;
         let id = record.span_context.span_id();

@@ -40,18 +40,22 @@ struct Drawing<'a> {
 }
 
 impl Trace {
-    /// The trace as lines of text: each span with its service, a bar on a common time line, how long it took, the time that was left of
-    /// its deadline when it started, and how it ended. The bars of the critical path of each root are solid; the root's deadline is a vertical line.
+    /// The trace as lines of text: each span with its service, a bar on a common time line, how
+    /// long it took, the time that was left of its deadline when it started, and how it ended. The
+    /// bars of the critical path of each root are solid; the root's deadline is a vertical line.
     ///
-    /// - The client's and the server's span of a call share a line, unless they ended differently. Its bar shows the
-    ///   server's work, within the time of the call; duration and time left are the client's. The two spans of a message
-    ///   share one, too; duration and time left are the consumer's.
-    /// - Of more than ten siblings that are alike two are drawn, the first and the longest. A line below them has the number of
-    ///   the others. Siblings that failed, or under which something failed, are not like those that did not.
+    /// - The client's and the server's span of a call share a line, unless they ended differently.
+    ///   Its bar shows the server's work, within the time of the call; duration and time left are
+    ///   the client's. The two spans of a message share one, too; duration and time left are the
+    ///   consumer's.
+    /// - Of more than ten siblings that are alike two are drawn, the first and the longest. A line
+    ///   below them has the number of the others. Siblings that failed, or under which something
+    ///   failed, are not like those that did not.
     /// - An error's message that does not fit has a line of its own where the error began.
     /// - A legend explains the marks that were drawn.
     ///
-    /// Lines are as wide as `options` say, whatever the names are; those are made harmless for a terminal.
+    /// Lines are as wide as `options` say, whatever the names are; those are made harmless for a
+    /// terminal.
     pub fn waterfall(&self, options: &Options) -> String {
         let is_critical = path::critical(self);
         let rows = rows(self, &is_critical);
@@ -204,8 +208,8 @@ impl Drawing<'_> {
         }
     }
 
-    /// How the span ended, in about `room` columns, its colour, and what needs a line of its own. `named` is the span that its line
-    /// is named after.
+    /// How the span ended, in about `room` columns, its colour, and what needs a line of its own.
+    /// `named` is the span that its line is named after.
     fn end(&self, index: usize, named: usize, room: usize) -> (String, Option<Style>, Option<String>) {
         let spans = self.trace.spans();
         let (span, end) = (&spans[index], End::of(&spans[index]));
@@ -273,7 +277,8 @@ impl Drawing<'_> {
 /// What a line is called.
 fn name(trace: &Trace, item: Item, unicode: bool) -> String {
     match item {
-        Item::Span(index) | Item::Hop { to: index, .. } => label(trace, index, unicode),
+        // The names of all lines are kept for a while, and one may have megabytes.
+        Item::Span(index) | Item::Hop { to: index, .. } => cut(&label(trace, index, unicode), 512, unicode),
         Item::More { count: siblings, .. } => format!("+{} more", count(siblings)),
     }
 }

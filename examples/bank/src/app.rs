@@ -199,7 +199,8 @@ impl Bank {
 
     /// Closes: the front door first, then the events, then the other services, then the telemetry.
     ///
-    /// Requests and events in flight end first, as all that they need is still there. After 5 s what is left is cancelled.
+    /// Requests and events in flight end first, as all that they need is still there. After 5 s
+    /// what is left is cancelled.
     pub async fn close(mut self) -> Closed {
         let patience = Context::background().with_timeout(DRAIN);
         self.closing.send_replace(Closing::Door);

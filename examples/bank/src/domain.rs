@@ -29,7 +29,8 @@ pub struct Decision {
     pub transaction: u64,
 }
 
-/// Why a payment is not made. It is an answer, not an error: every service on the way has done its work.
+/// Why a payment is not made. It is an answer, not an error: every service on the way has done its
+/// work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decline {

@@ -62,7 +62,8 @@ fn a_taken_port_is_named_and_the_exit_code_is_1() {
 fn the_slow_scenario_prints_the_504() {
     let shown = text(&bank(&["scenario", "slow-balance"]).stdout);
     assert!(shown.contains("504") && shown.contains("\"code\":\"DEADLINE_EXCEEDED\""), "{shown}");
-    // Mostly "← balance": within 5 ms of its deadline, a machine under load may have a hop further up give up first.
+    // Mostly "← balance": within 5 ms of its deadline, a machine under load may have a hop further
+    // up give up first.
     assert!(shown.contains("DEADLINE_EXCEEDED ← ") && shown.contains('│'), "{shown}");
 }
 

@@ -14,7 +14,8 @@ use throughline_view::{SpanView, Trace};
 
 /// Not a bank's environment, but one without variables.
 fn config() -> Config {
-    // Ten banks share the machine, with whatever else runs there: each hop keeps 150 ms for the response, not the default 30.
+    // Ten banks share the machine, with whatever else runs there: each hop keeps 150 ms for the
+    // response, not the default 30.
     let reserve = ReplyReserve { percent: 5, max: Duration::MAX, ..ReplyReserve::DEFAULT };
     Config { variables: HashMap::new(), timeout: Duration::from_secs(3), reserve, ..Config::default() }
 }

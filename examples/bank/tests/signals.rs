@@ -43,7 +43,8 @@ fn a_signal_lets_requests_in_flight_end_and_flushes_their_spans() {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         assert!(shown.next().unwrap().starts_with("closing"));
         while TcpStream::connect(&address).is_ok() {
-            // The process ends after its patience, if it goes on accepting: then there is no response below.
+            // The process ends after its patience, if it goes on accepting: then there is no
+            // response below.
             std::thread::yield_now();
         }
         request.write_all(body.as_bytes()).unwrap();

@@ -11,8 +11,8 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The pause after attempt number `attempt`, counted from 1.
     ///
-    /// It doubles with each attempt. `retry_after` is the least that it may be. A random part of up to
-    /// half of the doubled pause comes on top, so that messages that failed together come apart.
+    /// It doubles with each attempt. `retry_after` is the least that it may be. A random part of up
+    /// to half of the doubled pause comes on top, so that messages that failed together come apart.
     pub(super) fn pause(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let pause = self.first.saturating_mul(1 << doublings).min(self.longest);

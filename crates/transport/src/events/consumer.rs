@@ -86,9 +86,9 @@ impl Consumer {
 
     /// The pauses between the attempts at a message; default: 500 ms, doubling up to 60 s.
     ///
-    /// The pause after the first failed attempt is `first`, and each further one twice as long, up to
-    /// `longest`. A random part of up to half of it comes on top. A pause is never shorter than the
-    /// error's [`retry_after`](Error::retry_after), which `longest` does not limit.
+    /// The pause after the first failed attempt is `first`, and each further one twice as long, up
+    /// to `longest`. A random part of up to half of it comes on top. A pause is never shorter than
+    /// the error's [`retry_after`](Error::retry_after), which `longest` does not limit.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { first, longest };
         self
@@ -150,7 +150,7 @@ impl Consumer {
         let limits = self.base.with_timeout(self.timeout).with_cancel();
         let span = self.span(&limits, &delivery);
         let ctx = span.context().clone();
-        // Nothing that the attempt has touched is used after a panic but the delivery, which it does not see.
+        // After a panic only the delivery and `limits` are used, which no panic leaves half-changed.
         let attempt = AssertUnwindSafe(attempt(span, delivery.message().clone(), handler)).catch_unwind();
         let result = match attempt.await {
             Ok(result) => {
@@ -177,7 +177,8 @@ impl Consumer {
         }
     }
 
-    /// The span of a delivery: it continues the publisher's trace. `limits` has nothing of the publisher's deadline.
+    /// The span of a delivery: it continues the publisher's trace. `limits` has nothing of the
+    /// publisher's deadline.
     fn span(&self, limits: &Context, delivery: &Delivery) -> Span {
         let message = delivery.message();
         let ctx = self.propagator.extract(limits, &message.headers);
@@ -263,18 +264,22 @@ impl fmt::Debug for Consumer {
 }
 
 impl Subscription {
-    /// Deals with messages, several at a time, until the events are drained or the consumer's base is done.
+    /// Deals with messages, several at a time, until the events are drained or the consumer's base
+    /// is done.
     ///
-    /// For each, `handler` gets a context with a CONSUMER span and the consumer's timeout, and the message, which is acknowledged when it
-    /// succeeds. When it has ended its context is cancelled with [`Cause::RequestFinished`], and when it panics with [`Cause::Panicked`].
+    /// For each, `handler` gets a context with a CONSUMER span and the consumer's timeout, and the
+    /// message, which is acknowledged when it succeeds. When it has ended its context is cancelled
+    /// with [`Cause::RequestFinished`], and when it panics with [`Cause::Panicked`].
     ///
     /// What happens when the handler fails, panics or takes too long:
-    /// - The message is delivered again after a [pause](Consumer::backoff), during which other messages are handled.
+    /// - The message is delivered again after a [pause](Consumer::backoff), during which other
+    ///   messages are handled.
     /// - After the [last attempt](Consumer::max_attempts), and at once when the error is not
-    ///   [`retryable`](Error::retryable), it is given up. It goes to the
-    ///   [dead-letter subject](Consumer::dead_letter), is [counted](super::GroupCounters::given_up), and
+    ///   [`retryable`](Error::retryable), it is given up. It goes to the [dead-letter
+    ///   subject](Consumer::dead_letter), is [counted](super::GroupCounters::given_up), and
     ///   `tracing` gets an event at the level ERROR.
-    /// - When the consumer's base is done, the message goes back to the group, and is not given up for it.
+    /// - When the consumer's base is done, the message goes back to the group, and is not given up
+    ///   for it.
     ///
     /// # Cancellation safety
     /// Dropping the future takes no more messages; those at hand go on.

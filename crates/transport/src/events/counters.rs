@@ -49,7 +49,8 @@ impl GroupCounters {
         self.0.redelivered.load(Ordering::Relaxed)
     }
 
-    /// Messages that were given up: after their last attempt, or because the error is not retryable.
+    /// Messages that were given up: after their last attempt, or because the error is not
+    /// retryable.
     pub fn given_up(&self) -> u64 {
         self.0.given_up.load(Ordering::Relaxed)
     }

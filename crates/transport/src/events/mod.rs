@@ -164,10 +164,12 @@ impl Events {
         Subscription::new(self.clone(), subject, group, queue)
     }
 
-    /// Returns when all that was published has been dealt with (acknowledged, or given up), and what was published in dealing with it;
-    /// from then on nothing is taken any more, and subscriptions end.
+    /// Returns when all that was published has been dealt with (acknowledged, or given up), and
+    /// what was published in dealing with it; from then on nothing is taken any more, and
+    /// subscriptions end.
     ///
-    /// Who goes on publishing keeps it waiting. So does a message that pauses before its next attempt.
+    /// Who goes on publishing keeps it waiting. So does a message that pauses before its next
+    /// attempt.
     ///
     /// # Cancellation safety
     /// Dropped, it stops waiting, and nothing is closed.

@@ -11,7 +11,8 @@ use throughline_view::{Options, Trace};
 pub(crate) struct Spans(pub(crate) Vec<Batch>);
 
 impl Spans {
-    /// Adds a span of `service` under the one with the number `parent` (0: none), that lasts `from..to` ms.
+    /// Adds a span of `service` under the one with the number `parent` (0: none), that lasts
+    /// `from..to` ms.
     pub(crate) fn add(
         &mut self,
         parent: usize,
