@@ -192,6 +192,16 @@ impl Visit for EventFields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.value(field, format!("{value:?}"));
+        let text = format!("{value:?}");
+        let is_message = matches!(field.name(), "error" | EXCEPTION_MESSAGE);
+        let with_sources = is_message.then(|| with_sources(&text, value)).flatten();
+        self.value(field, with_sources.unwrap_or(text));
     }
+}
+
+/// The text with its sources, for an error that is formatted with `%` and shows them in its alternate form, as `anyhow`'s
+/// does. The alternate form of a `Debug` is another text, not a longer one.
+fn with_sources(text: &str, value: &dyn Debug) -> Option<String> {
+    let alternate = format!("{value:#?}");
+    alternate.strip_prefix(text).is_some_and(|sources| sources.starts_with(": ")).then_some(alternate)
 }

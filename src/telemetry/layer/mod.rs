@@ -39,6 +39,9 @@ pub(super) use nesting::{innermost, surrounding};
 /// A span goes where the spans of the ambient context go. Where that context is in no span and names no tracer, it goes where its parent
 /// goes, or to the telemetry that made the layer.
 ///
+/// What is spawned with [`Context::spawn`] is below the innermost span. `tokio::spawn(work.instrument(Span::current()))` stays in the trace
+/// in a `tracing` span only: in a handler without one, `Span::current()` is disabled and carries nothing.
+///
 /// [`Context::current`] does not change when a `tracing` span is entered: `Context::current().current_span()` is the context's span, and
 /// `tracing::Span::current().record(…)` writes to the `tracing` span.
 ///
@@ -54,8 +57,9 @@ pub(super) use nesting::{innermost, surrounding};
 ///
 /// An event at the level `ERROR`, or with a field `error` or `exception.*`, is an `exception` event and sets the span's status to an
 /// error. Its `exception.message` is the field `exception.message`, else `error`, else the event's message. For a field that is a
-/// `dyn Error` it includes the chain of sources; one that is formatted with `%` gives only its own text. Other events have their
-/// message as the name. Both have `level` and `target`.
+/// `dyn Error` it includes the chain of sources. One that is formatted with `%`, as by `#[instrument(err)]`, gives its own text, and the
+/// sources where its `{:#}` shows them, as that of `anyhow::Error` does. Other events have their message as the name. Both have `level` and
+/// `target`.
 ///
 /// Samplers see the fields that a span is created with. The fields of a span that is not recorded are not formatted, except those of the
 /// first span of a trace in this process, which is the one that samplers decide on.

@@ -165,6 +165,41 @@ async fn t20_an_error_keeps_its_sources_and_the_message_beside_it() {
 }
 
 #[tokio::test]
+async fn t20_a_displayed_error_keeps_the_sources_that_its_alternate_form_shows() {
+    /// As `anyhow::Error`.
+    #[derive(Debug)]
+    struct Report {
+        _fields: [u8; 2],
+    }
+
+    impl fmt::Display for Report {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(if f.alternate() { "cannot save: disk full" } else { "cannot save" })
+        }
+    }
+
+    const REPORT: Report = Report { _fields: [1, 2] };
+
+    #[instrument(err)]
+    fn display() -> Result<(), Report> {
+        Err(REPORT)
+    }
+
+    #[instrument(err(Debug))]
+    fn debug() -> Result<(), Report> {
+        Err(REPORT)
+    }
+
+    let spans = traced(|_| {
+        display().unwrap_err();
+        debug().unwrap_err();
+    })
+    .await;
+    assert_eq!(named(&spans, "display").status, failed("cannot save: disk full"));
+    assert_eq!(named(&spans, "debug").status, failed("Report { _fields: [1, 2] }"));
+}
+
+#[tokio::test]
 async fn t20_an_error_with_endless_sources_is_bounded() {
     #[derive(Debug)]
     struct Endless;

@@ -15,9 +15,12 @@ use crate::{Cause, Context};
 impl Context {
     /// Builds a span below this context's; [`start`](SpanBuilder::start) starts it. An empty name becomes `unknown`.
     ///
-    /// The parent is this context's span, or its remote parent. What is ambient ([`Context::current`]) plays no part, save
-    /// that a span of another tracing system that descends from this context's takes its place
-    /// ([`Innermost`](crate::trace::Innermost)).
+    /// The parent is this context's span, or its remote parent. [`Context::current`] is not looked at. Spans of another tracing
+    /// system, as `tracing`'s are, have a part in two cases:
+    ///
+    /// - One that descends from this context's span takes its place ([`Innermost`](crate::trace::Innermost)).
+    /// - Where this context is in no span, the one that the task is in is the parent
+    ///   ([`Surrounding`](crate::trace::Surrounding)); [`new_root`](SpanBuilder::new_root) starts a trace all the same.
     ///
     /// # Examples
     /// ```
