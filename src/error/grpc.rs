@@ -1,5 +1,7 @@
 //! gRPC: an `Error` as a status, with `google.rpc.ErrorInfo` and `google.rpc.RetryInfo` in `grpc-status-details-bin`.
 
+mod details;
+
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
 use super::{Code, Error, ORIGIN, cut};
 
 /// Which `ErrorInfo` is ours.
-const DOMAIN: &str = "throughline";
+pub(super) const DOMAIN: &str = "throughline";
 /// gRFC A6: milliseconds to wait before the next attempt, or a negative number: there is to be none.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -108,6 +110,10 @@ impl Error {
     /// that has another source never came from the service: its code counts, and it is the source. `Ok`, which is no error, and codes
     /// that gRPC does not know, are `UNKNOWN`; an empty message becomes what the code means.
     ///
+    /// The standard messages of `google.rpc` in its details, such as `BadRequest` or the `ErrorInfo` of another domain, are
+    /// [`details`](Self::details), as protobuf's JSON. A `DebugInfo`, which is not to be passed on, is in [`received`](Self::received).
+    /// Other messages are left out.
+    ///
     /// Details larger than 64 KiB, or that cannot be read, are as none; of a path 16 stations are kept, and the wait is an hour at most.
     ///
     /// ```
@@ -143,10 +149,15 @@ impl Error {
             document.insert(name.clone(), value);
         }
         let error = Error::new(code(&status), code(&status).describe()).change(|inner| inner.is_remote = true);
-        error.read(document).waiting(&status, &details).born_in(origin(&status))
+        let error = error.read(&mut document).waiting(&status, &details).born_in(origin(&status));
+        // Stack traces are for this process.
+        let (debug, details): (Vec<_>, Vec<_>) = details::foreign(&status).partition(details::is_debug_info);
+        let error = error.change(|inner| inner.details.extend(details));
+        error.with_received((!debug.is_empty()).then(|| json!({"details": debug})))
     }
 
-    /// The error that a status from a stranger tells of: its code and how long to wait. What it says is the source, for whoever debugs.
+    /// The error that a status from a stranger tells of: its code and how long to wait. What it says is the source, for whoever debugs, and
+    /// its details are [`received`](Self::received).
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -166,7 +177,10 @@ impl Error {
             "" => Error::new(code(&status), code(&status).describe()),
             said => Error::wrap(code(&status), said),
         };
-        error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status)).born_in(origin(&status))
+        let error = error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status));
+        let said: Vec<_> = details::foreign(&status).collect();
+        let said = (!said.is_empty()).then(|| json!({"message": cut(status.message(), MAX_TEXT), "details": said}));
+        error.born_in(origin(&status)).with_received(said)
     }
 
     /// The error with a status among its sources, which tonic's clients look for. The status has the error's source.

@@ -70,6 +70,7 @@ struct Inner {
     retryable: Option<bool>,
     retry_after: Option<Duration>,
     details: Vec<Map<String, Value>>,
+    received: Option<Value>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -86,6 +87,7 @@ impl Error {
             retryable: None,
             retry_after: None,
             details: Vec::new(),
+            received: None,
             source: None,
         }))
     }
@@ -158,6 +160,29 @@ impl Error {
     /// Objects for programs to read, each with an `@type`.
     pub fn details(&self) -> &[Map<String, Value>] {
         &self.0.details
+    }
+
+    /// What the response of another service said that no other method returns, as JSON. It never leaves the process.
+    ///
+    /// - Of a problem document (RFC 9457) the other members: `title`, `type`, `instance`, and extensions that are not ours.
+    /// - Of another JSON body its value, and of a text body a string, cut off at 4 KiB.
+    /// - Of a gRPC status of an external service an object with its `message` and `details`; of an internal one the `DebugInfo`.
+    ///
+    /// `None`: an error made here, a response of a service that uses this library, or a body that is larger than 64 KiB or not read.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode, header};
+    /// use throughline::{Code, Error};
+    ///
+    /// let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse()?)]);
+    /// let body = br#"{"decline_code":"expired_card"}"#;
+    /// let error = Error::from_response(StatusCode::PAYMENT_REQUIRED, &headers, body).expect("it is an error");
+    /// assert_eq!(error.code(), Code::FailedPrecondition);
+    /// assert_eq!(error.received().expect("it is JSON")["decline_code"], "expired_card");
+    /// # Ok::<(), header::InvalidHeaderValue>(())
+    /// ```
+    pub fn received(&self) -> Option<&Value> {
+        self.0.received.as_ref()
     }
 
     /// Says something else to the caller.

@@ -76,7 +76,7 @@ impl Error {
     /// The error that an answer from a trusted service tells of; `None`: it tells of none.
     ///
     /// A document that is not one, or larger than 64 KiB, is the same as none: the status alone counts. Of a path 16 stations are kept,
-    /// and `Retry-After` is an hour at most.
+    /// and `Retry-After` is an hour at most. Other JSON, text, and members that are not ours are [`received`](Self::received).
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -103,42 +103,87 @@ impl Error {
         })
     }
 
-    /// The error with what the body of its answer says, if that is a document.
+    /// The error with what the body of its response says: a problem document is read, other JSON and text are kept.
     pub(crate) fn told_in(self, headers: &HeaderMap, body: &[u8]) -> Error {
-        let is_problem = headers.get(header::CONTENT_TYPE).is_some_and(is_problem_json) && body.len() <= MAX_DOCUMENT;
-        match is_problem.then(|| serde_json::from_slice::<Map<String, Value>>(body)) {
-            Some(Ok(document)) => self.read(document),
-            _ => self,
+        let Some(media_type) = headers.get(header::CONTENT_TYPE).filter(|_| body.len() <= MAX_DOCUMENT) else {
+            return self;
+        };
+        if is_problem_json(media_type) {
+            return match serde_json::from_slice::<Map<String, Value>>(body) {
+                Ok(mut document) => {
+                    let error = self.read(&mut document);
+                    remove_standard(&mut document);
+                    error.with_received((!document.is_empty()).then_some(Value::Object(document)))
+                }
+                Err(_) => self,
+            };
+        }
+        let media_type = essence(media_type).to_ascii_lowercase();
+        if media_type == b"application/json" || media_type.ends_with(b"+json") {
+            self.with_received(serde_json::from_slice(body).ok())
+        } else if media_type.starts_with(b"text/") {
+            let text = String::from_utf8_lossy(body);
+            self.with_received((!text.is_empty()).then(|| cut(&text, MAX_TEXT).into()))
+        } else {
+            self
         }
     }
 
-    /// The error with what the members of a document from a trusted service say.
-    pub(super) fn read(self, mut document: Map<String, Value>) -> Error {
+    pub(super) fn with_received(self, received: Option<Value>) -> Error {
+        self.change(|inner| inner.received = received)
+    }
+
+    /// The error with what the members of a document from a trusted service say. It takes them out of the document.
+    pub(super) fn read(self, document: &mut Map<String, Value>) -> Error {
         let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
         let name = |value: &Value| text(value, MAX_NAME);
         self.change(|inner| {
-            if let Some(code) = document.get("code").and_then(Value::as_str).and_then(|code| code.parse().ok()) {
+            if let Some(code) = take(document, "code", |code| code.as_str()?.parse().ok()) {
                 inner.code = code;
                 inner.message = inner.code.describe().into();
             }
-            let detail = document.get("detail").and_then(|detail| text(detail, MAX_TEXT));
-            if let Some(detail) = detail.filter(|detail| !detail.is_empty()) {
+            let detail = take(document, "detail", |detail| text(detail, MAX_TEXT).filter(|detail| !detail.is_empty()));
+            if let Some(detail) = detail {
                 inner.message = detail.into();
                 inner.is_message_private = true;
             }
-            inner.retryable = document.get("retryable").and_then(Value::as_bool);
-            inner.path = match (document.get("path").and_then(Value::as_array), document.get("origin").and_then(name)) {
-                (Some(path), _) if !path.is_empty() => path.iter().filter_map(name).take(MAX_PATH).collect(),
-                (_, origin) => origin.into_iter().collect(),
-            };
-            if let Some(Value::Array(details)) = document.remove("details") {
-                let objects = details.into_iter().filter_map(|detail| match detail {
-                    Value::Object(object) if object.get("@type").is_some_and(Value::is_string) => Some(object),
+            inner.retryable = take(document, "retryable", Value::as_bool);
+            let path = take(document, "path", |path| {
+                let path: Vec<_> = path.as_array()?.iter().filter_map(name).take(MAX_PATH).collect();
+                (!path.is_empty()).then_some(path)
+            });
+            let origin = take(document, "origin", name);
+            inner.path = path.unwrap_or_else(|| origin.into_iter().collect());
+            if let Some(Value::Array(details)) = document.get_mut("details") {
+                let is_typed = |detail: &Value| detail.get("@type").is_some_and(Value::is_string);
+                let (typed, others): (Vec<_>, Vec<_>) = std::mem::take(details).into_iter().partition(is_typed);
+                *details = others;
+                let objects = typed.into_iter().filter_map(|detail| match detail {
+                    Value::Object(object) => Some(object),
                     _ => None,
                 });
                 inner.details = objects.collect();
             }
         })
+    }
+}
+
+/// Takes a member that `read` understands out of `document`.
+fn take<T>(document: &mut Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+    let value = read(document.get(name)?)?;
+    document.remove(name);
+    Some(value)
+}
+
+/// Takes out what every document has, and says nothing more than the status.
+fn remove_standard(document: &mut Map<String, Value>) {
+    document.remove("status");
+    if document.get("type").is_some_and(|kind| kind == "about:blank") {
+        document.remove("type");
+        document.remove("title");
+    }
+    if document.get("details").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+        document.remove("details");
     }
 }
 
@@ -152,8 +197,12 @@ impl axum::response::IntoResponse for Error {
 }
 
 pub(crate) fn is_problem_json(value: &HeaderValue) -> bool {
-    let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    media_type.trim_ascii().eq_ignore_ascii_case(PROBLEM_JSON.as_bytes())
+    essence(value).eq_ignore_ascii_case(PROBLEM_JSON.as_bytes())
+}
+
+/// A media type without its parameters.
+fn essence(value: &HeaderValue) -> &[u8] {
+    value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// Seconds, or a date (RFC 9110 §10.2.3).

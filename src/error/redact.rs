@@ -11,10 +11,10 @@ impl Error {
     /// Their documents have a [`Code`], and an origin and a path once they have left the service. Documents of other libraries and of
     /// handlers have none of these.
     pub(crate) fn in_document(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
-        let document: Map<String, Value> = serde_json::from_slice(body).ok()?;
+        let mut document: Map<String, Value> = serde_json::from_slice(body).ok()?;
         let has_code = || document.get("code")?.as_str()?.parse::<Code>().ok();
         let is_ours = has_code().is_some() || document.contains_key("origin") || document.contains_key("path");
-        is_ours.then(|| Error::unread(status, headers).read(document))
+        is_ours.then(|| Error::unread(status, headers).read(&mut document))
     }
 
     /// The error of a response whose document cannot be read: what the status means.

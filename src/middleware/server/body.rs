@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
 
 use super::exchange::Exchange;
+use super::unwind::OnUnwind;
 
 pin_project! {
     /// The body of an answer, with which its request ends: see [the module](super). The context is ambient while it is polled.
@@ -119,11 +120,26 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let mut this = self.project();
-        let Some(exchange) = this.exchange else { return Poll::Ready(None) };
-        let mut polled = match this.kind.as_mut().project() {
-            KindProjection::Handler { body } => this.ctx.enter(|| body.poll_frame(cx)).map_err(Into::into),
+        if this.exchange.is_none() {
+            return Poll::Ready(None);
+        }
+        let mut on_unwind = OnUnwind::new(this.exchange);
+        let polled = match this.kind.as_mut().project() {
+            KindProjection::Handler { body } => {
+                on_unwind.catch(|| this.ctx.enter(|| body.poll_frame(cx)).map_err(Into::into))
+            }
             KindProjection::Full { bytes } => {
-                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b))))
+                Ok(Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b)))))
+            }
+        };
+        let exchange = on_unwind.get();
+        let mut polled = match polled {
+            Ok(polled) => polled,
+            Err(panicked) => {
+                let trailers = exchange.trailers_of(panicked);
+                this.kind.set(Kind::Full { bytes: None });
+                *this.is_end_stream = true;
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();

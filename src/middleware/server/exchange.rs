@@ -258,6 +258,11 @@ impl Exchange {
     /// The last frame of a gRPC response whose context is done before its end.
     pub(super) fn trailers_of_end(&mut self) -> HeaderMap {
         let error = self.error_of_end();
+        self.trailers_of(error)
+    }
+
+    /// The last frame of a gRPC response that ends with `error`.
+    pub(super) fn trailers_of(&self, error: Error) -> HeaderMap {
         let error = self.through_service(error);
         self.record_error(&error, error.code().http_status());
         grpc::trailers(self.redact(error))
@@ -397,8 +402,17 @@ impl Exchange {
         }
     }
 
+    /// Whether the caller waits for a status of gRPC.
+    pub(super) fn is_rpc(&self) -> bool {
+        self.rpc.is_some()
+    }
+
     /// A panic passes. The span is dropped by it, and so says what it is.
     pub(super) fn panicked(&mut self) {
+        if self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_none()) {
+            self.respond_in_place();
+        }
+        self.record_grpc_code(Some(Code::Internal));
         self.interrupt();
         drop(self.live.take().map(|live| live.span));
     }

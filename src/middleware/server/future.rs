@@ -18,6 +18,7 @@ use super::ResponseBody;
 use super::detached::Detached;
 use super::document::{Document, Found, Plan};
 use super::exchange::Exchange;
+use super::unwind::OnUnwind;
 use crate::error::Error;
 use crate::middleware::grpc;
 
@@ -88,13 +89,22 @@ where
         let mut exchange = OnUnwind::new(this.exchange);
         loop {
             let response = match this.work.as_mut().project() {
-                WorkProjection::Inline { handler } => handler.poll(cx),
-                WorkProjection::Detached { task } => task.poll(cx),
+                WorkProjection::Inline { handler } => exchange.catch(|| handler.poll(cx)),
+                WorkProjection::Detached { task } => exchange.catch(|| task.poll(cx)),
                 WorkProjection::Reading { document } => match document.poll(exchange.get().context(), cx) {
                     Poll::Ready(found) => return Poll::Ready(Ok(pass_on_found(exchange.take(), found))),
-                    Poll::Pending => Poll::Pending,
+                    Poll::Pending => Ok(Poll::Pending),
                 },
                 WorkProjection::None => return Poll::Ready(Ok(respond_in_place(exchange.take()))),
+            };
+            let response = match response {
+                Ok(response) => response,
+                Err(panicked) => {
+                    this.work.set(Work::None);
+                    let exchange = exchange.take();
+                    let own = report(&exchange, panicked, None);
+                    return Poll::Ready(Ok(respond(exchange, own)));
+                }
             };
             match response {
                 Poll::Ready(Ok(response)) => match Plan::of(exchange.get(), response) {
@@ -115,37 +125,6 @@ where
                     this.work.set(Work::None);
                 }
             }
-        }
-    }
-}
-
-/// Records a panic as it passes: the code outside that catches it drops us later, and then nothing shows it.
-struct OnUnwind<'a> {
-    exchange: &'a mut Option<Exchange>,
-    was_panicking: bool,
-}
-
-impl<'a> OnUnwind<'a> {
-    fn new(exchange: &'a mut Option<Exchange>) -> Self {
-        OnUnwind { exchange, was_panicking: std::thread::panicking() }
-    }
-
-    fn get(&mut self) -> &mut Exchange {
-        self.exchange.as_mut().expect("a future is not polled after it was ready")
-    }
-
-    fn take(&mut self) -> Exchange {
-        self.exchange.take().expect("a future is not polled after it was ready")
-    }
-}
-
-impl Drop for OnUnwind<'_> {
-    fn drop(&mut self) {
-        if !self.was_panicking
-            && std::thread::panicking()
-            && let Some(exchange) = self.exchange
-        {
-            exchange.panicked();
         }
     }
 }

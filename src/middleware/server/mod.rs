@@ -33,6 +33,8 @@
 //! - **Errors of gRPC.** A status of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that
 //!   error does. Other statuses, and those in trailers after a stream, pass unchanged. An edge removes the details from these, too. It
 //!   replaces the message by the meaning of the code if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
+//! - **A panic** of a handler, or of its body, ends a gRPC response with the status `INTERNAL`. Below other requests it passes, to the
+//!   layers outside and the server.
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
 //!   left; else with
@@ -74,6 +76,7 @@ mod layer;
 mod methods;
 mod service;
 mod span;
+mod unwind;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;

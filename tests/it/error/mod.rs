@@ -1,6 +1,7 @@
 //! `Error` and `Code`, in the process and as problem documents.
 
 mod crossing;
+mod foreign;
 #[cfg(all(feature = "tonic", feature = "otlp"))]
 mod grpc;
 mod limits;

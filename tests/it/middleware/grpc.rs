@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -403,4 +404,54 @@ async fn a_channel_whose_own_timer_is_first_has_exceeded_the_deadline() {
     let layer = ClientLayer::internal().reserve(reserve);
     let status = call_grpc(&layer, &ctx, silent.local_addr().unwrap(), METHOD, "").await.unwrap_err();
     assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handler_is_internal_to_its_caller_and_the_connection_goes_on() {
+    let (service, caller) = (Traced::new("cards"), Traced::new("api"));
+    let panicking = |request: tonic::Request<Bytes>| async move {
+        assert!(request.get_ref().is_empty(), "a handler that panics");
+        Ok(Bytes::from("next"))
+    };
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    for (served_by, message, origin) in
+        [(service.internal(), "the handler panicked", "cards"), (service.edge(), "internal error", "127.0.0.1")]
+    {
+        let address = serve_grpc(served_by, panicking).await;
+        let status = call_grpc(&layer, &Context::background(), address, METHOD, "now").await.unwrap_err();
+        let error = Error::from_grpc_status(status);
+        assert_eq!((error.code(), error.message(), error.origin()), (Code::Internal, message, Some(origin)));
+        assert_eq!(call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap(), "next");
+    }
+    for span in service.spans(4).await.iter().step_by(2) {
+        assert_eq!(
+            (text(span, "error.type"), text(span, "throughline.cancel.cause")),
+            (Some("panic"), Some("panicked"))
+        );
+        assert_eq!(status_code(span), Some("INTERNAL"));
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_body_of_a_stream_is_internal_in_its_trailers() {
+    for detach in [false, true] {
+        let service = Traced::new("cards");
+        let panicking = service_fn(|_: Request<Body>| {
+            let frames = futures_util::stream::iter([1, 0]).map(|left| {
+                assert!(left > 0, "a body that panics");
+                Ok::<_, Infallible>(Frame::data(Bytes::from("one")))
+            });
+            let response = Response::builder().header("content-type", "application/grpc");
+            std::future::ready(Ok::<_, Infallible>(response.body(StreamBody::new(frames)).unwrap()))
+        });
+        let layer = service.internal();
+        let layer =
+            if detach { layer.on_disconnect(throughline::middleware::server::OnDisconnect::Detach) } else { layer };
+        let request = grpc_request(METHOD).body(Body::empty()).unwrap();
+        let collected = layer.layer(panicking).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+        let status = Status::from_header_map(collected.trailers().unwrap()).unwrap();
+        assert_eq!((status.code(), status.message()), (tonic::Code::Internal, "the handler panicked"));
+        assert_eq!(collected.to_bytes(), "one");
+        assert_eq!(text(&service.span().await, "error.type"), Some("panic"));
+    }
 }

@@ -1,0 +1,51 @@
+//! Panics of handlers and of their bodies.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::exchange::Exchange;
+use crate::error::{Code, Error};
+
+/// Records a panic as it passes: the code outside that catches it drops us later, and then nothing shows it.
+pub(super) struct OnUnwind<'a> {
+    exchange: &'a mut Option<Exchange>,
+    was_panicking: bool,
+}
+
+impl<'a> OnUnwind<'a> {
+    pub(super) fn new(exchange: &'a mut Option<Exchange>) -> Self {
+        OnUnwind { exchange, was_panicking: std::thread::panicking() }
+    }
+
+    pub(super) fn get(&mut self) -> &mut Exchange {
+        self.exchange.as_mut().expect("a future is not polled after it was ready")
+    }
+
+    /// Polls a handler or its body. An error: it has panicked below a request of gRPC, whose caller takes the reset of a stream for a
+    /// cancellation. Below any other request the panic passes.
+    pub(super) fn catch<T>(&mut self, poll: impl FnOnce() -> T) -> Result<T, Error> {
+        if !self.get().is_rpc() {
+            return Ok(poll());
+        }
+        let records = OnUnwind::new(self.exchange);
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let _records = records;
+            poll()
+        }));
+        polled.map_err(|_| Error::new(Code::Internal, "the handler panicked"))
+    }
+
+    pub(super) fn take(&mut self) -> Exchange {
+        self.exchange.take().expect("a future is not polled after it was ready")
+    }
+}
+
+impl Drop for OnUnwind<'_> {
+    fn drop(&mut self) {
+        if !self.was_panicking
+            && std::thread::panicking()
+            && let Some(exchange) = self.exchange
+        {
+            exchange.panicked();
+        }
+    }
+}
