@@ -173,7 +173,7 @@ async fn answered(ctx: Context, answer: Response<Body>) -> Error {
     let service = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(answer.take().unwrap())));
     let mut client = TraceServiceClient::new(ClientLayer::internal().layer(service));
     let answer: Result<tonic::Response<ExportTraceServiceResponse>, Status> =
-        client.export(ExportTraceServiceRequest::default()).with_context(ctx).await;
+        client.export(ExportTraceServiceRequest::default()).with_context(&ctx).await;
     Error::from_grpc_status(answer.unwrap_err())
 }
 

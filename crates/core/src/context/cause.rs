@@ -1,8 +1,11 @@
 //! Why a context is done.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+
+use super::ContextError;
 
 /// Why a context was cancelled, or what its deadline stood for: the first cancellation's, and it never changes.
 ///
@@ -83,8 +86,48 @@ impl fmt::Display for Cause {
     }
 }
 
+/// The error as [`Cause::Error`]. A [`ContextError`] is the variant that it stands for: a deadline that ended one context and is passed
+/// on as the error of another one is still a deadline.
+///
+/// ```
+/// use throughline_core::{Cause, ContextError};
+///
+/// assert!(matches!(ContextError::DeadlineExceeded.into(), Cause::DeadlineExceeded));
+/// ```
 impl<E: Error + Send + Sync + 'static> From<E> for Cause {
     fn from(error: E) -> Self {
-        Cause::Error(Arc::new(error))
+        let any: &dyn Any = &error;
+        match any.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            Some(shared) => Cause::Error(Arc::clone(shared)).settled(),
+            None => standing_for(&error).unwrap_or_else(|| Cause::Error(Arc::new(error))),
+        }
     }
+}
+
+impl From<Box<Cause>> for Cause {
+    fn from(cause: Box<Cause>) -> Self {
+        cause.settled()
+    }
+}
+
+impl Cause {
+    /// The variant that it stands for, where it was made by hand of a [`ContextError`].
+    pub(super) fn settled(self) -> Cause {
+        match &self {
+            Cause::Error(error) => standing_for(&**error).unwrap_or(self),
+            _ => self,
+        }
+    }
+}
+
+/// What a [`ContextError`] stands for as a cause, boxed or not.
+fn standing_for(error: &(dyn Error + 'static)) -> Option<Cause> {
+    let found = error
+        .downcast_ref::<ContextError>()
+        .or_else(|| error.downcast_ref::<Box<ContextError>>().map(|boxed| &**boxed))
+        .or_else(|| error.downcast_ref::<Arc<ContextError>>().map(|shared| &**shared))?;
+    Some(match found {
+        ContextError::Canceled => Cause::Canceled,
+        ContextError::DeadlineExceeded => Cause::DeadlineExceeded,
+    })
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -173,6 +173,10 @@ impl<E: GroupError> Shared<E> {
     }
 }
 
+// A panic of a task is caught in it, and what a group shares with its tasks is whole at all times.
+impl<E: GroupError> UnwindSafe for Group<E> {}
+impl<E: GroupError> RefUnwindSafe for Group<E> {}
+
 impl<E: GroupError> Drop for Group<E> {
     fn drop(&mut self) {
         self.shared.handle.cancel();
@@ -321,6 +325,14 @@ fn queue(places: Arc<Semaphore>) -> Place {
 }
 
 /// What one task of a [`Group`] returns, as a future.
+///
+/// It yields the task's result, or the [`ContextError`] of a task that was stopped, never started, or panicked.
+///
+/// # Panics
+/// When it is polled after it was ready. A panic of the task does not pass through it: [`Group::join`] resumes that.
+///
+/// # Cancellation safety
+/// Dropping it loses the result and changes nothing else: the task runs on, and its error still cancels the group.
 #[derive(Debug)]
 #[must_use = "a handle yields the task's result"]
 pub struct GroupHandle<T, E> {

@@ -1,13 +1,15 @@
 //! `tokio_util::sync::CancellationToken`, both ways.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Wake, Waker};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::tree::Ref;
 use super::{CancelHandle, Context, Key, hook};
 
 /// What cancels a context when its token is; dropped with the last context that could want it.
@@ -16,8 +18,8 @@ static LINK: Key<Link> = Key::new("cancellation_token");
 impl Context {
     /// A token that is cancelled when this context is done: for libraries that ask for one.
     ///
-    /// It is so before [`cancel`](CancelHandle::cancel) returns. Cancelling the token does not cancel the context. It costs no task; what
-    /// connects the two stays until the context is done.
+    /// It is so before [`cancel`](CancelHandle::cancel) returns. Cancelling the token does not cancel the context, nor another token of it.
+    /// It costs no task. What connects the two is kept once for a context until it is done, however many tokens are asked for.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -29,14 +31,16 @@ impl Context {
     /// ```
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     pub fn cancellation_token(&self) -> CancellationToken {
+        let Some(node) = self.0.as_ref().and_then(Ref::ended_by) else { return CancellationToken::new() };
+        if let Some(token) = tokens().get(&node.address()) {
+            return token.child_token();
+        }
         let token = CancellationToken::new();
         if self.is_done() {
             token.cancel();
-        } else {
-            let theirs = token.clone();
-            drop(hook::call_when_done(self, move || theirs.cancel()));
+            return token;
         }
-        token
+        node_token(&Context(Some(node.clone())), node.address(), token)
     }
 
     /// A child of `parent` that is cancelled when `token` is: for code that is handed one.
@@ -64,6 +68,36 @@ impl Context {
         }
         ctx.with_value(&LINK, Link { _canceller: canceller, _waiting: Mutex::new(waiting) })
     }
+}
+
+/// The token of each node that was asked for one and is not done. Its hook holds the node, so that an address names one node here.
+static TOKENS: Mutex<BTreeMap<usize, CancellationToken>> = Mutex::new(BTreeMap::new());
+
+fn tokens() -> MutexGuard<'static, BTreeMap<usize, CancellationToken>> {
+    TOKENS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A child of the node's token, which is `token` unless another thread was faster.
+fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> CancellationToken {
+    let theirs = token.clone();
+    let hook = hook::call_when_done(ctx, move || {
+        // Before it is taken out: whoever puts it in after that finds it cancelled.
+        theirs.cancel();
+        let kept = tokens().remove(&address);
+        drop(kept);
+    });
+    let mut kept = tokens();
+    if let Some(first) = kept.get(&address) {
+        let child = first.child_token();
+        drop(kept);
+        hook.stop();
+        return child;
+    }
+    let child = token.child_token();
+    if !token.is_cancelled() {
+        kept.insert(address, token);
+    }
+    child
 }
 
 /// The token wakes it, once.

@@ -21,6 +21,8 @@ mod observe;
 mod run;
 mod scope;
 mod shield;
+#[cfg(all(feature = "signal", any(unix, windows)))]
+mod signal;
 mod spawn;
 // A model has no threads but its own: there an alarm goes off when the model's clock is moved.
 #[cfg_attr(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)), path = "models/timer.rs")]
@@ -57,6 +59,8 @@ pub use try_join::try_join;
 /// Instants are on tokio's clock, so under a paused one deadlines are virtual, and nothing here moves it: only who waits sets a timer. A
 /// context with a deadline belongs to the clock it was made under. Outside a runtime everything works but waiting for a deadline under
 /// a paused clock. It may be waited for in several runtimes; one that ends takes no deadline of the others with it.
+///
+/// Deadlines and callbacks need threads of the process. After `fork` without `exec` the child has none of them, and nothing is promised.
 ///
 /// # Examples
 /// ```

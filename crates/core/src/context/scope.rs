@@ -50,8 +50,25 @@ impl Context {
     /// Makes this the ambient context while `f` runs, and restores what was there before when `f` returns or panics.
     ///
     /// It is a closure so that nothing can be forgotten, dropped out of order or held across an await. Tasks and threads that `f`
-    /// starts do not inherit it: [`spawn`](Context::spawn) does that.
+    /// starts do not inherit it: [`spawn`](Context::spawn) does that. Nor does a future that `f` returns: `ctx.enter(|| query()).await`
+    /// compiles, and `query` sees no context once it is polled. [`scope`](Context::scope) is for futures:
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use std::time::Duration;
+    /// use throughline_core::Context;
+    ///
+    /// async fn query() -> bool {
+    ///     Context::current().deadline().is_some()
+    /// }
+    ///
+    /// let ctx = Context::background().with_timeout(Duration::from_secs(1));
+    /// assert!(ctx.scope(query()).await);
+    /// assert!(!ctx.enter(|| query()).await);
+    /// # }
+    /// ```
+    ///
+    /// # Examples
     /// ```
     /// use std::time::Duration;
     /// use throughline_core::Context;
@@ -95,12 +112,12 @@ pub trait FutureExt: Future + Sized {
     ///
     /// let handle = Context::background().with_cancel();
     /// handle.cancel();
-    /// let done = async { Context::current().is_done() }.with_context(handle.context().clone()).await;
+    /// let done = async { Context::current().is_done() }.with_context(&handle).await;
     /// assert!(done && !Context::current().is_done());
     /// # }
     /// ```
-    fn with_context(self, ctx: Context) -> WithContext<Self> {
-        WithContext { inner: Some(self), ctx }
+    fn with_context(self, ctx: &Context) -> WithContext<Self> {
+        ctx.scope(self)
     }
 }
 

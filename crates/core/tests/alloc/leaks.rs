@@ -153,6 +153,8 @@ fn r01_tasks_that_have_ended_leave_nothing_in_a_group_that_goes_on() {
 fn r01_tokens_leave_nothing() {
     let root = Context::background().with_cancel();
     let token = tokio_util::sync::CancellationToken::new();
+    // The table of the tokens keeps its first block.
+    drop(Context::background().with_cancel().cancellation_token());
     let left = bytes_left(|| {
         for n in 0..100_000 {
             let ctx = Context::from_token(&root, &token);
@@ -162,6 +164,16 @@ fn r01_tokens_leave_nothing() {
             if n % 2 == 0 {
                 request.cancel();
             }
+        }
+    });
+    assert_eq!(left, 0);
+    // A context that lives keeps one, however often it is asked.
+    let request = root.with_value(&NUMBER, 1);
+    drop(request.cancellation_token());
+    let left = bytes_left(|| {
+        for _ in 0..100_000 {
+            assert!(!root.cancellation_token().is_cancelled());
+            assert!(!request.cancellation_token().is_cancelled());
         }
     });
     assert_eq!(left, 0);

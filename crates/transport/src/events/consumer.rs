@@ -240,7 +240,7 @@ where
     F: Fn(Context, Message) -> Fut,
     Fut: Future<Output = Result<(), Error>>,
 {
-    let work = handler(span.context().clone(), message).with_context(span.context().clone());
+    let work = handler(span.context().clone(), message).with_context(span.context());
     let result = span.run(work).await.unwrap_or_else(|_| Err(Error::from_context(&span)));
     if let Err(error) = &result {
         span.record_returned(error);

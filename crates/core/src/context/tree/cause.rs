@@ -14,7 +14,7 @@ static PANICKED: Cause = Cause::Panicked;
 static HANDLE_DROPPED: Cause = Cause::HandleDropped;
 
 pub(super) fn into_raw(cause: Cause) -> *mut Cause {
-    let fixed = match cause {
+    let fixed = match cause.settled() {
         Cause::Canceled => &CANCELED,
         Cause::DeadlineExceeded => &DEADLINE_EXCEEDED,
         Cause::ClientDisconnected => &CLIENT_DISCONNECTED,
@@ -23,7 +23,7 @@ pub(super) fn into_raw(cause: Cause) -> *mut Cause {
         Cause::Shutdown => &SHUTDOWN,
         Cause::Panicked => &PANICKED,
         Cause::HandleDropped => &HANDLE_DROPPED,
-        Cause::Error(_) => return Box::into_raw(Box::new(cause)),
+        error @ Cause::Error(_) => return Box::into_raw(Box::new(error)),
     };
     ptr::from_ref(fixed).cast_mut()
 }

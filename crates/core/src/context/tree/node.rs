@@ -1,6 +1,7 @@
 //! Nodes: their layout, their counts and their death.
 
 use std::mem::{self, ManuallyDrop};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
@@ -99,6 +100,10 @@ unsafe impl Send for Ref {}
 // SAFETY: as above.
 unsafe impl Sync for Ref {}
 
+// A panic leaves nodes whole: they change through atomics, and under locks that no code of a user runs under.
+impl UnwindSafe for Ref {}
+impl RefUnwindSafe for Ref {}
+
 impl Clone for Ref {
     #[inline]
     fn clone(&self) -> Self {
@@ -192,6 +197,26 @@ impl Ref {
 
     pub(in crate::context) fn parent(&self) -> Option<&Ref> {
         self.node().parent.as_ref()
+    }
+
+    /// The nearest node, upwards from this one, that is done exactly when this one is and may be so by itself; `None`: never.
+    #[cfg(feature = "tokio-util")]
+    pub(in crate::context) fn ended_by(&self) -> Option<&Ref> {
+        let mut next = Some(self);
+        while let Some(node) = next {
+            match node.kind() {
+                Kind::Cancel | Kind::Merge | Kind::Deadline => break,
+                Kind::WithoutCancel => return None,
+                Kind::Value | Kind::Nothing | Kind::Table => next = node.parent(),
+            }
+        }
+        next
+    }
+
+    /// Names the node as long as it lives.
+    #[cfg(feature = "tokio-util")]
+    pub(in crate::context) fn address(&self) -> usize {
+        self.0.addr().get()
     }
 
     #[inline]

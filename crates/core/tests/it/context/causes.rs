@@ -1,8 +1,10 @@
 //! The table of causes: every row, one line each.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_core::{CancelHandle, Cause, Context};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, Group};
 use tokio::time::advance;
 
 use super::{Named, SECOND, verdict};
@@ -93,6 +95,42 @@ fn c12_handle_that_is_dropped_without_cancel_is_the_cause() {
     handle.cancel();
     drop(handle);
     assert_eq!(verdict(&ctx), "C/C", "an explicit cancel comes first");
+}
+
+#[test]
+fn c12_context_error_as_a_cause_is_the_variant_that_it_stands_for() {
+    let (canceled, late) = (ContextError::Canceled, ContextError::DeadlineExceeded);
+    let shared: Arc<dyn Error + Send + Sync> = Arc::new(late);
+    for (cause, name) in [
+        (Cause::from(canceled), "canceled"),
+        (Cause::from(late), "deadline_exceeded"),
+        (Cause::from(Box::new(late)), "deadline_exceeded"),
+        (Cause::from(Arc::new(canceled)), "canceled"),
+        (Cause::from(Arc::clone(&shared)), "deadline_exceeded"),
+        (Cause::Error(shared), "deadline_exceeded"),
+        (Cause::from(Box::new(Cause::Shutdown)), "shutdown"),
+        (Cause::from(Box::new(Cause::Error(Arc::new(late)))), "deadline_exceeded"),
+        (Cause::from(Named("late")), "error"),
+    ] {
+        let handle = Context::background().with_cancel();
+        handle.cancel_with(cause.clone());
+        assert_eq!(handle.cause().unwrap().name(), name, "{cause:?}");
+        let timed = Context::background().with_timeout_cause(Duration::ZERO, cause.clone());
+        assert_eq!(timed.cause().unwrap().name(), name, "{cause:?}");
+    }
+    // A shared error comes back out as the same one.
+    let shared: Arc<dyn Error + Send + Sync> = Arc::new(Named("shared"));
+    let Cause::Error(error) = Cause::from(Arc::clone(&shared)) else { panic!("it is an error") };
+    assert!(Arc::ptr_eq(&shared, &error));
+}
+
+#[tokio::test]
+async fn c12_group_of_context_errors_reports_what_its_first_error_stands_for() {
+    let mut group: Group<ContextError> = Group::new(&Context::background());
+    let ctx = group.context().clone();
+    drop(group.spawn(async |_| Err::<(), _>(ContextError::DeadlineExceeded)));
+    assert_eq!(group.join().await, Err(ContextError::DeadlineExceeded));
+    assert_eq!(verdict(&ctx), "C/D");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! C1–C4 and C6–C8: how contexts are made.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use throughline_core::{Cause, Context, ContextError, Key};
+use throughline_core::{AfterFunc, CancelHandle, Cause, Context, ContextError, Group, GroupHandle, Key};
 use tokio::time::{Instant, advance};
 
 use super::{Named, SECOND, is_ready, verdict};
@@ -19,6 +20,18 @@ fn c01_background_is_const_and_never_done() {
         assert_eq!(ctx.value(&KEY), None);
         assert!(!is_ready(ctx) && ctx.check().is_ok());
     }
+}
+
+#[test]
+fn c31_contexts_handles_and_groups_pass_through_catch_unwind() {
+    fn check<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe>() {}
+    check::<Context>();
+    check::<CancelHandle>();
+    check::<AfterFunc>();
+    check::<Group<ContextError>>();
+    check::<GroupHandle<u8, ContextError>>();
+    let ctx = Context::background().with_timeout(60 * SECOND);
+    assert!(std::panic::catch_unwind(|| ctx.check()).unwrap().is_ok());
 }
 
 #[test]

@@ -62,6 +62,46 @@ fn c27_cancelling_the_token_does_not_cancel_its_context() {
 }
 
 #[test]
+fn c27_token_of_any_node_is_cancelled_with_what_ends_it() {
+    let handle = Context::background().with_cancel();
+    let timed = handle.with_timeout(60 * SECOND);
+    let merged = Context::merge(&timed, &Context::background().with_value(&NAME, "m").with_cancel().disarm());
+    let free = handle.without_cancel().with_value(&NAME, "free");
+    let contexts = [handle.with_value(&NAME, "n"), timed.clone(), timed.with_value(&NAME, "t"), merged];
+    let tokens: Vec<_> = contexts.iter().flat_map(|ctx| [ctx.cancellation_token(), ctx.cancellation_token()]).collect();
+    let never = free.cancellation_token();
+    tokens[0].cancel();
+    assert!(!tokens[1..].iter().any(CancellationToken::is_cancelled));
+    handle.cancel();
+    assert!(tokens.iter().all(CancellationToken::is_cancelled) && !never.is_cancelled());
+}
+
+#[test]
+fn c27_tokens_asked_for_while_the_context_is_cancelled_are_cancelled() {
+    for _ in 0..200 {
+        let handle = Context::background().with_cancel();
+        let start = Barrier::new(3);
+        thread::scope(|scope| {
+            let asking = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    start.wait();
+                    let token = handle.cancellation_token();
+                    block_on(handle.done());
+                    token
+                })
+            });
+            start.wait();
+            handle.cancel();
+            let before = handle.cancellation_token();
+            assert!(before.is_cancelled());
+            for token in asking {
+                block_on(token.join().unwrap().cancelled());
+            }
+        });
+    }
+}
+
+#[test]
 fn c27_context_of_a_token_is_cancelled_before_cancel_returns() {
     let token = CancellationToken::new();
     let parent = Context::background().with_value(&NAME, "n").with_timeout(60 * SECOND);

@@ -51,7 +51,7 @@ async fn c24_scope_and_with_context_are_ambient_during_each_poll() {
         tokio::task::yield_now().await;
         [before, current()]
     };
-    let (scoped, extended) = (named("a").scope(work()), work().with_context(named("b")));
+    let (scoped, extended) = (named("a").scope(work()), work().with_context(&named("b")));
     // Interleaved on one thread, neither sees the other's.
     assert_eq!(tokio::join!(scoped, extended, work()), ([Some("a"); 2], [Some("b"); 2], [None; 2]));
     assert_eq!(current(), None);
