@@ -225,7 +225,8 @@ impl Queue {
         let mut state = self.lock();
         let target = state.formed + state.spans.len() as u64;
         let ask = |lane: &mut LaneState| {
-            lane.asked.push_back(target);
+            // One that has ended would never forget it.
+            lane.asked.extend((!lane.has_ended).then_some(target));
             lane.answered + lane.asked.len() as u64
         };
         let tickets = state.lanes.iter_mut().map(ask).collect();

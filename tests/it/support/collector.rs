@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// How a request is answered; without an instruction it is accepted.
@@ -40,20 +41,29 @@ pub struct Collector {
 
 impl Collector {
     pub async fn http(&self) -> SocketAddr {
-        let app = Router::new().route("/v1/traces", post(export)).with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = app.into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        self.serve_http(listener);
         address
     }
 
+    pub fn serve_http(&self, listener: TcpListener) {
+        let app = Router::new().route("/v1/traces", post(export)).with_state(self.clone());
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+    }
+
     pub async fn grpc(&self) -> SocketAddr {
-        let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = incoming.local_addr().unwrap();
-        let service = TraceServiceServer::new(self.clone());
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.serve_grpc(listener);
         address
+    }
+
+    pub fn serve_grpc(&self, listener: TcpListener) {
+        let service = TraceServiceServer::new(self.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     }
 
     /// The spans that were accepted, each with the service that made it.

@@ -84,6 +84,9 @@ async fn r25_a_shutdown_keeps_its_limit_wherever_an_exporter_blocks_its_thread()
     for at in [At::Export, At::Shutdown, At::Drop, At::OnError] {
         let (release, guard) = gated(at);
         span(&guard);
+        if matches!(at, At::Shutdown | At::Drop) {
+            guard.force_flush(PATIENCE).await.unwrap();
+        }
         let telemetry = (*guard).clone();
         let shutdown = timeout(PATIENCE, guard.shutdown(SHORT)).await;
         let error = shutdown.expect("the limit holds").unwrap_err();

@@ -1,4 +1,4 @@
-//! Collectors that throttle, and connections that die without a word.
+//! Collectors that start late or throttle, and connections that are cut or die without a word.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use throughline::Context;
 use throughline::telemetry::otlp::{Config, OtlpExporter, Protocol};
 use throughline::telemetry::{self, DropReason, TelemetryGuard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::PATIENCE;
 use crate::support::collector::{Answer, Collector};
@@ -72,9 +72,46 @@ async fn r24_nothing_is_sent_during_a_pause_and_the_queue_holds_what_it_can() {
     }
 }
 
+#[tokio::test]
+async fn r11_spans_wait_for_a_collector_that_starts_late() {
+    for protocol in BOTH {
+        // A socket that does not listen refuses, and keeps its port.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let telemetry = exporting(protocol, socket.local_addr().unwrap(), Config::default());
+        spans(&telemetry, 100);
+        let error = telemetry.force_flush(Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!((error.lost, error.stats.queued), (0, 100), "{error}");
+        let collector = Collector::default();
+        let listener = socket.listen(64).unwrap();
+        if protocol == Protocol::Grpc {
+            collector.serve_grpc(listener)
+        } else {
+            collector.serve_http(listener)
+        }
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(collector.received().len(), 100, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn r11_a_connection_that_is_cut_costs_no_span() {
+    for protocol in BOTH {
+        let (collector, proxy) = (Collector::default(), Proxy::default());
+        proxy.cuts.store(2, SeqCst);
+        let address = proxy.before(address(protocol, &collector).await).await;
+        let telemetry = exporting(protocol, address, Config::default());
+        spans(&telemetry, 10);
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!((proxy.connections.load(SeqCst), collector.received().len()), (3, 10), "{protocol:?}");
+    }
+}
+
 /// Stands between an exporter and its collector.
 #[derive(Clone, Default)]
 struct Proxy {
+    /// So many connections are closed when the first bytes have come.
+    cuts: Arc<AtomicUsize>,
     /// Connections of before take bytes and pass none on, and are never closed.
     is_dead: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
@@ -86,8 +123,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let proxy = self.clone();
         tokio::spawn(async move {
-            while let Ok((down, _)) = listener.accept().await {
+            while let Ok((mut down, _)) = listener.accept().await {
                 proxy.connections.fetch_add(1, SeqCst);
+                if proxy.cuts.fetch_update(SeqCst, SeqCst, |cuts| cuts.checked_sub(1)).is_ok() {
+                    let _ = down.read_u8().await;
+                    continue;
+                }
                 let up = TcpStream::connect(upstream).await.unwrap();
                 let (from_down, to_down) = down.into_split();
                 let (from_up, to_up) = up.into_split();
