@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use throughline::telemetry::{self, MemoryExporter};
@@ -258,37 +258,4 @@ async fn a_consumer_that_ends_gives_its_messages_back_and_none_up() {
     let delivery = other.next().await.unwrap();
     assert_eq!((delivery.attempt(), start.elapsed(), counters.given_up()), (2, Duration::ZERO, 0));
     delivery.acknowledge();
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_given_up_is_reported_in_the_log_with_its_source() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let events = Events::in_process();
-    tokio::spawn(events.subscribe("card.ordered", "printer").serve(consumer().max_attempts(3), |_, _| async {
-        Err(Error::wrap(Code::Unavailable, io::Error::other("no route")))
-    }));
-    publish(&events, "card.ordered", "").await;
-    events.drain().await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = log.lines().collect();
-    assert_eq!(lines.len(), 1, "once: {log}");
-    for part in ["ERROR", "a message was given up", "card.ordered", "printer", "no route", "delivery_attempt=3"] {
-        assert!(lines[0].contains(part), "{part}: {log}");
-    }
 }

@@ -220,7 +220,7 @@ impl Consumer {
                 messaging.consumer.group.name = group.name,
                 messaging.message.delivery_attempt = attempts,
                 dead_letter = to.as_deref().unwrap_or("none"),
-                error = %error,
+                error = error as &(dyn std::error::Error + 'static),
                 "a message was given up"
             );
         });

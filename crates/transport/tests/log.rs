@@ -1,0 +1,47 @@
+//! What the log says of a message that is given up. The only test of its process: which callsites of
+//! `tracing` have listeners is known to all threads of a process.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use throughline::{Code, Context, Error};
+use throughline_transport::{Consumer, Events, Message};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_is_reported_in_the_log_with_its_source() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let events = Events::in_process();
+    tokio::spawn(
+        events
+            .subscribe("card.ordered", "printer")
+            .serve(Consumer::new(&Context::background()).max_attempts(3), |_, _| async {
+                Err(Error::wrap(Code::Unavailable, io::Error::other("no route")))
+            }),
+    );
+    events.publish(&Context::background(), Message::new("card.ordered", "")).await.unwrap();
+    events.drain().await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.len(), 1, "once: {log}");
+    for part in ["ERROR", "a message was given up", "card.ordered", "printer", "no route", "delivery_attempt=3"] {
+        assert!(lines[0].contains(part), "{part}: {log}");
+    }
+}
