@@ -310,6 +310,50 @@ async fn a_publisher_that_is_dropped_half_way_keeps_nobody_waiting() {
     events.drain().await;
 }
 
+fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
+    span.attributes.get(key).and_then(|value| value.as_str())
+}
+
+#[tokio::test]
+async fn a_publisher_or_a_handler_that_is_dropped_half_way_was_abandoned() {
+    let (memory, telemetry, ctx) = traced();
+    let events = Events::in_process();
+    let full = events.subscribe("full", "g");
+    for _ in 0..1024 {
+        events.publish(&Context::background(), Message::new("full", "")).await.unwrap();
+    }
+    let mut publish = Box::pin(events.publish(&ctx, Message::new("full", "")));
+    let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx).is_ready())).await;
+    assert!(!ready, "there is no room");
+    drop(publish);
+    drop(full);
+
+    let subscription = events.subscribe("s", "g");
+    let consumer = Consumer::new(&ctx);
+    let (publisher, publishing) = (events.clone(), ctx.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, mut begun) = mpsc::unbounded_channel();
+        runtime.block_on(async {
+            tokio::spawn(subscription.serve(consumer, move |_, _| {
+                sender.send(()).unwrap();
+                std::future::pending()
+            }));
+            publisher.publish(&publishing, Message::new("s", "")).await.unwrap();
+            begun.recv().await.unwrap();
+        });
+    })
+    .join()
+    .unwrap();
+    for (kind, name) in [(SpanKind::Producer, "send full"), (SpanKind::Consumer, "process s")] {
+        let mut spans = spans(&memory, &telemetry, kind).await;
+        spans.retain(|span| span.name == name);
+        assert_eq!(spans.len(), 1, "{name}");
+        assert_eq!(text(&spans[0], "throughline.cancel.cause"), Some("abandoned"), "{name}");
+        assert_eq!((&spans[0].status, spans[0].events.len()), (&Status::Unset, 1), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_publisher_whose_context_is_done_publishes_nothing() {
     let events = Events::in_process();

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use throughline_core::propagation::deadline::{self, TimeoutHeader};
 use throughline_core::propagation::{Format, values, w3c};
 use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{CancelHandle, Cause, Context, Propagator, Span};
+use throughline_core::{CancelHandle, Context, Propagator, Span};
 use tokio::time::Instant;
 
 use super::layer::Config;
@@ -74,7 +74,8 @@ impl Call {
         if let Some(remaining) = remaining {
             span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
         }
-        let span = span.start();
+        // A call that is dropped half-way has a caller with no more use for it, and so is no error.
+        let span = span.start().abandoned_if_dropped();
         let is_external = !config.internal.has(uri, headers, is_elsewhere);
         let mut call = Call {
             ctx: span.context().clone(),
@@ -288,22 +289,8 @@ impl Call {
         drop(self.request.take());
     }
 
-    /// Its caller has no more use for it, and so it is no error.
-    pub(super) fn abandon(&mut self) {
-        let Some(span) = self.span.take() else { return };
-        if !self.ctx.is_done() && !std::thread::panicking() {
-            span.record_cancelled(&Cause::Abandoned);
-        }
-    }
-
     pub(super) fn is_live(&self) -> bool {
         self.span.is_some()
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.abandon();
     }
 }
 

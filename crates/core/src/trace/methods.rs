@@ -9,7 +9,7 @@ use super::span::Span;
 use super::span_context::SpanContext;
 use super::span_ref::SpanRef;
 use super::tracer::Tracer;
-use crate::{Cause, Context};
+use crate::Context;
 
 /// # Spans
 impl Context {
@@ -73,13 +73,12 @@ impl Context {
         Fut: Future<Output = Result<T, E>>,
         E: Display,
     {
-        let mut running = Running(self.span(name).start());
-        let span = &running.0;
+        let span = self.span(name).start().abandoned_if_dropped();
         let result = span.scope(work(span.context().clone())).await;
         if let Err(error) = &result {
             span.as_ref().record_failure(error);
         }
-        running.0.finish(None, |_| {});
+        span.end();
         result
     }
 
@@ -156,17 +155,5 @@ impl Context {
     /// ```
     pub fn detach_linked(&self, name: impl Into<Cow<'static, str>>) -> Span {
         self.detach().span(name).new_root().start()
-    }
-}
-
-/// The span of work that may be dropped before its end.
-struct Running(Span);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A span that has ended records nothing any more. One that a panic drops says so by itself.
-        if self.0.is_recording() && !std::thread::panicking() && !self.0.is_done() {
-            self.0.record_cancelled(&Cause::Abandoned);
-        }
     }
 }

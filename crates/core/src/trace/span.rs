@@ -18,7 +18,8 @@ use crate::{Cause, Context};
 /// # What ends with what
 /// - [`end`](Self::end): as its status says.
 /// - Dropped during a panic that began under it: `Error`, even after `Ok`, and `error.type` = `panic`.
-/// - Dropped otherwise: as its status says.
+/// - Dropped otherwise: as its status says. See [`abandoned_if_dropped`](Self::abandoned_if_dropped) for work that may be
+///   dropped.
 /// - Either way while its context is done: its cause is [recorded](SpanRef::record_cancelled). The request's own span never
 ///   has `RequestFinished`, which follows its end.
 ///
@@ -43,6 +44,8 @@ pub struct Span {
     ctx: Context,
     /// Whether the context's innermost span is ours to end, and not one that we share.
     recorded: bool,
+    /// Dropped without [`end`](Self::end), it was not ended by its work.
+    is_works: bool,
     /// A span started while unwinding, by a destructor, is not what panicked.
     panicking: bool,
 }
@@ -50,17 +53,39 @@ pub struct Span {
 impl Span {
     #[inline]
     pub(super) fn recorded(ctx: Context) -> Self {
-        Self { ctx, recorded: true, panicking: std::thread::panicking() }
+        Self { ctx, recorded: true, is_works: false, panicking: std::thread::panicking() }
     }
 
     #[inline]
     pub(super) fn identity(ctx: Context) -> Self {
-        Self { ctx, recorded: false, panicking: false }
+        Self { ctx, recorded: false, is_works: false, panicking: false }
     }
 
     /// The context below the span: what `&span` derefs to.
     pub fn context(&self) -> &Context {
         &self.ctx
+    }
+
+    /// Says that dropping the span means that its work was dropped: the loser of a `select!`, an aborted task.
+    ///
+    /// A span that is dropped without [`end`](Self::end) while its context is live then has the cause
+    /// [`Abandoned`](Cause::Abandoned), unless another is [recorded](SpanRef::record_cancelled), or a panic drops it.
+    /// [`in_span`](Context::in_span) does this by itself.
+    ///
+    /// ```
+    /// use throughline_core::Context;
+    ///
+    /// async fn reserve(ctx: &Context) {
+    ///     let span = ctx.span("reserve").start().abandoned_if_dropped();
+    ///     tokio::task::yield_now().await; // a caller may drop the future here
+    ///     span.end();
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(reserve(&Context::background()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn abandoned_if_dropped(mut self) -> Self {
+        self.is_works = true;
+        self
     }
 
     /// Ends the span now.
@@ -145,7 +170,7 @@ impl Span {
 
     /// Ends the span, once; `last` has the last word on its record.
     #[inline]
-    pub(super) fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord)) {
+    fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord)) {
         if !self.recorded {
             return;
         }
@@ -184,7 +209,11 @@ impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
         if self.recorded {
-            let panicked = std::thread::panicking() && !self.panicking;
+            let panicking = std::thread::panicking();
+            let panicked = panicking && !self.panicking;
+            if self.is_works && !panicking && !self.ctx.is_done() {
+                self.record_cancelled(&Cause::Abandoned);
+            }
             self.finish(None, |record| {
                 if panicked {
                     record.status = Status::Error("panicked".into());

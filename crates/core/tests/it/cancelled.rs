@@ -224,6 +224,30 @@ async fn t01_in_span_dropped_half_way_under_a_live_context_was_abandoned() {
     assert_eq!(recorded(&memory.span("whole")), (None, None, vec![]));
 }
 
+#[test]
+fn t06_a_span_whose_work_may_be_dropped_says_so_when_it_is() {
+    let (memory, ctx) = Memory::new();
+    let handle = ctx.with_cancel();
+    let start = |name| handle.span(name).start().abandoned_if_dropped();
+    drop(start("dropped"));
+    start("ended").end();
+    let explained = start("explained");
+    explained.record_cancelled(&Cause::Shutdown);
+    drop(explained);
+    let done = start("done");
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let _span = start("panicked");
+        panic!("on purpose");
+    }));
+    assert!(panic.is_err());
+    handle.cancel();
+    drop(done);
+    let cause = |name| cause_of(&memory, name);
+    assert_eq!(cause("dropped").as_deref(), Some("abandoned"));
+    assert_eq!((cause("ended"), cause("panicked")), (None, None));
+    assert_eq!((cause("explained").as_deref(), cause("done").as_deref()), (Some("shutdown"), Some("canceled")));
+}
+
 #[tokio::test]
 async fn t01_in_span_dropped_by_a_panic_was_not_abandoned() {
     let (memory, ctx) = Memory::new();

@@ -197,7 +197,7 @@ impl Consumer {
         if delivery.attempt() > 1 {
             builder = builder.attribute("messaging.message.delivery_attempt", delivery.attempt());
         }
-        builder.start()
+        builder.start().abandoned_if_dropped()
     }
 
     /// Publishes the message as a dead letter, counts and reports it.
