@@ -84,7 +84,10 @@ pub(super) fn protocol_version(version: Version) -> &'static str {
 pub(super) fn with_server<'a>(mut span: SpanBuilder<'a>, uri: &Uri, headers: &HeaderMap) -> SpanBuilder<'a> {
     let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     let Some(authority) = uri.authority().cloned().or(named) else { return span };
-    span = span.attribute("server.address", cut(authority.host()));
+    let host = authority.host();
+    // The brackets of an IPv6 address belong to the URL.
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    span = span.attribute("server.address", cut(address));
     let of_scheme = || match uri.scheme_str() {
         Some("http") => Some(80),
         Some("https") => Some(443),

@@ -159,6 +159,10 @@ impl Call {
         if let Some(origin) = error.origin() {
             span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
+        if error.source().is_some() {
+            // With the chain, which the message leaves out.
+            span.record_returned(error);
+        }
         span.set_status(Status::Error(error.message().to_owned().into()));
     }
 

@@ -42,9 +42,30 @@
 //!   [`OnDisconnect::Detach`] the handler goes on instead, and only its deadline ends it.
 //!
 //! # Where to put it
-//! Outside of everything that may drop a request (timeouts, load shedding), directly on the connection; if there is such a layer outside, say
-//! [`inner`](ContextLayer::inner), since a drop is then no proof that the client has gone. With axum, `Router::layer` lets it see the
-//! matched route; around the whole router, or in front of a service without routes, spans are named by the method alone.
+//! Outside of everything that may drop a request (timeouts, load shedding), directly on the connection. If there is such a layer outside,
+//! say [`inner`](ContextLayer::inner), because a drop is then no proof that the client has gone. [`ResponseBody`] has a default, so that
+//! layers outside can respond by themselves.
+//!
+//! With axum, `Router::layer` shows the matched route to the layer. Around the whole router, as the fallback of another one, it sees
+//! requests without a route, too, and spans are named by the method alone:
+//! ```
+//! use axum::{Router, routing::get};
+//! use throughline::ContextLayer;
+//! use tower::Layer;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let app = Router::new().route("/", get(|| async { "seven" }));
+//! let app = Router::new().fallback_service(ContextLayer::internal().layer(app));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let server = axum::serve(listener, app);
+//! # drop(server);
+//! # Ok::<(), std::io::Error>(()) })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! A layer inside another one, as on a nested router, continues the request of the outer one: its span, its trace and its principal. The
+//! smaller deadline holds, and a base that is done ends the request. The inner layer adds the matched route to the span, and the
+//! [`keys`](ContextLayer::keys) that it reads, unless one of the two is an edge. The outer layer reports errors to the caller.
 //!
 //! # What a server can't see
 //! Over HTTP/1 a client that closes its half of the connection looks like one that has hung up. A request body that is not read to its end,

@@ -30,12 +30,12 @@ impl Rpc {
     pub(super) fn of(config: &Config, head: &Parts) -> Option<Rpc> {
         let has_form = head.version == Version::HTTP_2 && head.method == Method::POST && grpc::is_grpc(&head.headers);
         has_form.then(|| {
-            let is_known = config.methods.contains(&semconv::rpc_method(&head.uri));
+            let is_known = config.methods.contains(&semconv::rpc_method(uri(head)));
             let mut http = Vec::new();
             if !is_known {
                 http_attributes(head, route(head), |key, value| http.push((key, value)));
             }
-            Rpc { uri: head.uri.clone(), is_known, responder: None, http }
+            Rpc { uri: uri(head).clone(), is_known, responder: None, http }
         })
     }
 
@@ -66,7 +66,7 @@ pub(super) fn start_span(
 ) -> Span {
     let (method, route) = (semconv::method(&head.method), route(head));
     let name = match (method, route) {
-        _ if rpc.is_some_and(|rpc| rpc.is_known) => semconv::rpc_method(&head.uri).into(),
+        _ if rpc.is_some_and(|rpc| rpc.is_known) => semconv::rpc_method(uri(head)).into(),
         ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
         ("_OTHER", None) => "HTTP".into(),
         (method, Some(route)) => format!("{method} {route}").into(),
@@ -85,9 +85,9 @@ pub(super) fn start_span(
         // The base's own span is not what asked for this.
         span = span.new_root();
     }
-    span = semconv::with_server(span, &head.uri, &head.headers);
+    span = semconv::with_server(span, uri(head), &head.headers);
     span = match rpc {
-        Some(rpc) if rpc.is_known => semconv::with_rpc(span, &head.uri),
+        Some(rpc) if rpc.is_known => semconv::with_rpc(span, uri(head)),
         // Once the response shows what it is.
         Some(_) => span,
         None => with_http(span, head, route),
@@ -110,8 +110,8 @@ fn http_attributes(head: &Parts, route: Option<&str>, mut set: impl FnMut(&'stat
     if method == "_OTHER" {
         set("http.request.method_original", semconv::cut(head.method.as_str()).into());
     }
-    set("url.path", semconv::cut(head.uri.path()).into());
-    set("url.scheme", if head.uri.scheme_str() == Some("https") { "https" } else { "http" }.into());
+    set("url.path", semconv::cut(uri(head).path()).into());
+    set("url.scheme", if uri(head).scheme_str() == Some("https") { "https" } else { "http" }.into());
     set("network.protocol.version", semconv::protocol_version(head.version).into());
     if let Some(route) = route {
         set("http.route", route.to_owned().into());
@@ -129,6 +129,15 @@ pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
         span.set_name(format!("{} {route}", if method == "_OTHER" { "HTTP" } else { method }));
         span.set_attribute("http.route", route.to_owned());
     }
+}
+
+/// The URI that the client has sent: nested routers see a part of it.
+fn uri(head: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
+        return original;
+    }
+    &head.uri
 }
 
 #[cfg(feature = "axum")]

@@ -88,6 +88,15 @@ where
 
 /// Serves every method with a stream of `message` that then goes on for ever, by tonic's own server.
 pub async fn serve_grpc_stream(layer: ContextLayer, message: &'static str) -> SocketAddr {
+    serve_grpc_stream_by(layer, None, message).await
+}
+
+/// [`serve_grpc_stream`] with another layer inside of the first.
+pub async fn serve_grpc_stream_by(
+    layer: ContextLayer,
+    inner: Option<ContextLayer>,
+    message: &'static str,
+) -> SocketAddr {
     let method = service_fn(move |request: http::Request<axum::body::Body>| async move {
         let streaming = service_fn(move |_: Request<Bytes>| {
             let one = futures_util::stream::iter([Ok(Bytes::from(message))]);
@@ -98,7 +107,11 @@ pub async fn serve_grpc_stream(layer: ContextLayer, message: &'static str) -> So
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = Routes::from(axum::Router::new().fallback_service(method));
+    let router = axum::Router::new().fallback_service(method);
+    let routes = Routes::from(match inner {
+        Some(inner) => router.layer(inner),
+        None => router,
+    });
     let server = Server::builder().layer(layer).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     address

@@ -1,0 +1,109 @@
+//! What the span gets of a response: its protocol, its status, its error.
+
+use std::error::Error as _;
+
+use http::{HeaderMap, Response, StatusCode};
+use throughline_core::trace::Status;
+
+use super::super::span::Responder;
+use super::Exchange;
+use crate::error::{Code, Error};
+use crate::middleware::{failure, grpc, semconv};
+
+impl Exchange {
+    /// Records that no handler has shown that it knows the method.
+    pub(super) fn record_unknown_method(&self) {
+        if let (Some(span), Some(rpc)) = (self.span(), &self.rpc) {
+            semconv::set_unknown_rpc(span, &rpc.uri);
+        }
+    }
+
+    /// The request is not gRPC, whatever it says of itself.
+    pub(super) fn refuse_rpc(&mut self) {
+        let rpc = self.rpc.take_if(|rpc| rpc.responder.is_none());
+        if let (Some(span), Some(rpc)) = (self.span(), rpc) {
+            rpc.refuse(span);
+        }
+    }
+
+    /// Records the error of a response, whose status by HTTP is `status` or would be.
+    pub(in super::super) fn record_error(&self, error: &Error, status: StatusCode) {
+        self.record_grpc_code(Some(error.code()));
+        let Some(span) = self.span() else { return };
+        if let Some(origin) = error.origin() {
+            span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+        }
+        span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
+        // That a context is done says no more than its cause.
+        if error.source().is_some() || !self.ctx.is_done() {
+            failure::report(span, error, status.is_server_error());
+        }
+        if status.is_server_error() {
+            span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+            span.set_status(Status::Error(error.message().to_owned().into()));
+        } else {
+            span.set_attribute(semconv::ERROR_MESSAGE, error.message().to_owned());
+        }
+    }
+
+    /// Records what the handler's own response says: by gRPC, by the error that it was made from, or by its status alone.
+    pub(in super::super) fn record_response<B>(&self, response: &Response<B>) {
+        let status = response.status();
+        if self.is_grpc() {
+            if let (Some(span), Some(error)) = (self.span(), grpc::error_behind(response.extensions())) {
+                failure::report(span, &error, error.code().http_status().is_server_error());
+            }
+            self.record_grpc_status(grpc::status_of_head(status, response.headers()));
+        } else if let Some(error) = response.extensions().get::<Error>() {
+            return self.record_error(error, status);
+        }
+        if let Some(span) = self.span().filter(|_| status.is_server_error()) {
+            span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+            span.set_status(Status::Error("".into()));
+        }
+    }
+
+    /// The head of a handler's response to a request in gRPC's form makes it gRPC or not.
+    pub(in super::super) fn decide_protocol<B>(&mut self, response: &Response<B>) {
+        if grpc::is_grpc(response.headers()) {
+            let Some(rpc) = &mut self.rpc else { return };
+            rpc.responder = Some(Responder::Handler);
+        }
+        let (span, Some(rpc)) = (self.span(), &self.rpc) else { return };
+        if rpc.responder.is_some() {
+            return span.map_or((), |span| rpc.name(span));
+        }
+        // What it means to the client, which is one of gRPC's.
+        let meant = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
+        if let (Some(span), Some(code)) = (span, meant) {
+            span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        }
+        self.refuse_rpc();
+    }
+
+    /// Records what a handler says by gRPC in trailers.
+    pub(in super::super) fn record_grpc_trailers(&self, trailers: &HeaderMap) {
+        self.record_grpc_status(grpc::status(trailers));
+    }
+
+    fn record_grpc_status(&self, status: Option<Option<Code>>) {
+        let Some(code) = status else { return };
+        self.record_grpc_code(code);
+        let code = code.filter(|code| self.is_grpc() && grpc::is_servers_fault(*code));
+        if let (Some(span), Some(code)) = (self.span(), code) {
+            span.set_attribute(semconv::ERROR_TYPE, code.as_str());
+            span.set_status(Status::Error("".into()));
+        }
+    }
+
+    pub(super) fn record_grpc_code(&self, code: Option<Code>) {
+        let (Some(span), Some(rpc)) = (self.span(), &self.rpc) else { return };
+        let Some(responder) = rpc.responder else { return };
+        span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        if code == Some(Code::Unimplemented) {
+            self.record_unknown_method();
+        } else if responder == Responder::Handler && !rpc.is_known {
+            self.config.methods.insert(semconv::rpc_method(&rpc.uri));
+        }
+    }
+}
