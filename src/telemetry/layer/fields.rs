@@ -7,40 +7,30 @@ use tracing::field::{Field, Visit};
 
 const EXCEPTION_MESSAGE: &str = "exception.message";
 
-/// The name and the kind of a span: what is needed to start one that is not recorded.
+/// The kind of a span: the one field that a span needs which may not be recorded.
 #[derive(Default)]
-pub(super) struct Naming {
-    pub(super) name: Option<String>,
-    pub(super) kind: Option<SpanKind>,
-}
+pub(super) struct KindField(pub(super) Option<SpanKind>);
 
-impl Naming {
-    /// Whether `name` is one of the two fields.
-    fn has(name: &str) -> bool {
-        matches!(name, "otel.name" | "otel.kind")
-    }
-}
-
-impl Visit for Naming {
+impl Visit for KindField {
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "otel.name" => self.name = Some(value.to_owned()),
-            "otel.kind" => self.kind = kind(value).or(self.kind),
-            _ => {}
+        if field.name() == "otel.kind" {
+            self.0 = kind(value);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if Naming::has(field.name()) {
-            self.record_str(field, &format!("{value:?}"));
+        if field.name() == "otel.kind" {
+            self.0 = kind(&format!("{value:?}"));
         }
     }
 }
 
-/// The fields of a span but those of [`Naming`].
+/// The fields of a span.
 #[derive(Default)]
 pub(super) struct SpanFields {
     pub(super) attributes: Vec<(&'static str, Value)>,
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<SpanKind>,
     /// The value of `otel.status_code`, where it is one.
     code: Option<Status>,
     description: Option<String>,
@@ -76,7 +66,8 @@ impl Visit for SpanFields {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            name if Naming::has(name) => {}
+            "otel.name" => self.name = Some(value.to_owned()),
+            "otel.kind" => self.kind = kind(value).or(self.kind),
             "otel.status_code" => self.code = code(value),
             "otel.status_description" | "otel.status_message" => self.description = Some(value.to_owned()),
             name => self.attributes.push((name, value.to_owned().into())),
@@ -88,9 +79,7 @@ impl Visit for SpanFields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if !Naming::has(field.name()) {
-            self.record_str(field, &format!("{value:?}"));
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 

@@ -15,7 +15,7 @@ use tracing_core::{Event, Level, Subscriber};
 use tracing_subscriber::layer::Context as Scope;
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use fields::{EventFields, Naming, SpanFields};
+use fields::{EventFields, KindField, SpanFields};
 use location::Location;
 use nesting::Data;
 #[cfg(feature = "fmt")]
@@ -125,10 +125,12 @@ impl Layer {
         };
         let is_sampled_here = new.is_root() || (outer.is_none() && !is_in_span);
 
-        let mut naming = Naming::default();
-        new.record(&mut naming);
-        let name = naming.name.map_or(Cow::Borrowed(new.metadata().name()), Cow::Owned);
-        let mut builder = ambient.span(name).kind(naming.kind.unwrap_or_default());
+        let mut fields = if is_sampled_here { Some(self.fields(new)) } else { None };
+        let mut kind = KindField::default();
+        new.record(&mut kind);
+        let name = fields.as_mut().and_then(|fields| fields.name.take());
+        let name = name.map_or(Cow::Borrowed(new.metadata().name()), Cow::Owned);
+        let mut builder = ambient.span(name).kind(kind.0.unwrap_or_default());
         let has_tracer = is_in_span || ambient.named_tracer().is_some();
         match &outer {
             Some(outer) if is_explicit || !has_tracer => builder = builder.tracer(outer.ctx.tracer()),
@@ -141,17 +143,12 @@ impl Layer {
         if new.is_root() {
             builder = builder.new_root();
         }
-        let mut fields = SpanFields::default();
-        if is_sampled_here {
-            fields = self.fields(new);
+        if let Some(fields) = &mut fields {
             builder = fields.attributes.drain(..).fold(builder, |builder, (key, value)| builder.attribute(key, value));
         }
         let span = builder.start();
         if span.is_recording() {
-            if !is_sampled_here {
-                fields = self.fields(new);
-            }
-            write(span.current_span(), fields);
+            write(span.current_span(), fields.unwrap_or_else(|| self.fields(new)));
         }
         Data { span, ambient: nesting::id(&ambient), base }
     }
@@ -167,6 +164,12 @@ impl Layer {
 
 fn write(span: CurrentSpan<'_>, mut fields: SpanFields) {
     span.set_status(fields.status());
+    if let Some(name) = fields.name {
+        span.set_name(name);
+    }
+    if let Some(kind) = fields.kind {
+        span.set_kind(kind);
+    }
     for (key, value) in fields.attributes {
         span.set_attribute(key, value);
     }
@@ -197,14 +200,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
         let span = ctx.current_span();
         if !span.is_recording() {
             return;
-        }
-        let mut naming = Naming::default();
-        values.record(&mut naming);
-        if let Some(name) = naming.name {
-            span.set_name(name);
-        }
-        if let Some(kind) = naming.kind {
-            span.set_kind(kind);
         }
         let mut fields = SpanFields::default();
         values.record(&mut fields);
