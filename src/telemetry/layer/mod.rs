@@ -36,8 +36,8 @@ pub(super) use nesting::{innermost, surrounding};
 /// | in a `tracing` span that started within the ambient [`Context`] | that `tracing` span |
 /// | otherwise | the span of the ambient context, or its remote parent |
 ///
-/// A span goes where the spans of the ambient context go. Where that context is in no span and names no tracer, it goes where its parent
-/// goes, or to the telemetry that made the layer.
+/// A span goes where the spans of the ambient context go. Where that context names no tracer, and is in no span of one, it goes where its
+/// parent goes, or to the telemetry that made the layer.
 ///
 /// What is spawned with [`Context::spawn`] is below the innermost span. `tokio::spawn(work.instrument(Span::current()))` stays in the trace
 /// in a `tracing` span only: in a handler without one, `Span::current()` is disabled and carries nothing.
@@ -111,7 +111,10 @@ impl Layer {
     fn start<'a, S: LookupSpan<'a>>(&self, new: &NewSpan<'_>, outer: Option<&SpanRef<'a, S>>) -> Data {
         let ambient = Context::current();
         let is_explicit = new.parent().is_some();
-        let is_in_span = ambient.span_context().is_some_and(|span| !span.is_remote());
+        let names_tracer = ambient.named_tracer().is_some();
+        // A span that no tracer started is one of a caller, as far as recording goes.
+        let is_in_span = ambient.span_context().is_some_and(|span| !span.is_remote())
+            && (names_tracer || ambient.tracer().is_enabled());
         let outer = outer.and_then(|outer| {
             nesting::nearest(outer, |data| {
                 let is_parent = is_explicit || data.is_further_in(&ambient);
@@ -131,15 +134,17 @@ impl Layer {
         let name = fields.as_mut().and_then(|fields| fields.name.take());
         let name = name.map_or(Cow::Borrowed(new.metadata().name()), Cow::Owned);
         let mut builder = ambient.span(name).kind(kind.0.unwrap_or_default());
-        let has_tracer = is_in_span || ambient.named_tracer().is_some();
+        let has_tracer = is_in_span || names_tracer;
         match &outer {
             Some(outer) if is_explicit || !has_tracer => builder = builder.tracer(outer.ctx.tracer()),
             None if !has_tracer => builder = builder.tracer(&self.tracer),
             _ => {}
         }
-        if let Some(outer) = &outer {
-            builder = builder.parent(&outer.ctx);
-        }
+        builder = match (&outer, ambient.span_context()) {
+            (Some(outer), _) => builder.parent(&outer.ctx),
+            (None, Some(caller)) if !is_in_span && !new.is_root() => builder.remote_parent(caller.clone()),
+            _ => builder,
+        };
         if new.is_root() {
             builder = builder.new_root();
         }

@@ -173,6 +173,19 @@ async fn t21_below_a_remote_parent_without_a_tracer_spans_go_to_the_telemetry_of
 }
 
 #[tokio::test]
+async fn t21_below_a_span_that_no_tracer_started_spans_go_to_the_telemetry_of_the_layer() {
+    let traced = Traced::new("cards");
+    let (caller, ctx) = caller();
+    let request = ctx.span("request").kind(SpanKind::Server).start();
+    with_layer(&traced, || request.enter(|| info_span!("handler").in_scope(|| info_span!("inner").in_scope(|| {}))));
+    let spans = spans(traced).await;
+    let handler = named(&spans, "handler");
+    assert_eq!(handler.span_context.trace_id(), caller.trace_id());
+    assert_eq!(handler.parent_span_id, request.span_context().map(SpanContext::span_id));
+    assert!(is_child(&spans, "inner", "handler"));
+}
+
+#[tokio::test]
 async fn t21_under_a_context_with_another_tracer_spans_go_to_that() {
     let (traced, other) = (Traced::new("cards"), Traced::new("other"));
     with_layer(&traced, || {
