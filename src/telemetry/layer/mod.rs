@@ -61,8 +61,8 @@ pub(super) use nesting::{innermost, surrounding};
 /// sources where its `{:#}` shows them, as that of `anyhow::Error` does. Other events have their message as the name. Both have `level` and
 /// `target`.
 ///
-/// Samplers see the fields that a span is created with. The fields of a span that is not recorded are not formatted, except those of the
-/// first span of a trace in this process, which is the one that samplers decide on.
+/// Samplers see the fields that a span is created with. The fields of a span that is not recorded are not formatted, with two
+/// exceptions: `otel.kind`, and the first span of a trace in this process, which is the one that samplers decide on.
 ///
 /// # Limits
 /// A context finds `tracing` spans through a `tracing_subscriber::Registry`, which nearly all subscribers stand on. With others the spans of
