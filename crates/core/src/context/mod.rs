@@ -175,12 +175,11 @@ impl Context {
     /// ```
     #[inline]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        let now = clock::now();
-        let ctx = self.until(Some(now), now.checked_add(timeout));
         if timeout.is_zero() {
-            ctx.look(now);
+            return self.expired(None);
         }
-        ctx
+        let now = clock::now();
+        self.until(Some(now), now.checked_add(timeout))
     }
 
     /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
@@ -209,22 +208,24 @@ impl Context {
     /// assert_eq!(ctx.cause().map(|cause| cause.to_string()).as_deref(), Some("slow disk"));
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
-        let now = clock::now();
-        let ctx = self.until_cause(Some(now), now.checked_add(timeout), cause.into());
         if timeout.is_zero() {
-            ctx.look(now);
+            return self.expired(Some(cause.into()));
         }
-        ctx
+        let now = clock::now();
+        self.until_cause(Some(now), now.checked_add(timeout), cause.into())
     }
 
     /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
     #[inline]
     fn until(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
-        self.sooner(now, at).map_or_else(|| self.clone_of_sooner(now), |node| Context(Some(node)))
+        match self.sooner(now, at) {
+            Some(node) => Context(Some(node)),
+            None => self.clone_of_sooner(),
+        }
     }
 
     fn until_cause(&self, now: Option<Instant>, at: Option<Instant>, cause: Cause) -> Context {
-        let Some(node) = self.sooner(now, at) else { return self.clone_of_sooner(now) };
+        let Some(node) = self.sooner(now, at) else { return self.clone_of_sooner() };
         node.give_cause(cause);
         Context(Some(node))
     }
@@ -236,16 +237,28 @@ impl Context {
         Some(Ref::with_deadline(self.0.as_ref(), at, now))
     }
 
+    /// A child whose deadline is now.
+    #[cold]
+    fn expired(&self, cause: Option<Cause>) -> Context {
+        let now = clock::now();
+        let ctx = match cause {
+            Some(cause) => self.until_cause(Some(now), Some(now), cause),
+            None => self.until(Some(now), Some(now)),
+        };
+        ctx.look(now);
+        ctx
+    }
+
     /// A clone that stands for a child with a later deadline. If this context's own has passed, the child is done at birth.
-    fn clone_of_sooner(&self, now: Option<Instant>) -> Context {
+    #[cold]
+    fn clone_of_sooner(&self) -> Context {
         if self.deadline().is_some() {
-            self.look(now.unwrap_or_else(clock::now));
+            self.look(clock::now());
         }
         self.clone()
     }
 
     /// Latches the answer of this context as of `now`.
-    #[cold]
     fn look(&self, now: Instant) {
         if let Some(node) = &self.0 {
             node.error_at(now);

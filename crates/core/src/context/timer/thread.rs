@@ -109,9 +109,7 @@ fn leader() -> io::Result<Thread> {
     if let Some(leader) = &threads.leader {
         return Ok(leader.clone());
     }
-    // Those that stand by inherit what it may run on.
     let leader = start(|| {
-        leave_affinity();
         let term = lock().lead();
         lead(term);
     })?;
@@ -125,12 +123,16 @@ fn start(run: fn()) -> io::Result<Thread> {
 
 /// Until a waker has blocked for so long that the standby leads.
 fn lead(term: u64) {
-    let mut due = VecDeque::new();
+    let (mut due, mut is_first) = (VecDeque::new(), true);
     loop {
         // Before the alarms are looked at: whoever sets one after that lowers it again, and unparks this thread.
         NEXT.swap(u64::MAX, Ordering::SeqCst);
         let next = take_due(Instant::now(), &mut due);
         if !due.is_empty() {
+            if mem::take(&mut is_first) && term == 1 {
+                // Before a standby is started, which inherits what this thread may run on.
+                leave_affinity();
+            }
             if !call(term, &mut due) {
                 return;
             }

@@ -1,48 +1,36 @@
 //! Deadlines over work that never waits.
 //!
 //! A [`run`](crate::Context::run) whose work is ready at its first poll sets no alarm, and reads no clock. So that a loop of such calls
-//! ends all the same, the deadline's node counts them, and after a few it sets an alarm of its own.
+//! ends all the same, the deadline's node counts them. After a few, the calls compare the deadline with a time that the timer's thread
+//! keeps, to a few milliseconds, as long as such calls come.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use super::node::{DeadlineNode, Node};
+use super::node::DeadlineNode;
 use crate::context::clock;
+use crate::context::shield::shielded;
 use crate::context::timer::Alarm;
 
 /// Nobody has compared the deadline with the clock since the node was made.
 const UNCHECKED: u8 = 0;
 const CHECKED: u8 = 1;
-/// So many calls were ready at once that the next ones have an alarm.
+/// So many calls were ready at once that the next ones look at the kept time.
 const WATCHED: u8 = CHECKED + 4;
+/// As `WATCHED`, on a virtual clock, which nothing here may move: each call reads it.
+const VIRTUAL: u8 = WATCHED + 1;
 
-/// What a deadline's node knows of calls that were ready at once. All of it is a hint: whoever follows one looks at the clock.
-pub(super) struct Ready {
-    count: AtomicU8,
-    watch: OnceLock<Box<Watch>>,
-}
-
-/// Says that the deadline has passed, to calls that read no clock.
-struct Watch {
-    due: Arc<Due>,
-    /// `None` on a virtual clock, which an alarm would move: there each call reads the clock.
-    _alarm: Option<Alarm>,
-}
-
-struct Due(AtomicBool);
-
-impl Wake for Due {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
+/// How many calls were ready at once, or one of the above. It is a hint: whoever follows it looks at the clock.
+pub(super) struct Ready(AtomicU8);
 
 impl Ready {
     /// `is_checked`: whether the deadline is known to have been ahead at birth.
     #[inline]
     pub(super) fn new(is_checked: bool) -> Self {
-        Ready { count: AtomicU8::new(if is_checked { CHECKED } else { UNCHECKED }), watch: OnceLock::new() }
+        Ready(AtomicU8::new(if is_checked { CHECKED } else { UNCHECKED }))
     }
 }
 
@@ -50,12 +38,13 @@ impl DeadlineNode {
     /// Whether a look at the clock is due before any work is polled under this deadline.
     #[inline]
     pub(super) fn may_be_over(&self) -> bool {
-        match self.ready.count.load(Ordering::Relaxed) {
+        match self.ready.0.load(Ordering::Relaxed) {
             UNCHECKED => {
-                self.ready.count.store(CHECKED, Ordering::Relaxed);
+                self.ready.0.store(CHECKED, Ordering::Relaxed);
                 true
             }
-            WATCHED => self.ready.watch.get().is_none_or(|watch| watch.due.0.load(Ordering::Relaxed)),
+            VIRTUAL => true,
+            WATCHED => self.node.deadline.is_some_and(|at| clock::nanos(at) <= KEPT.load(Ordering::Relaxed)),
             _ => false,
         }
     }
@@ -63,28 +52,86 @@ impl DeadlineNode {
     /// Counts one more call that was ready at once. Counts of racing threads may be lost.
     #[inline]
     pub(super) fn ready_at_once(&self) {
-        let count = self.ready.count.load(Ordering::Relaxed);
+        let count = self.ready.0.load(Ordering::Relaxed);
         if count < WATCHED {
             self.count_to(count + 1);
+        } else if count == WATCHED {
+            keep_time();
         }
     }
 
     #[cold]
-    fn count_to(&self, count: u8) {
-        if count == WATCHED && self.ready.watch.get().is_none() {
-            // Whoever comes second drops what it has made.
-            let _ = self.ready.watch.set(Box::new(Watch::new(&self.node)));
+    fn count_to(&self, mut count: u8) {
+        if count == WATCHED {
+            let is_virtual = !self.node.is_known_real() && clock::now_and_kind().1;
+            if is_virtual {
+                count = VIRTUAL;
+            } else {
+                keep_time();
+            }
         }
-        self.ready.count.store(count, Ordering::Relaxed);
+        self.ready.0.store(count, Ordering::Relaxed);
     }
 }
 
-impl Watch {
-    fn new(node: &Node) -> Watch {
-        let is_virtual = !node.is_known_real() && clock::now_and_kind().1;
-        let due = Arc::new(Due(AtomicBool::new(is_virtual)));
-        let waker = Waker::from(Arc::clone(&due));
-        let alarm = |at| Alarm::new(at, false, &mut TaskContext::from_waker(&waker));
-        Watch { due, _alarm: node.deadline.filter(|_| !is_virtual).map(alarm) }
+/// The real time when the timer's thread last kept it, in [`clock::nanos`].
+static KEPT: AtomicU64 = AtomicU64::new(0);
+/// Whether somebody has asked since then.
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
+/// Whether an alarm is set for the next time, or about to be.
+static IS_KEPT: AtomicBool = AtomicBool::new(false);
+/// The alarm that was set last, and how many were before it.
+static ALARM: Mutex<(u64, Option<Alarm>)> = Mutex::new((0, None));
+static ALARMS: AtomicU64 = AtomicU64::new(0);
+
+const PERIOD: Duration = Duration::from_millis(2);
+
+/// Has the time kept for another period.
+#[inline]
+fn keep_time() {
+    if !IS_ASKED.load(Ordering::Relaxed) {
+        ask();
+    }
+}
+
+#[cold]
+fn ask() {
+    IS_ASKED.store(true, Ordering::SeqCst);
+    if !IS_KEPT.swap(true, Ordering::SeqCst) {
+        set_alarm();
+    }
+}
+
+/// For whoever has set [`IS_KEPT`].
+fn set_alarm() {
+    let number = ALARMS.fetch_add(1, Ordering::Relaxed) + 1;
+    let waker = Waker::from(Arc::new(Keeper));
+    let mut alarm = None;
+    shielded(|| alarm = Some(Alarm::new(Instant::now() + PERIOD, false, &mut TaskContext::from_waker(&waker))));
+    if alarm.is_none() {
+        // No thread can be started: the next call that asks tries again.
+        IS_ASKED.store(false, Ordering::SeqCst);
+        IS_KEPT.store(false, Ordering::SeqCst);
+    }
+    let mut last = ALARM.lock().unwrap_or_else(PoisonError::into_inner);
+    // It may have gone off by now, and another one be in its place.
+    let unneeded = if last.0 < number { mem::replace(&mut *last, (number, alarm)).1 } else { alarm };
+    drop(last);
+    drop(unneeded);
+}
+
+struct Keeper;
+
+impl Wake for Keeper {
+    fn wake(self: Arc<Self>) {
+        KEPT.fetch_max(clock::nanos(Instant::now()), Ordering::Relaxed);
+        if IS_ASKED.swap(false, Ordering::SeqCst) {
+            return set_alarm();
+        }
+        IS_KEPT.store(false, Ordering::SeqCst);
+        // Somebody may have asked in between, and found an alarm set.
+        if IS_ASKED.load(Ordering::SeqCst) && !IS_KEPT.swap(true, Ordering::SeqCst) {
+            set_alarm();
+        }
     }
 }
