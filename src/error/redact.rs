@@ -6,12 +6,15 @@ use serde_json::{Map, Value};
 use super::{Code, Error};
 
 impl Error {
-    /// The error in a document of one of our services; `None` if the document is not one of theirs.
+    /// The error in a document of one of our services, or what the status means if it is no document at all. `None` if the document is
+    /// not one of theirs.
     ///
     /// Their documents have a [`Code`], and an origin and a path once they have left the service. Documents of other libraries and of
     /// handlers have none of these.
     pub(crate) fn in_document(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
-        let mut document: Map<String, Value> = serde_json::from_slice(body).ok()?;
+        let Ok(mut document) = serde_json::from_slice::<Map<String, Value>>(body) else {
+            return Some(Error::unread(status, headers));
+        };
         let has_code = || document.get("code")?.as_str()?.parse::<Code>().ok();
         let is_ours = has_code().is_some() || document.contains_key("origin") || document.contains_key("path");
         is_ours.then(|| Error::unread(status, headers).read(&mut document))

@@ -173,21 +173,25 @@ impl Exchange {
     /// The error of a request whose context is done: its base, its deadline, or a layer around this one has ended it.
     pub(super) fn error_of_end(&mut self) -> Error {
         self.interrupt();
+        let error = Error::from_context(&self.ctx);
+        match self.ctx.cause() {
+            Some(Cause::Shutdown) => unavailable(error),
+            _ => self.of_base(error),
+        }
+    }
+
+    /// The error of a request that its base has ended: another instance may do it. Others stay as they are.
+    ///
+    /// Handlers see the end of the base as that of their context, and respond with its error.
+    pub(super) fn of_base(&self, error: Error) -> Error {
         let base = &self.config.base;
         let is_by_base = match self.ctx.err() {
             Some(ContextError::DeadlineExceeded) => base.is_done() && base.deadline() == self.ctx.deadline(),
-            _ => base.is_done(),
+            Some(_) => base.is_done(),
+            None => false,
         };
-        let cause = self.ctx.cause();
-        if !is_by_base && !matches!(cause, Some(Cause::Shutdown)) {
-            return Error::from_context(&self.ctx);
-        }
-        // Another instance may do it.
-        let error = Error::new(Code::Unavailable, "shutting down").with_retryable(true);
-        match cause {
-            Some(Cause::Error(source)) => error.with_source(source),
-            _ => error,
-        }
+        let is_of_context = matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded);
+        if is_by_base && is_of_context { unavailable(error) } else { error }
     }
 
     /// The error as it passes through this service. A layer around this one does that for both.
@@ -333,6 +337,13 @@ impl Exchange {
             _ => Cause::ClientDisconnected,
         }
     }
+}
+
+fn unavailable(error: Error) -> Error {
+    let has_source = std::error::Error::source(&error).is_some();
+    let unavailable = Error::new(Code::Unavailable, "shutting down").with_retryable(true);
+    // An error without a source says no more than the cause on the span.
+    if has_source { unavailable.with_source(Arc::new(error)) } else { unavailable }
 }
 
 impl Drop for Exchange {

@@ -170,7 +170,7 @@ fn respond_in_place<R: Body<Data = Bytes>>(mut exchange: Exchange) -> Response<R
 
 /// The response that reports `error` to the caller.
 fn report(exchange: &Exchange, error: Error, chosen: Option<StatusCode>) -> Response<Bytes> {
-    let error = exchange.through_service(error);
+    let error = exchange.through_service(exchange.of_base(error));
     let chosen = chosen.filter(|_| !exchange.is_grpc());
     let status = chosen.unwrap_or_else(|| error.code().http_status());
     exchange.record_error(&error, status);

@@ -10,6 +10,7 @@
 //!   while the body is sent, a gRPC stream ends with the status in trailers, and any other body ends with an error, which ends the stream
 //!   or the connection. A response that is ready at the very deadline wins.
 //! - **Shutdown.** When the base is done, whatever its cause, the response is a retryable 503, or `UNAVAILABLE` by gRPC.
+//!   That is so, too, where the handler responds with an [`Error`](crate::Error) that is `CANCELLED` or `DEADLINE_EXCEEDED` then.
 //! - **Errors.** A body that [`Error::to_response`](crate::Error::to_response) has made, byte for byte, is written anew: the service is
 //!   added to the error's path, a code of another service becomes `INTERNAL`, and an edge redacts it. What the handler has added stays:
 //!   headers, and a status that is not the code's. Any other body is the handler's own and passes unchanged. One exception: an edge
@@ -29,7 +30,8 @@
 //! - **gRPC.** A request is gRPC if it is a POST over HTTP/2 with gRPC's `Content-Type` and its response has that content type, too. A
 //!   response that the layer makes itself to a request in this form is a status in the headers. The span has the status of headers or
 //!   trailers, and the method's name. That name is `grpc`, and `rpc.method` is `_OTHER`, if the handler responds with `UNIMPLEMENTED`, or
-//!   if the layer responds itself and no handler has responded to the method before.
+//!   if the layer responds itself and no handler has responded to the method before. A request to such a method that is dropped before
+//!   its response is shown as one by HTTP.
 //! - **Errors of gRPC.** A status of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that
 //!   error does. Other statuses, and those in trailers after a stream, pass unchanged. An edge removes the details from these, too. It
 //!   replaces the message by the meaning of the code if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
@@ -65,7 +67,8 @@
 //!
 //! A layer inside another one, as on a nested router, continues the request of the outer one: its span, its trace and its principal. The
 //! smaller deadline holds, and a base that is done ends the request. The inner layer adds the matched route to the span, and the
-//! [`keys`](ContextLayer::keys) that it reads, unless one of the two is an edge. The outer layer reports errors to the caller.
+//! [`keys`](ContextLayer::keys) that it reads, unless one of the two is an edge. The outer layer reports errors to the caller, and its
+//! [`on_disconnect`](ContextLayer::on_disconnect) holds.
 //!
 //! # What a server can't see
 //! Over HTTP/1 a client that closes its half of the connection looks like one that has hung up. A request body that is not read to its end,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router};
 use http_body_util::BodyExt;
@@ -124,6 +125,31 @@ async fn a_base_that_is_done_means_unavailable_whatever_its_cause() {
             Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::empty()))
         });
         assert_eq!(layer.layer(answering).oneshot(Request::new(Body::empty())).await.unwrap().status(), 503);
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_responds_with_the_end_of_its_base_is_unavailable_too() {
+    let service = Traced::new("cards");
+    for is_chosen in [true, false] {
+        let base = Context::background().with_cancel();
+        let (called, is_called) = oneshot::channel();
+        let called = Arc::new(Mutex::new(Some(called)));
+        let handler = get(async move |Extension(ctx): Extension<Context>| {
+            called.lock().unwrap().take().unwrap().send(()).unwrap();
+            let stopped = ctx.run(std::future::pending::<()>()).await.unwrap_err();
+            let error = throughline::Error::from(stopped);
+            if is_chosen { (StatusCode::IM_A_TEAPOT, error).into_response() } else { error.into_response() }
+        });
+        let mut app = Router::new().route("/", handler).layer(service.internal().base(&base));
+        let response = tokio::spawn(app.call(Request::new(Body::empty())));
+        is_called.await.unwrap();
+        base.cancel();
+        let response = response.await.unwrap().unwrap();
+        assert_eq!(response.status().as_u16(), if is_chosen { 418 } else { 503 });
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&problem["code"], &problem["retryable"]), (&"UNAVAILABLE".into(), &true.into()));
     }
 }
 

@@ -152,8 +152,10 @@ async fn what_an_edge_cannot_read_is_replaced_by_what_its_status_means() {
         let chunks = [Ok("{\"origin\": \"users\""), Err(std::io::Error::other("gone"))];
         with("x-a", "b", Body::from_stream(futures_util::stream::iter(chunks)))
     };
-    let shapes: [fn() -> Response; 3] =
-        [|| with("content-encoding", "gzip", "users"), || with("x-a", "b", "users".repeat(20_000)), failing];
+    let deep =
+        || with("x-a", "b", format!("{{\"origin\": \"users\", \"details\": {}{}}}", "[".repeat(200), "]".repeat(200)));
+    let shapes: [fn() -> Response; 4] =
+        [|| with("content-encoding", "gzip", "users"), || with("x-a", "b", "users".repeat(20_000)), failing, deep];
     for shape in shapes {
         let (status, headers, body, _) = through(Traced::edge, shape).await;
         assert_eq!((status.as_u16(), &document(&body)["code"]), (409, &"ABORTED".into()));
