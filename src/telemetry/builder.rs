@@ -102,10 +102,11 @@ impl Builder {
         self
     }
 
-    /// Whether traces that begin here carry the random flag of W3C Trace Context Level 2. Default: no.
+    /// Sets the random flag of W3C Trace Context Level 2 on new traces. Default: off.
     ///
-    /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: it rejects flags above `02`, and starts a new trace. A trace
-    /// that is continued keeps its caller's flag either way, and samplers use the trace id's randomness without it.
+    /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: it rejects flags
+    /// above `02`, and starts a new trace. A trace that is continued keeps its caller's flag either
+    /// way, and samplers use the trace id's randomness without it.
     ///
     /// ```
     /// use throughline::telemetry;

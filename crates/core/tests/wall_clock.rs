@@ -126,7 +126,8 @@ async fn t07_spans_never_run_backwards_and_last_as_long_as_they_did() {
     assert_eq!(inner.events[0].time, inner.end_time);
 }
 
-/// A suspend is the same to a process: the monotonic clock stands still, and the wall clock has gone on.
+/// A suspend is the same to a process: the monotonic clock stands still, and the wall clock has
+/// gone on.
 #[test]
 fn t07_after_a_step_of_the_wall_clock_the_next_local_root_is_right_and_running_traces_stay_whole() {
     let clock = Clock::own();

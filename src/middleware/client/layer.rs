@@ -107,10 +107,12 @@ impl ClientLayer {
         self
     }
 
-    /// Redacts the values of these keys of the query in the span's `url.full`, too: `?token=REDACTED`. Calls add up.
+    /// Redacts the values of these keys of the query in the span's `url.full`, too:
+    /// `?token=REDACTED`. Calls add up.
     ///
-    /// Keys are case-sensitive. The keys of presigned URLs that OpenTelemetry's semantic conventions list are always redacted, and so
-    /// are the user and password. The request itself does not change.
+    /// Keys are case-sensitive. The keys of presigned URLs that OpenTelemetry's semantic
+    /// conventions list are always redacted, and so are the user and password. The request itself
+    /// does not change.
     ///
     /// ```
     /// use throughline::ClientLayer;

@@ -11,7 +11,7 @@ use crate::Extractor;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// Headers that should name the caller's span or its sampling (`traceparent`, `b3`, …) and do not.
+    /// Malformed headers of the caller's span or its sampling (`traceparent`, `b3`, …).
     pub spans: u64,
     /// `tracestate` lists.
     pub trace_states: u64,

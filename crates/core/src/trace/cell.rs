@@ -177,7 +177,7 @@ impl Recording {
         }
     }
 
-    /// Records a cancellation, once: the first cause stays, as does one that was set as an attribute.
+    /// Records a cancellation, once. The first cause stays, also one that was set as an attribute.
     pub(super) fn cancelled(
         &mut self,
         event: &'static str,

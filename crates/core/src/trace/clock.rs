@@ -1,8 +1,9 @@
-//! Time for spans: the wall clock, read as each local root starts, carried forward by the monotonic clock.
+//! Time for spans: each local root reads the wall clock, and the monotonic clock carries it on.
 //!
-//! A step of the wall clock (NTP, an operator, a suspend) never makes a span end before it starts, nor a child start before
-//! its parent: the spans below a local root keep its [`Epoch`]. The next local root is dated right. The monotonic clock is
-//! tokio's, so that a test's paused time moves spans as it moves deadlines.
+//! A step of the wall clock (NTP, an operator, a suspend) never makes a span end before it starts,
+//! nor a child start before its parent: the spans below a local root keep its [`Epoch`]. The next
+//! local root is dated right. The monotonic clock is tokio's, so that a test's paused time moves
+//! spans as it moves deadlines.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,13 @@ use std::time::{Instant, SystemTime};
 
 use super::record::UnixNanos;
 
-/// The clocks may part by so many nanoseconds before the wall clock counts as stepped. Local roots that follow each other
-/// closely, as those of several services in one process do, so share one epoch.
+/// The clocks may part by so many nanoseconds before the wall clock counts as stepped. Local roots
+/// that follow each other closely, as those of several services in one process do, so share one
+/// epoch.
 const TOLERANCE: u64 = 1_000_000;
 
-/// What turns ticks into dates: nanoseconds since the Unix epoch at tick zero, by the wall clock of one moment.
+/// What turns ticks into dates: nanoseconds since the Unix epoch at tick zero, by the wall clock of
+/// one moment.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Epoch(u64);
 
@@ -60,7 +63,8 @@ pub(super) fn epoch() -> Epoch {
 
 #[cold]
 fn stepped(anchor: &Anchor, old: u64) -> Epoch {
-    // A thread that is preempted between two clocks sees a step that is none. The quickest of a few looks is the best one.
+    // A thread that is preempted between two clocks sees a step that is none. The quickest of a few
+    // looks is the best one.
     let looks = (0..4).map(|_| {
         let before = Instant::now();
         let wall = wall();

@@ -23,8 +23,9 @@ pub struct SpanLimits {
     pub event_attributes: u32,
     /// Attributes of a link (`OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`): 128.
     pub link_attributes: u32,
-    /// Characters of a text, each of an array (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16,384. Names of spans and events and
-    /// descriptions of statuses are no attributes: each holds at most 16 KiB, whatever the limit is.
+    /// Characters of a text, each of an array (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16,384.
+    /// Names of spans and events and descriptions of statuses are no attributes: each holds at most
+    /// 16 KiB, whatever the limit is.
     pub value_length: u32,
 }
 
@@ -54,8 +55,8 @@ impl Default for SpanLimits {
 /// Bytes of a text that is no attribute.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Cuts the value of an attribute to at most so many characters (OpenTelemetry, "Attribute Limits": "counting any character in
-/// it as 1"), and gives back the memory of the rest.
+/// Cuts the value of an attribute to at most so many characters (OpenTelemetry, "Attribute Limits":
+/// "counting any character in it as 1"), and gives back the memory of the rest.
 #[inline]
 pub(super) fn truncate(text: &mut Cow<'static, str>, characters: usize) {
     // No text has more characters than bytes.

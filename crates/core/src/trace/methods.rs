@@ -44,14 +44,16 @@ impl Context {
     /// it.
     ///
     /// # Errors
-    /// That of `work`, unchanged. It becomes the span's status and an `exception` event, unless `work` has recorded it. One
-    /// that only reports that the context is done, as a [`ContextError`](crate::ContextError) does, is no error of the span:
-    /// the [cause](SpanRef::record_cancelled) is recorded.
+    /// That of `work`, unchanged. It becomes the span's status and an `exception` event, unless
+    /// `work` has recorded it. One that only reports that the context is done, as a
+    /// [`ContextError`](crate::ContextError) does, is no error of the span: the
+    /// [cause](SpanRef::record_cancelled) is recorded.
     ///
     /// # Cancellation safety
-    /// Dropped before its end, as an aborted task or the loser of a `select!` is, it drops `work` and ends the span with the
-    /// [cause](SpanRef::record_cancelled): the context's, or [`Abandoned`](crate::Cause::Abandoned) where that is live. Nothing
-    /// starts before the first poll.
+    /// Dropped before its end, as an aborted task or the loser of a `select!` is, it drops `work`
+    /// and ends the span with the [cause](SpanRef::record_cancelled): the context's, or
+    /// [`Abandoned`](crate::Cause::Abandoned) where that is live. Nothing starts before the first
+    /// poll.
     ///
     /// # Examples
     /// ```

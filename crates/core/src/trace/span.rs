@@ -18,10 +18,10 @@ use crate::{Cause, Context};
 /// # What ends with what
 /// - [`end`](Self::end): as its status says.
 /// - Dropped during a panic that began under it: `Error`, even after `Ok`, and `error.type` = `panic`.
-/// - Dropped otherwise: as its status says. See [`abandoned_if_dropped`](Self::abandoned_if_dropped) for work that may be
-///   dropped.
-/// - Either way while its context is done: its cause is [recorded](SpanRef::record_cancelled). The request's own span never
-///   has `RequestFinished`, which follows its end.
+/// - Dropped otherwise: as its status says. See
+///   [`abandoned_if_dropped`](Self::abandoned_if_dropped) for work that may be dropped.
+/// - Either way while its context is done: its cause is [recorded](SpanRef::record_cancelled). The
+///   request's own span never has `RequestFinished`, which follows its end.
 ///
 /// Dropping a span ends it alone: it cancels nothing, and spans below may still go on.
 ///
@@ -44,7 +44,7 @@ pub struct Span {
     ctx: Context,
     /// Whether the context's innermost span is ours to end, and not one that we share.
     recorded: bool,
-    /// Dropped without [`end`](Self::end), it was not ended by its work.
+    /// A drop without [`end`](Self::end) is the drop of its work.
     is_works: bool,
     /// A span started while unwinding, by a destructor, is not what panicked.
     panicking: bool,
@@ -66,11 +66,12 @@ impl Span {
         &self.ctx
     }
 
-    /// Says that dropping the span means that its work was dropped: the loser of a `select!`, an aborted task.
+    /// Makes a drop without [`end`](Self::end) count as the drop of the span's work.
     ///
-    /// A span that is dropped without [`end`](Self::end) while its context is live then has the cause
-    /// [`Abandoned`](Cause::Abandoned), unless another is [recorded](SpanRef::record_cancelled), or a panic drops it.
-    /// [`in_span`](Context::in_span) does this by itself.
+    /// The loser of a `select!` and an aborted task are dropped like this. The span then records
+    /// the cause [`Abandoned`](Cause::Abandoned) if its context is live, no other cause is
+    /// [recorded](SpanRef::record_cancelled), and no panic drops it. [`in_span`](Context::in_span)
+    /// does this by itself.
     ///
     /// ```
     /// use throughline_core::Context;

@@ -164,12 +164,15 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Records that the work under the span was cancelled: the attribute `throughline.cancel.cause` with the cause's
-    /// [`name`](Cause::name), for an error `throughline.cancel.message` with its sources, and one event
-    /// `throughline.cancelled`. The status does not change.
+    /// Records that the work under the span was cancelled. The status does not change.
     ///
-    /// The first cause stays. A span that ends while its context is done records the context's cause by itself: call this for
-    /// work that is cut off while the context is live, or to date the event before the end. The request's own span ignores
+    /// - The attribute `throughline.cancel.cause` is the cause's [`name`](Cause::name).
+    /// - The attribute `throughline.cancel.message` is the text of an error, with its sources.
+    /// - There is one event, `throughline.cancelled`.
+    ///
+    /// The first cause stays. A span that ends while its context is done records the context's
+    /// cause by itself. Call this for work that is cut off while the context is live, or to date
+    /// the event before the end. The request's own span ignores
     /// [`RequestFinished`](Cause::RequestFinished).
     ///
     /// ```
@@ -181,7 +184,8 @@ impl<'a> SpanRef<'a> {
         self.cancelled("throughline.cancelled", cause, None);
     }
 
-    /// As [`record_cancelled`](Self::record_cancelled), for work that was not even begun. The event is `throughline.shed`.
+    /// As [`record_cancelled`](Self::record_cancelled), for work that did not start. The event is
+    /// `throughline.shed`.
     pub fn record_shed(&self, cause: &Cause) {
         self.cancelled("throughline.shed", cause, None);
     }
@@ -190,7 +194,8 @@ impl<'a> SpanRef<'a> {
         let is_own_end = |cell: &Cell| cell.is_local_root && matches!(cause, Cause::RequestFinished);
         let Some(cell) = self.recorded().filter(|cell| !is_own_end(cell)) else { return };
         let message = match cause {
-            // It may run in the destructor of a span that ends while its thread unwinds: there a second panic would abort.
+            // It may run in the destructor of a span that ends while its thread unwinds: there a
+            // second panic would abort.
             Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| error_message(&**error))).unwrap_or_default()),
             _ => None,
         };
@@ -206,7 +211,8 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// An error that only has words. One that only reports that the context is done is none: the cause is recorded at the end.
+    /// Records an error that has only a text. An error that only reports that the context is done
+    /// is not recorded.
     pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
         if self.recorded().is_some() {
             let mut text = Bounded(String::new());
@@ -243,8 +249,9 @@ impl fmt::Debug for SpanRef<'_> {
     }
 }
 
-/// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps within another error, whose
-/// text then ends with it; or an error of the services' taxonomy, whose text begins with the code.
+/// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps
+/// within another error, whose text then ends with it; or an error of the services' taxonomy, whose
+/// text begins with the code.
 fn reports(text: &str, stopped: ContextError) -> bool {
     let code = if stopped.is_timeout() { "DEADLINE_EXCEEDED: " } else { "CANCELLED: " };
     text.starts_with(code) || text.ends_with(&stopped.to_string())

@@ -68,9 +68,9 @@ pub struct TracerConfig {
     pub innermost: Option<Innermost>,
     /// Attributes that recorded spans have from their context; default: none.
     pub from_context: Option<FromContext>,
-    /// Whether traces that begin here carry [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM); default: no. Receivers that
-    /// know version 00 of W3C Trace Context alone may reject flags above `02`, and start a new trace. A trace that is continued keeps the
-    /// flag of its caller either way.
+    /// Whether new traces carry [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM); default: no.
+    /// Receivers of Level 1 of W3C Trace Context may reject flags above `02` and start a new trace.
+    /// A trace that is continued keeps the flag of its caller either way.
     pub random_flag: bool,
 }
 

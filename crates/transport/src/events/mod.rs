@@ -113,7 +113,8 @@ impl Events {
     /// ([drained](Self::drain)): `UNAVAILABLE`.
     ///
     /// # Cancellation safety
-    /// Dropped half-way, some groups may have taken the message. The span has the cause `abandoned`.
+    /// Dropped half-way, some groups may have taken the message. The span has the cause
+    /// `abandoned`.
     pub async fn publish(&self, ctx: &Context, mut message: Message) -> Result<(), Error> {
         let span = span(ctx, "send", &message).kind(SpanKind::Producer).start().abandoned_if_dropped();
         self.propagator.inject(&span, &mut message.headers);
