@@ -60,6 +60,7 @@ mod body;
 mod call;
 #[cfg(feature = "tonic")]
 mod grpc;
+mod inject;
 mod layer;
 #[cfg(feature = "reqwest")]
 mod redirect;

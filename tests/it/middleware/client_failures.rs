@@ -11,27 +11,21 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use h2::Reason;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use throughline::middleware::client::SendWith;
 use throughline::propagation::deadline::ReplyReserve;
-use throughline::trace::Status as SpanStatus;
-use throughline::{Cause, ClientLayer, Code, Context, Error};
+use throughline::{ClientLayer, Code, Context, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tonic::Status;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::support::grpc::{Raw, serve_grpc};
 use crate::support::{PATIENCE, Traced, client, serve, text};
-
-const METHOD: &str = "/cards.Cards/Get";
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -268,159 +262,6 @@ async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_conne
     }
 }
 
-fn grpc_response() -> http::response::Builder {
-    Response::builder().header("content-type", "application/grpc")
-}
-
-/// A call by tonic through the layer, to a service that answers with `response`.
-async fn call(layer: &ClientLayer, ctx: &Context, response: Response<Body>) -> Result<Bytes, Status> {
-    let mut response = Some(response);
-    let answering = service_fn(move |_: Request<tonic::body::Body>| {
-        let response = response.take().expect("it is called once");
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let origin = http::Uri::from_static("http://db.internal:5432");
-    let mut grpc = tonic::client::Grpc::with_origin(layer.layer(answering), origin);
-    grpc.ready().await.unwrap();
-    let request = under_tonic(ctx);
-    grpc.unary(request, PathAndQuery::from_static(METHOD), Raw).await.map(tonic::Response::into_inner)
-}
-
-fn under_tonic(ctx: &Context) -> tonic::Request<Bytes> {
-    let mut request = tonic::Request::new(Bytes::new());
-    request.extensions_mut().insert(ctx.clone());
-    request
-}
-
-#[tokio::test]
-async fn a_body_that_is_not_grpc_reaches_no_client_of_grpc() {
-    for (status, code) in [
-        (502, Code::Unavailable),
-        (503, Code::Unavailable),
-        (429, Code::Unavailable),
-        (404, Code::Unimplemented),
-        (400, Code::Internal),
-        (200, Code::Unknown),
-    ] {
-        let caller = Traced::new("api");
-        let ctx = Context::background().with_tracer(caller.telemetry.tracer());
-        let page = Response::builder().status(status).header("content-type", "text/html");
-        let answer =
-            call(&client(), &ctx, page.body(Body::from("<html>Bad Gateway</html>")).unwrap()).await.unwrap_err();
-        assert_eq!(answer.code(), code.into(), "{status}: {answer:?}");
-        assert!(answer.message().contains(&status.to_string()), "{answer:?}");
-        let span = caller.span().await;
-        assert_eq!(text(&span, "rpc.status_code"), Some(code.as_str()), "{status}");
-        assert!(matches!(&span.status, SpanStatus::Error(said) if said.contains(&status.to_string())), "{span:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_response_of_grpc_that_ends_without_a_status_is_an_error_of_the_call() {
-    let message = || Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"));
-    let no_status = HeaderMap::from_iter([(http::header::ETAG, "1".parse().unwrap())]);
-    let bodies: [Vec<Frame<Bytes>>; 3] = [vec![message()], vec![], vec![message(), Frame::trailers(no_status)]];
-    for frames in bodies {
-        for is_read in [true, false] {
-            let caller = Traced::new("api");
-            let ctx = Context::background().with_tracer(caller.telemetry.tracer());
-            let frames = frames.iter().map(|frame| match frame.data_ref() {
-                Some(data) => Frame::data(data.clone()),
-                None => Frame::trailers(frame.trailers_ref().unwrap().clone()),
-            });
-            let frames = futures_util::stream::iter(frames.map(Ok::<_, Infallible>).collect::<Vec<_>>());
-            let response = grpc_response().body(Body::new(StreamBody::new(frames))).unwrap();
-            if is_read {
-                let status = call(&client(), &ctx, response).await.unwrap_err();
-                assert_eq!(status.code(), tonic::Code::Unknown, "{status:?}");
-            } else {
-                let mut response = Some(response);
-                let answering =
-                    service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Infallible>(response.take().unwrap())));
-                let request = Request::post(METHOD).header("content-type", "application/grpc").body(()).unwrap();
-                let body = client().layer(answering).oneshot(under(&ctx, request)).await.unwrap().into_body();
-                let _ = body.collect().await;
-            }
-            let span = caller.span().await;
-            assert_eq!(text(&span, "error.type"), Some("UNKNOWN"));
-            assert!(matches!(span.status, SpanStatus::Error(_)));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_without_a_status_when_its_time_is_over_has_exceeded_the_deadline() {
-    let ctx = Context::background().with_timeout(Duration::from_secs(10));
-    let reserve = ReplyReserve { min: Duration::from_secs(2), percent: 0, max: Duration::MAX };
-    let cut = futures_util::stream::once(async {
-        tokio::time::advance(Duration::from_secs(8)).await;
-        Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0\0\x01x"))
-    });
-    let response = grpc_response().body(Body::from_stream(cut)).unwrap();
-    let status = call(&client().reserve(reserve), &ctx, response).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
-}
-
-#[tokio::test(start_paused = true)]
-async fn tonics_users_see_our_deadline_and_our_cancellation_in_the_code_of_the_status() {
-    let late = Context::background().with_timeout(Duration::ZERO);
-    let stopped = Context::background().with_cancel();
-    stopped.cancel_with(Cause::Shutdown);
-    let ending = Context::background().with_timeout(Duration::from_secs(1));
-    let endless = || {
-        let message = futures_util::stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0\0\x01x")) });
-        grpc_response().body(Body::from_stream(message.chain(futures_util::stream::pending()))).unwrap()
-    };
-    for (ctx, code, message) in [
-        (&late, Code::DeadlineExceeded, "deadline exceeded"),
-        (stopped.context(), Code::Cancelled, "shutting down"),
-        (&ending, Code::DeadlineExceeded, "deadline exceeded"),
-    ] {
-        let status = call(&client(), ctx, endless()).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (code.into(), message));
-        let error = Error::from_grpc_status(status);
-        assert_eq!((error.code(), error.message(), error.origin()), (code, message, None));
-    }
-    let failing = service_fn(|_: Request<tonic::body::Body>| {
-        std::future::ready(Err::<Response<Body>, _>(io::Error::from(io::ErrorKind::ConnectionReset)))
-    });
-    let mut grpc = tonic::client::Grpc::new(client().layer(failing));
-    let sent = grpc.unary(under_tonic(&Context::background()), PathAndQuery::from_static(METHOD), Raw).await;
-    let status = sent.map(tonic::Response::into_inner).unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Unavailable);
-    let error = Error::from_grpc_status(status);
-    let sources = std::iter::successors(error.source(), |error| (*error).source());
-    assert!(sources.into_iter().any(|error| error.is::<io::Error>()), "{error:?}");
-}
-
-#[tokio::test]
-async fn the_span_of_a_call_that_failed_by_grpc_has_the_message_and_the_origin_of_its_error() {
-    let own = Error::new(Code::Aborted, "100 % of row 7").leaving(Some("cards"));
-    for (status, layer, message, origin) in [
-        (Status::from(own.clone()), client(), "100 % of row 7", "cards"),
-        (Status::aborted("row 7"), client(), "row 7", "db.internal"),
-        (Status::from(own), ClientLayer::external(), "aborted", "db.internal"),
-    ] {
-        for is_trailer in [true, false] {
-            let caller = Traced::new("api");
-            let ctx = Context::background().with_tracer(caller.telemetry.tracer());
-            let mut told = HeaderMap::new();
-            status.add_header(&mut told).unwrap();
-            let frames = is_trailer.then(|| Ok::<_, Infallible>(Frame::<Bytes>::trailers(told.clone())));
-            let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
-            let mut response = grpc_response().body(body).unwrap();
-            if !is_trailer {
-                response.headers_mut().extend(told);
-            }
-            call(&layer, &ctx, response).await.unwrap_err();
-            let span = caller.span().await;
-            assert_eq!(span.status, SpanStatus::Error(message.into()));
-            assert_eq!(text(&span, "throughline.error.origin"), Some(origin));
-            assert_eq!(text(&span, "error.type"), Some("ABORTED"));
-        }
-    }
-}
-
 #[tokio::test]
 async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
     let app = Router::new().route("/", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "db is down") }));
@@ -431,36 +272,6 @@ async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
         assert_eq!(error.origin(), Some("127.0.0.1"));
         assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["127.0.0.1", "r-int"]);
     }
-    let down = || Status::unavailable("db is down").into_http::<Body>();
-    for (layer, read) in [
-        (client(), Error::from_grpc_status as fn(Status) -> Error),
-        (ClientLayer::external(), Error::from_external_grpc_status),
-    ] {
-        let status = call(&layer, &Context::background(), down()).await.unwrap_err();
-        let error = read(status);
-        assert_eq!((error.code(), error.origin()), (Code::Unavailable, Some("db.internal")));
-        assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["db.internal", "r-int"]);
-    }
-}
-
-#[tokio::test]
-async fn a_relay_that_passes_a_foreign_status_on_is_not_its_origin_and_an_edge_names_no_host() {
-    let service = Traced::new("r-int");
-    for (layer, origin, message) in
-        [(service.internal(), "db.internal", "db is down"), (service.edge(), "127.0.0.1", "unavailable")]
-    {
-        let relay = serve_grpc(layer, |_| async {
-            call(&client(), &Context::current(), Status::unavailable("db is down").into_http()).await
-        });
-        let status = crate::support::grpc::call_grpc(&client(), &Context::background(), relay.await, METHOD, "").await;
-        let error = Error::from_grpc_status(status.unwrap_err());
-        assert_eq!((error.code(), error.origin(), error.message()), (Code::Unavailable, Some(origin), message));
-    }
-    // An external service has no say in it.
-    let mut claim = Status::unavailable("db is down").into_http::<Body>();
-    claim.headers_mut().insert("throughline-origin", "balance".parse().unwrap());
-    let status = call(&ClientLayer::external(), &Context::background(), claim).await.unwrap_err();
-    assert_eq!(Error::from_external_grpc_status(status).origin(), Some("db.internal"));
 }
 
 #[tokio::test]

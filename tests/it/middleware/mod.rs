@@ -1,6 +1,7 @@
 mod boundaries;
 mod client;
 mod client_failures;
+mod client_grpc;
 mod client_request;
 mod errors;
 mod failures;

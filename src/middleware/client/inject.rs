@@ -1,0 +1,93 @@
+//! What a call writes into its headers, by how far the callee is trusted.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName};
+use throughline_core::propagation::deadline::{self, TimeoutHeader};
+use throughline_core::propagation::{Format, values, w3c};
+use throughline_core::{Context, Propagator};
+
+use super::layer::Config;
+
+/// The `traceparent` alone, whatever else was there.
+pub(super) fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
+    for name in Propagator::new(Format::ALL).fields() {
+        headers.remove(name);
+    }
+    for name in values::header_names(ctx) {
+        headers.remove(name);
+    }
+    let speaks_w3c = propagator.formats().any(|format| format == Format::TraceContext);
+    if let Some(span) = ctx.span_context().filter(|_| speaks_w3c) {
+        w3c::inject(span, headers);
+        headers.remove(&w3c::TRACESTATE);
+    }
+}
+
+/// Writes the time left as the callee's protocol has it, in place of one that is longer. It gives back what the callee gets.
+pub(super) fn inject_timeout(
+    config: &Config,
+    remaining: Option<Duration>,
+    is_external: bool,
+    headers: &mut HeaderMap,
+) -> Result<Option<Duration>, deadline::Expired> {
+    let protocol = Protocol::of(headers);
+    let is_private = is_external && matches!(protocol, Protocol::Http);
+    if is_private {
+        let known = [
+            &deadline::GRPC_TIMEOUT,
+            &deadline::CONNECT_TIMEOUT_MS,
+            &deadline::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+            &deadline::REQUEST_TIMEOUT,
+        ];
+        for name in known.into_iter().chain(&config.timeout_name) {
+            headers.remove(name);
+        }
+    }
+    if is_private {
+        return Ok(None);
+    }
+    let name = match (&protocol, &config.timeout_name) {
+        (Protocol::Http, Some(name)) => name,
+        _ => &deadline::GRPC_TIMEOUT,
+    };
+    let requested = match protocol {
+        Protocol::Connect => deadline::extract_least(&[TimeoutHeader::ConnectTimeoutMs], headers),
+        Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
+    };
+    let Some(remaining) = remaining else { return Ok(requested) };
+    let granted = remaining.saturating_sub(config.reserve.of(remaining));
+    if requested.is_some_and(|requested| requested <= granted) {
+        // The request already carries a shorter timeout: it stays.
+        return Ok(requested);
+    }
+    match protocol {
+        Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers)?,
+        Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers)?,
+    }
+    Ok(Some(granted))
+}
+
+/// What is spoken over HTTP.
+enum Protocol {
+    Grpc,
+    Connect,
+    Http,
+}
+
+impl Protocol {
+    fn of(headers: &HeaderMap) -> Self {
+        // Connect protocol, "Unary-Request": unary calls have a version, streams a media type.
+        static CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+        let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |media_type| media_type.as_bytes());
+        // gRPC-Web's, too.
+        if media_type.starts_with(b"application/grpc") {
+            Protocol::Grpc
+        } else if media_type.starts_with(b"application/connect+") || headers.contains_key(&CONNECT_PROTOCOL_VERSION) {
+            Protocol::Connect
+        } else {
+            Protocol::Http
+        }
+    }
+}
