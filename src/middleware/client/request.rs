@@ -61,6 +61,7 @@ impl<B> RequestBody<B> {
         request.map(|body| RequestBody { body, call, end: None })
     }
 
+    #[cfg(any(feature = "tonic", feature = "axum", feature = "reqwest"))]
     pub(super) fn ending_with(body: B, call: &Context) -> Self {
         RequestBody { body, call: CallSlot::default(), end: Some(Box::pin(call.done_owned())) }
     }
