@@ -74,6 +74,9 @@
 //! Over HTTP/1 a client that closes its half of the connection looks like one that has hung up. A request body that is not read to its end,
 //! and pipelined requests, hide a client that hangs up until the answer is written.
 //!
+//! Over HTTP/2 a client that does not read stops the body of its response by flow control. The context is done at the deadline all the
+//! same. The stream and the span end when the client reads again or goes.
+//!
 //! # How it differs
 //! - `tower-http`'s timeout layer drops the handler after a fixed time, whatever the caller has left, tells nobody below it, and stops at the
 //!   answer's head: a body may take for ever. Here the caller's time counts, it goes on to the calls below, and it ends the body too.
