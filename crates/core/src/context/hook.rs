@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::shield::shielded;
 use super::timer::Alarm;
 use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use super::{Context, DoneOwned};
+use super::{Context, DoneOwned, clock};
 
 type Callback = Box<dyn FnOnce() + Send>;
 
@@ -191,6 +191,8 @@ struct Job {
 
 /// How long a callback waits for a thread of its runtime's pool.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// Longer on a virtual clock: it stands still only while the callback is in that pool.
+const PATIENCE_VIRTUAL: Duration = Duration::from_millis(500);
 
 impl Job {
     fn start(f: Callback, runtime: &Handle) {
@@ -203,7 +205,11 @@ impl Job {
         }
         let waker = Waker::from(Arc::clone(&job));
         shielded(|| {
-            let alarm = Alarm::new(Instant::now() + PATIENCE, false, &mut TaskContext::from_waker(&waker));
+            let entered = runtime.enter();
+            let (_, is_virtual) = clock::now_and_kind();
+            drop(entered);
+            let patience = if is_virtual { PATIENCE_VIRTUAL } else { PATIENCE };
+            let alarm = Alarm::new(Instant::now() + patience, false, &mut TaskContext::from_waker(&waker));
             *lock(&job.alarm) = Some(alarm);
         });
         if lock(&job.f).is_none() {
