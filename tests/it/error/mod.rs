@@ -54,6 +54,7 @@ fn answers_without_a_code_are_read_as_the_table_says() {
         (401, Unauthenticated),
         (403, PermissionDenied),
         (404, NotFound),
+        (408, DeadlineExceeded),
         (409, Aborted),
         (410, FailedPrecondition),
         (429, ResourceExhausted),
