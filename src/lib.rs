@@ -21,7 +21,7 @@ mod url;
 
 pub use error::{Code, Error, ParseCodeError};
 pub use middleware::client::ClientLayer;
-pub use middleware::server::ContextLayer;
+pub use middleware::server::{ContextLayer, OnDisconnect, Trust};
 pub use throughline_core::{
     Baggage, CancelHandle, Cause, Codec, Context, ContextError, Extractor, FutureExt, Group, Injector, Key, Principal,
     Propagator, Span, SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,

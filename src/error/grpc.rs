@@ -40,7 +40,7 @@ impl From<Code> for tonic::Code {
 /// - It fits into the 8 KiB of headers that any peer takes: the message is cut off at 1 KiB, and what makes the details larger than
 ///   3 KiB is left out, first the error's own, then the path but for the origin.
 ///
-/// It tells the error as it is. [`leaving`](Error::leaving) and [`public`](Error::public) make of it what a service may pass on.
+/// It tells the error as it is. [`through_service`](Error::through_service) and [`redacted`](Error::redacted) make of it what a service may pass on.
 ///
 /// ```
 /// use throughline::{Code, Error};
@@ -119,7 +119,7 @@ impl Error {
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let sent = tonic::Status::from(Error::new(Code::NotFound, "no such card").leaving(Some("cards")));
+    /// let sent = tonic::Status::from(Error::new(Code::NotFound, "no such card").through_service(Some("cards")));
     /// let mut trailers = http::HeaderMap::new();
     /// sent.add_header(&mut trailers)?;
     ///

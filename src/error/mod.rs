@@ -226,7 +226,7 @@ impl Error {
     /// Otherwise what we pass on is `INTERNAL`, unless it is `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED`: that
     /// a service we ask has not found something does not mean that what we were asked for is not there.
     #[must_use]
-    pub fn preserve(self) -> Error {
+    pub fn preserve_code(self) -> Error {
         self.change(|inner| inner.is_preserved = true)
     }
 
@@ -271,21 +271,21 @@ impl Error {
 
     /// The error as it leaves `service`, whose name is added to the path: the first is the origin, and stays; behind 15 others it
     /// takes the place of the last. An error that came in from another service becomes `INTERNAL` here, unless its code means the same to every
-    /// caller, or it is [preserved](Self::preserve).
+    /// caller, or it is [preserved](Self::preserve_code).
     ///
     /// [`ContextLayer`](crate::ContextLayer) does this to the answers of HTTP handlers; it is for those who answer by other ways.
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let sent = Error::new(Code::NotFound, "no such card").leaving(Some("cards")).to_response();
+    /// let sent = Error::new(Code::NotFound, "no such card").through_service(Some("cards")).to_response();
     /// let received = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("it is an error");
     /// assert_eq!(received.code(), Code::NotFound);
-    /// let passed_on = received.leaving(Some("api"));
+    /// let passed_on = received.through_service(Some("api"));
     /// assert_eq!((passed_on.code(), passed_on.origin()), (Code::Internal, Some("cards")));
     /// ```
     #[must_use]
-    pub fn leaving(self, service: Option<&str>) -> Error {
+    pub fn through_service(self, service: Option<&str>) -> Error {
         self.change(|inner| {
             if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
                 inner.code = Code::Internal;
@@ -305,11 +305,11 @@ impl Error {
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let error = Error::new(Code::Internal, "row 7 has no owner").leaving(Some("cards")).public();
+    /// let error = Error::new(Code::Internal, "row 7 has no owner").through_service(Some("cards")).redacted();
     /// assert_eq!((error.message(), error.origin()), ("internal error", None));
     /// ```
     #[must_use]
-    pub fn public(self) -> Error {
+    pub fn redacted(self) -> Error {
         self.change(|inner| {
             inner.path.clear();
             inner.details.clear();

@@ -78,7 +78,7 @@ pub(super) fn remove_status(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out of an error's status what is not for strangers, as [`Error::public`] does: its details, and a message that comes from the
+/// Takes out of an error's status what is not for strangers, as [`Error::redacted`] does: its details, and a message that comes from the
 /// depths of this service, or from another one.
 pub(super) fn make_public(headers: &mut HeaderMap) {
     let is_passed_on = headers.remove(ORIGIN).is_some();

@@ -200,12 +200,12 @@ impl Exchange {
             return error;
         }
         let tracer = self.context().tracer();
-        error.leaving(tracer.resource().and_then(|resource| resource.service_name()))
+        error.through_service(tracer.resource().and_then(|resource| resource.service_name()))
     }
 
     /// The error as the caller gets it.
     pub(super) fn redact(&self, error: Error) -> Error {
-        if self.is_edge() { error.public() } else { error }
+        if self.is_edge() { error.redacted() } else { error }
     }
 
     /// The last frame of a gRPC response whose context is done before its end.

@@ -151,7 +151,7 @@ fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Res
         }
         Found::Inner(parts, error) => {
             exchange.record_error(&error, parts.status);
-            let own = error.public().to_response_with(parts.status);
+            let own = error.redacted().to_response_with(parts.status);
             respond(exchange, with_head(parts, own))
         }
         Found::Shaped(response) => {

@@ -39,7 +39,7 @@ use crate::error::Error;
 ///
 /// let process = Context::background().with_cancel();
 /// let layer = ContextLayer::edge().base(&process).max_timeout(Duration::from_secs(10));
-/// assert_eq!(layer.shed(), 0);
+/// assert_eq!(layer.shed_count(), 0);
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -146,8 +146,7 @@ impl ContextLayer {
     /// ```
     /// use std::net::SocketAddr;
     /// use axum::extract::ConnectInfo;
-    /// use throughline::ContextLayer;
-    /// use throughline::middleware::server::Trust;
+    /// use throughline::{ContextLayer, Trust};
     ///
     /// let layer = ContextLayer::trust_fn(|head| match head.extensions.get() {
     ///     Some(ConnectInfo(SocketAddr::V4(peer))) if peer.ip().is_private() => Trust::Internal,
@@ -235,10 +234,10 @@ impl ContextLayer {
     /// use throughline::ContextLayer;
     /// use throughline::propagation::deadline::TimeoutHeader;
     ///
-    /// let behind_envoy = ContextLayer::internal().timeout_headers([TimeoutHeader::XEnvoyExpectedRqTimeoutMs]);
+    /// let behind_envoy = ContextLayer::internal().accept_timeouts([TimeoutHeader::XEnvoyExpectedRqTimeoutMs]);
     /// # let _ = behind_envoy;
     /// ```
-    pub fn timeout_headers(self, headers: impl IntoIterator<Item = TimeoutHeader>) -> Self {
+    pub fn accept_timeouts(self, headers: impl IntoIterator<Item = TimeoutHeader>) -> Self {
         self.change(|config| config.timeout_headers.extend(headers))
     }
 
@@ -275,7 +274,7 @@ impl ContextLayer {
     }
 
     /// Layers outside of this one may drop a request, so that a drop does not mean that the client has gone.
-    pub fn inner(self) -> Self {
+    pub fn outer_layers_may_drop(self) -> Self {
         self.change(|config| config.is_inner = true)
     }
 
@@ -292,7 +291,7 @@ impl ContextLayer {
 
     /// How many requests were answered without calling their handler, as no time was left or the base was done. Clones of the layer
     /// count together.
-    pub fn shed(&self) -> u64 {
+    pub fn shed_count(&self) -> u64 {
         self.config.counts.shed()
     }
 
@@ -300,7 +299,7 @@ impl ContextLayer {
     /// it, and nothing is logged. Clones of the layer count together.
     ///
     /// Where [`internal`](Self::internal) counts any, a service of ours sends it, or a stranger reaches a port that is not for strangers.
-    pub fn dropped(&self) -> Dropped {
+    pub fn dropped_context(&self) -> Dropped {
         self.config.counts.dropped()
     }
 

@@ -5,7 +5,7 @@
 //!   deadline (the time left that it sent, at most [`max_timeout`](ContextLayer::max_timeout)), and is in a SERVER span that goes on with the
 //!   caller's trace. The handler finds it as `Extension<Context>`, and everything polled for the request as [`Context::current`].
 //! - **Dead on arrival.** When no time is left, or the base is done, the handler is not called: the answer is a 504 (or 503), and it is
-//!   [counted](ContextLayer::shed).
+//!   [counted](ContextLayer::shed_count).
 //! - **Deadline.** When it passes before the handler has responded, the handler is dropped and the response is a 504. When it passes
 //!   while the body is sent, a gRPC stream ends with the status in trailers, and any other body ends with an error, which ends the stream
 //!   or the connection. A response that is ready at the very deadline wins.
@@ -40,12 +40,12 @@
 //! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
 //!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
 //!   left; else with
-//!   [`Cause::ClientDisconnected`], or [`Cause::Abandoned`] under [`inner`](ContextLayer::inner). With
+//!   [`Cause::ClientDisconnected`], or [`Cause::Abandoned`] under [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop). With
 //!   [`OnDisconnect::Detach`] the handler goes on instead, and only its deadline ends it.
 //!
 //! # Where to put it
 //! Outside of everything that may drop a request (timeouts, load shedding), directly on the connection. If there is such a layer outside,
-//! say [`inner`](ContextLayer::inner), because a drop is then no proof that the client has gone. [`ResponseBody`] has a default, so that
+//! say [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop), because a drop is then no proof that the client has gone. [`ResponseBody`] has a default, so that
 //! layers outside can respond by themselves.
 //!
 //! With axum, `Router::layer` shows the matched route to the layer. Around the whole router, as the fallback of another one, it sees

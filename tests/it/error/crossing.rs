@@ -4,7 +4,7 @@ use throughline::{Code, Context, Error};
 
 /// The error as the caller of `service` has it.
 fn through(service: &str, error: Error) -> Error {
-    let sent = error.leaving(Some(service)).to_response();
+    let sent = error.through_service(Some(service)).to_response();
     Error::from_response(sent.status(), sent.headers(), sent.body()).expect("an error")
 }
 
@@ -18,13 +18,13 @@ fn four_codes_cross_a_service_and_the_others_become_internal() {
             [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::ResourceExhausted].contains(&code);
         assert_eq!(passed_on.code(), if crosses { code } else { Code::Internal });
         assert_eq!(passed_on.path().collect::<Vec<_>>(), ["balance", "cards"]);
-        assert_eq!(through("cards", at_caller.preserve()).code(), code);
+        assert_eq!(through("cards", at_caller.preserve_code()).code(), code);
     }
 }
 
 #[test]
 fn a_code_is_preserved_for_one_service_at_a_time() {
-    let at_api = through("cards", through("balance", Error::new(Code::NotFound, "no such card")).preserve());
+    let at_api = through("cards", through("balance", Error::new(Code::NotFound, "no such card")).preserve_code());
     assert_eq!(through("api", at_api).code(), Code::Internal);
 }
 
@@ -41,21 +41,22 @@ fn the_origin_is_set_once_and_stays() {
 
 #[test]
 fn a_service_without_a_name_adds_nothing_to_the_path() {
-    assert_eq!(Error::new(Code::Aborted, "again").leaving(None).path().len(), 0);
+    assert_eq!(Error::new(Code::Aborted, "again").through_service(None).path().len(), 0);
 }
 
 #[test]
 fn a_stranger_is_told_our_words_alone() {
     let detail = || [("shard".to_owned(), 3.into())].into_iter().collect();
-    let own = Error::new(Code::Aborted, "again").with_detail("example.com/Shard", detail()).leaving(Some("cards"));
-    let told = own.public();
+    let own =
+        Error::new(Code::Aborted, "again").with_detail("example.com/Shard", detail()).through_service(Some("cards"));
+    let told = own.redacted();
     assert_eq!((told.code(), told.message(), told.origin()), (Code::Aborted, "again", None));
     assert_eq!((told.path().len(), told.details().len()), (0, 0));
 
     let foreign = through("balance", Error::new(Code::Aborted, "account 7 is locked"));
-    assert_eq!(foreign.clone().public().message(), "aborted");
-    assert_eq!(foreign.preserve().with_message("try later").public().message(), "try later");
-    assert_eq!(Error::new(Code::Internal, "index 7 of 3").public().message(), "internal error");
+    assert_eq!(foreign.clone().redacted().message(), "aborted");
+    assert_eq!(foreign.preserve_code().with_message("try later").redacted().message(), "try later");
+    assert_eq!(Error::new(Code::Internal, "index 7 of 3").redacted().message(), "internal error");
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn an_error_that_cancelled_a_context_speaks_for_it() {
     request.cancel_with(Error::new(Code::NotFound, "no such card"));
     let error = Error::from_context(&request);
     assert_eq!((error.code(), error.message()), (Code::Cancelled, "no such card"));
-    assert_eq!(error.public().message(), "no such card");
+    assert_eq!(error.redacted().message(), "no such card");
 }
 
 #[test]
@@ -75,6 +76,6 @@ fn what_a_stranger_may_not_know_stays_so_when_it_cancels_a_context() {
         request.cancel_with(cause.clone());
         let error = Error::from_context(&request);
         assert_eq!((error.message(), error.origin()), (cause.message(), cause.origin()));
-        assert_eq!(error.leaving(Some("api")).public().message(), "cancelled");
+        assert_eq!(error.through_service(Some("api")).redacted().message(), "cancelled");
     }
 }

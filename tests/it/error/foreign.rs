@@ -15,7 +15,7 @@ fn json_and_text_bodies_are_kept_and_never_passed_on() {
         let error = response(402, media_type, r#"{"decline_code":"expired","code":"NOT_FOUND"}"#);
         assert_eq!((error.code(), error.message()), (Code::FailedPrecondition, "failed precondition"));
         assert_eq!(error.received(), Some(&json!({"decline_code": "expired", "code": "NOT_FOUND"})));
-        let sent = String::from_utf8(error.leaving(Some("api")).to_response().body().to_vec()).unwrap();
+        let sent = String::from_utf8(error.through_service(Some("api")).to_response().body().to_vec()).unwrap();
         assert!(!sent.contains("expired"), "{sent}");
     }
     assert_eq!(response(503, "text/plain", "db is down").received(), Some(&json!("db is down")));
@@ -54,7 +54,7 @@ fn the_members_of_a_foreign_problem_document_are_kept() {
 
     let detail = [("missing".to_owned(), json!(20))].into_iter().collect();
     let own = Error::new(Code::Aborted, "again").with_retryable(true).with_detail("example.com/Credit", detail);
-    let sent = own.leaving(Some("cards")).to_response();
+    let sent = own.through_service(Some("cards")).to_response();
     let read = Error::from_response(sent.status(), sent.headers(), sent.body()).unwrap();
     assert_eq!(read.received(), None, "there are methods for all that we send");
     let other = json!({"type": 7, "title": ["x"], "status": "x", "path": [], "retryable": "yes"});
@@ -113,7 +113,7 @@ mod grpc {
         assert_eq!(details["BadRequest"], &json!([{"field": "amount", "description": "must be positive"}]));
         assert_eq!(details.len(), 8, "{details:?}");
         // What passes the error on passes the details on, but no stack trace.
-        let again = Error::from_grpc_status(super::super::grpc::sent(&error.clone().preserve().into()));
+        let again = Error::from_grpc_status(super::super::grpc::sent(&error.clone().preserve_code().into()));
         assert_eq!(again.details(), error.details());
         assert!(error.received().unwrap().to_string().contains("main.go:7"));
         assert!(!format!("{:?}", again.details()).contains("main.go"));

@@ -51,8 +51,8 @@ fn the_status_has_error_info_and_retry_info() {
         .with_retryable(true)
         .with_retry_after(Duration::from_micros(1_500_001))
         .with_detail("example.com/Shard", detail)
-        .leaving(Some("balance"))
-        .leaving(Some("cards"));
+        .through_service(Some("balance"))
+        .through_service(Some("cards"));
     let status = sent(&error.into());
     assert_eq!(trailers(&status)["grpc-retry-pushback-ms"], "1501");
     let details = status.get_error_details();
@@ -110,7 +110,7 @@ fn the_worst_status_fits_into_the_headers_that_a_peer_takes() {
     };
     assert!(size(&error) <= 8192);
     for hop in 0..16 {
-        error = error.leaving(Some(&format!("{hop}{}", "\u{2}".repeat(300))));
+        error = error.through_service(Some(&format!("{hop}{}", "\u{2}".repeat(300))));
     }
     assert!(size(&error) <= 8192);
     let read = back(error.clone());
@@ -146,8 +146,9 @@ fn hostile_details_are_as_none() {
 
 #[test]
 fn a_stranger_is_believed_its_code_and_its_wait_alone() {
-    let error =
-        Error::new(Code::Unavailable, "row 7").with_retry_after(Duration::from_millis(20)).leaving(Some("balance"));
+    let error = Error::new(Code::Unavailable, "row 7")
+        .with_retry_after(Duration::from_millis(20))
+        .through_service(Some("balance"));
     let read = Error::from_external_grpc_status(sent(&error.into()));
     assert_eq!((read.code(), read.message(), read.origin()), (Code::Unavailable, "unavailable", None));
     assert_eq!(read.retry_after(), Some(Duration::from_millis(20)));
@@ -164,7 +165,7 @@ fn in_the_process_a_status_is_the_error_it_was_made_from() {
     let failure = Status::from_error(Box::new(io::Error::other("connection refused")));
     let error = Error::from_grpc_status(failure);
     assert_eq!((error.code(), error.message()), (Code::Unknown, "unknown error"));
-    assert!(format!("{:#}", error.leaving(Some("cards"))).contains("connection refused"));
+    assert!(format!("{:#}", error.through_service(Some("cards"))).contains("connection refused"));
 }
 
 /// A client of tonic of a service that answers with `answer`, under `ctx`.
@@ -203,10 +204,10 @@ async fn details_that_are_no_base64_reach_no_client() {
 
 #[tokio::test]
 async fn a_client_of_tonic_has_the_error_of_the_service_or_of_its_own_context() {
-    let own = Error::new(Code::Aborted, "again").with_retryable(true).leaving(Some("cards"));
+    let own = Error::new(Code::Aborted, "again").with_retryable(true).through_service(Some("cards"));
     let error = call(Context::background(), own).await;
     assert_eq!((error.code(), error.message(), error.origin()), (Code::Aborted, "again", Some("cards")));
-    assert_eq!(error.leaving(Some("api")).code(), Code::Internal);
+    assert_eq!(error.through_service(Some("api")).code(), Code::Internal);
 
     let late = Context::background().with_timeout(Duration::ZERO);
     let error = call(late, Error::new(Code::Aborted, "again")).await;

@@ -37,7 +37,7 @@ fn what_a_receiver_would_not_read_is_not_sent_and_the_code_arrives() {
     // The worst that text can do: each byte becomes six.
     let mut error = Error::new(Code::Aborted, "\u{1}".repeat(1_000_000));
     for _ in 0..20 {
-        error = error.leaving(Some(&"\u{2}".repeat(1_000_000)));
+        error = error.through_service(Some(&"\u{2}".repeat(1_000_000)));
     }
     assert!(error.to_response().body().len() <= 64 * 1024);
     let read = back(&error);

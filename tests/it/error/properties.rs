@@ -21,7 +21,7 @@ fn assert_bounded(error: &Error) {
 }
 
 fn assert_public(error: Error) {
-    let told = error.public();
+    let told = error.redacted();
     assert_eq!((told.origin(), told.path().len(), told.details().len()), (None, 0, 0));
     assert_eq!(told.message(), message_of(told.code()), "a peer's words are not told to strangers");
 }
@@ -48,13 +48,13 @@ pub fn problem(data: &[u8]) {
     let stranger = Error::from_status(status, &headers).unwrap();
     assert_eq!((stranger.origin(), stranger.details().len()), (None, 0), "a stranger is believed its status alone");
     // Passed on as it is, nothing is lost but what is not sent for its size, and the last place of floats.
-    let sent = error.clone().preserve().leaving(None).to_response();
+    let sent = error.clone().preserve_code().through_service(None).to_response();
     assert!(sent.body().len() <= 64 * 1024);
     let again = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("what we write, we read");
     assert!(again.details().is_empty() || again.details().len() == error.details().len());
     assert_eq!(said(&again).0, said(&error).0);
     assert!(again.retry_after() >= error.retry_after(), "rounded up");
-    assert_bounded(&error.clone().leaving(Some("api")));
+    assert_bounded(&error.clone().through_service(Some("api")));
     assert_public(error);
 }
 
@@ -83,7 +83,7 @@ mod grpc {
         let error = Error::from_grpc_status(status);
         assert_eq!(error.code(), code);
         assert_bounded(&error);
-        let sent = Status::from(error.clone().preserve().leaving(Some("api")));
+        let sent = Status::from(error.clone().preserve_code().through_service(Some("api")));
         let mut trailers = HeaderMap::new();
         sent.add_header(&mut trailers).expect("it can be sent");
         let size = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>();

@@ -49,7 +49,7 @@ prop_compose! {
         for (type_url, members) in details {
             error = error.with_detail(&type_url, members.into_iter().collect::<Map<_, _>>());
         }
-        path.iter().fold(error, |error, service| error.leaving(Some(service)))
+        path.iter().fold(error, |error, service| error.through_service(Some(service)))
     }
 }
 

@@ -89,7 +89,11 @@ async fn grpcio_reads_our_errors() {
         let missing = [("field".to_owned(), "amount".into())].into_iter().collect();
         let error = Error::new(Code::ResourceExhausted, "zu viel: 100 % für heute")
             .with_retry_after(Duration::from_millis(1500));
-        Err(error.with_retryable(true).with_detail("example.com/Missing", missing).leaving(Some("cards")).into())
+        Err(error
+            .with_retryable(true)
+            .with_detail("example.com/Missing", missing)
+            .through_service(Some("cards"))
+            .into())
     })
     .await;
     let (_, answer) = ask(peer, json!({ "to": address.to_string(), "method": "/a.B/C", "message": "" })).await;

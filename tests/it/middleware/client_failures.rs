@@ -270,7 +270,7 @@ async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
         let asked = reqwest::Client::new().get(format!("http://{address}/"));
         let error = asked.send_with(&Context::background(), &layer).await.unwrap_err();
         assert_eq!(error.origin(), Some("127.0.0.1"));
-        assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["127.0.0.1", "r-int"]);
+        assert_eq!(error.through_service(Some("r-int")).path().collect::<Vec<_>>(), ["127.0.0.1", "r-int"]);
     }
 }
 

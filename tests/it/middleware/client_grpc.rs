@@ -155,7 +155,7 @@ async fn tonics_users_see_our_deadline_and_our_cancellation_in_the_code_of_the_s
 
 #[tokio::test]
 async fn the_span_of_a_call_that_failed_by_grpc_has_the_message_and_the_origin_of_its_error() {
-    let own = Error::new(Code::Aborted, "100 % of row 7").leaving(Some("cards"));
+    let own = Error::new(Code::Aborted, "100 % of row 7").through_service(Some("cards"));
     for (status, layer, message, origin) in [
         (Status::from(own.clone()), client(), "100 % of row 7", "cards"),
         (Status::aborted("row 7"), client(), "row 7", "db.internal"),
@@ -191,7 +191,7 @@ async fn a_status_of_a_foreign_service_began_at_the_host_that_was_called() {
         let status = call(&layer, &Context::background(), down()).await.unwrap_err();
         let error = read(status);
         assert_eq!((error.code(), error.origin()), (Code::Unavailable, Some("db.internal")));
-        assert_eq!(error.leaving(Some("r-int")).path().collect::<Vec<_>>(), ["db.internal", "r-int"]);
+        assert_eq!(error.through_service(Some("r-int")).path().collect::<Vec<_>>(), ["db.internal", "r-int"]);
     }
 }
 

@@ -217,7 +217,7 @@ async fn told_by(layer: ContextLayer, status: &Status, is_stream: bool) -> Heade
 
 #[tokio::test]
 async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
-    let from_cards = |code| Status::from(Error::new(code, "row 7 of users").leaving(Some("cards")));
+    let from_cards = |code| Status::from(Error::new(code, "row 7 of users").through_service(Some("cards")));
     let mut garbled = HeaderMap::from_iter([("grpc-status-details-bin".parse().unwrap(), "?".parse().unwrap())]);
     garbled.insert("x-mine", "1".parse().unwrap());
     let garbled = MetadataMap::from_headers(garbled);
@@ -345,7 +345,7 @@ async fn a_status_that_was_an_error_leaves_as_one_and_an_edge_tells_strangers_le
     for layer in [service.internal(), service.edge()] {
         let is_edge = format!("{layer:?}").contains("edge");
         let address = serve_grpc(layer, async |_| {
-            let sent = Status::from(Error::new(Code::NotFound, "row 7 of users").leaving(Some("cards")));
+            let sent = Status::from(Error::new(Code::NotFound, "row 7 of users").through_service(Some("cards")));
             let mut trailers = http::HeaderMap::new();
             sent.add_header(&mut trailers).unwrap();
             let from_cards = Error::from_grpc_status(Status::from_header_map(&trailers).unwrap());
@@ -391,7 +391,7 @@ async fn a_request_that_is_not_handled_is_answered_as_its_protocol_has_it() {
         let (head, body) = ask(&layer, content_type, "0n").await;
         assert_eq!((head.status.as_u16(), body.is_empty()), (504, false), "{content_type}");
     }
-    assert_eq!(layer.shed(), 6);
+    assert_eq!(layer.shed_count(), 6);
 }
 
 #[tokio::test]

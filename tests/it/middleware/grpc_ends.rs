@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt;
-use throughline::middleware::server::OnDisconnect;
+use throughline::OnDisconnect;
 use throughline::{Cause, Code, Context, ContextLayer, Error};
 use tokio::time::timeout;
 use tonic::Status;

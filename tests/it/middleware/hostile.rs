@@ -127,9 +127,9 @@ fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_none_of_them_is_t
 #[test]
 fn what_is_dropped_is_counted_and_the_request_goes_on() {
     let layer = ContextLayer::internal();
-    assert_eq!(layer.dropped(), Dropped::default());
+    assert_eq!(layer.dropped_context(), Dropped::default());
     serve_all(&layer, 3);
-    let Dropped { spans, trace_states, baggage_members, deadlines, .. } = layer.dropped();
+    let Dropped { spans, trace_states, baggage_members, deadlines, .. } = layer.dropped_context();
     assert_eq!(
         (spans, trace_states, deadlines),
         (3 * 5, 0, 3 * 2),
@@ -147,12 +147,13 @@ async fn baggage_beyond_a_layers_own_limit_is_counted_too() {
     }));
     let request = Request::builder().header("baggage", "a=1,b=2,c=3,d=\u{e9}").body(()).unwrap();
     service.call(request).await.unwrap();
-    assert_eq!(layer.dropped().baggage_members, 2);
+    assert_eq!(layer.dropped_context().baggage_members, 2);
 }
 
 #[tokio::test]
 async fn the_problem_document_of_a_stranger_is_not_believed() {
-    let told = Error::new(Code::NotFound, "all accounts are closed").with_retryable(true).leaving(Some("balance"));
+    let told =
+        Error::new(Code::NotFound, "all accounts are closed").with_retryable(true).through_service(Some("balance"));
     for (layer, code, origin) in
         [(ClientLayer::internal(), Code::NotFound, Some("balance")), (ClientLayer::external(), Code::Unavailable, None)]
     {

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use throughline::middleware::server::OnDisconnect;
+use throughline::OnDisconnect;
 use throughline::trace::Status;
 use throughline::{Cause, Context};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,7 +70,7 @@ async fn a_client_that_hangs_up_cancels_the_handler_and_what_it_spawned() {
 async fn where_layers_outside_may_drop_a_request_it_is_abandoned() {
     let service = Traced::new("cards");
     let (tell, mut told) = unbounded_channel();
-    let address = serve(hanging(tell).layer(service.internal().inner())).await;
+    let address = serve(hanging(tell).layer(service.internal().outer_layers_may_drop())).await;
     let stream = ask(address, GET).await;
     next(&mut told).await;
     drop(stream);
@@ -104,7 +104,7 @@ async fn a_request_that_is_dead_on_arrival_does_not_reach_the_handler() {
     let address = serve(hanging(tell).layer(layer.clone())).await;
     let answer =
         reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "0n").send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), layer.shed()), (504, 1));
+    assert_eq!((answer.status().as_u16(), layer.shed_count()), (504, 1));
     assert!(told.try_recv().is_err(), "the handler was not called");
     let span = service.span().await;
     assert_eq!(text(&span, "throughline.shed"), Some("dead on arrival"));

@@ -25,7 +25,7 @@ async fn layers_of_tower_http_stand_outside_in_one_builder() {
         ServiceBuilder::new()
             .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50)))
             .layer(CorsLayer::permissive())
-            .layer(service.internal().inner())
+            .layer(service.internal().outer_layers_may_drop())
     };
     let hanging = get(std::future::pending::<()>);
     let app = Router::new().route("/", get(|| async { "seven" })).route("/hangs", hanging).layer(stack());

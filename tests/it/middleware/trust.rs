@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
+use throughline::Trust;
 use throughline::middleware::client::SendWith;
-use throughline::middleware::server::Trust;
 use throughline::propagation::deadline::TimeoutHeader;
 use throughline::{ClientLayer, Code, Codec, Context, ContextLayer, Error, Key, Principal, telemetry};
 
@@ -265,7 +265,7 @@ async fn a_value_that_makes_no_sense_is_absent() {
 #[tokio::test]
 async fn the_least_of_all_timeouts_that_are_read_counts() {
     let layer = ContextLayer::internal()
-        .timeout_headers([TimeoutHeader::XEnvoyExpectedRqTimeoutMs, TimeoutHeader::RequestTimeout])
+        .accept_timeouts([TimeoutHeader::XEnvoyExpectedRqTimeoutMs, TimeoutHeader::RequestTimeout])
         .timeout_header("x-time-left".parse().unwrap())
         .max_timeout(Duration::from_secs(60));
     let address = serve(Router::new().route("/", get(show)).layer(layer)).await;

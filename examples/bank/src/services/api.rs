@@ -28,5 +28,5 @@ async fn authorize(
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {
     // The request goes on as it is, so what is wrong with it is wrong with the caller's.
-    api.card_api.post(&ctx, "/authorizations", &request).await.map(Json).map_err(Error::preserve)
+    api.card_api.post(&ctx, "/authorizations", &request).await.map(Json).map_err(Error::preserve_code)
 }
