@@ -53,7 +53,7 @@ pub(super) fn inject_timeout(
         _ => &deadline::GRPC_TIMEOUT,
     };
     let requested = match protocol {
-        Protocol::Connect => deadline::extract_least(&[TimeoutHeader::ConnectTimeoutMs], headers),
+        Protocol::Connect => deadline::extract_shortest(&[TimeoutHeader::ConnectTimeoutMs], headers),
         Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
     };
     let Some(remaining) = remaining else { return Ok(requested) };

@@ -16,7 +16,7 @@ pub(in crate::middleware) struct Served(pub(super) Trust);
 /// The time that the caller grants: the least of what it says.
 pub(super) fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
     let named = config.timeout_name.as_ref().and_then(|name| deadline::extract_from(name, carrier));
-    let known = deadline::extract_least(&config.timeout_headers, carrier);
+    let known = deadline::extract_shortest(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }
 
@@ -25,10 +25,10 @@ pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) 
     let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {
         Some((bytes, members)) => {
-            let kept = ctx.baggage().within(bytes, members);
+            let kept = ctx.baggage().truncated(bytes, members);
             let over = kept.dropped_count().saturating_sub(ctx.baggage().dropped_count());
             if over > 0 {
-                carrier.dropped(&baggage::BAGGAGE, over);
+                carrier.record_dropped(&baggage::BAGGAGE, over);
             }
             ctx.with_baggage(kept)
         }

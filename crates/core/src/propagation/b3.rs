@@ -161,7 +161,7 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
         Some(b"0" | b"false") => Sampling::Denied,
         None if !has(&SAMPLED) => Sampling::Deferred,
         _ => {
-            carrier.dropped(&SAMPLED, 1);
+            carrier.record_dropped(&SAMPLED, 1);
             return None;
         }
     };
@@ -172,7 +172,7 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
         let ids = once(carrier, &TRACE_ID).zip(once(carrier, &SPAN_ID)).filter(|_| is_parent);
         let span = ids.and_then(|(trace_id, span_id)| span(trace_id, span_id, sampling));
         if span.is_none() {
-            carrier.dropped(&TRACE_ID, 1);
+            carrier.record_dropped(&TRACE_ID, 1);
         }
         Some(Received { span: Some(span?), sampling })
     } else {

@@ -49,7 +49,7 @@ pub trait Extractor {
 
     /// Told that `count` parts of what `name` has (header lines, members of a list) are malformed or beyond a limit, and so absent.
     /// Deadlines are told as `grpc-timeout`, whatever their header. Nothing is done by default; [`Counted`](crate::propagation::Counted) counts.
-    fn dropped(&self, name: &HeaderName, count: usize) {
+    fn record_dropped(&self, name: &HeaderName, count: usize) {
         let _ = (name, count);
     }
 }

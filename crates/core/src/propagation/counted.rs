@@ -24,7 +24,7 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    fn count(&mut self, name: &HeaderName, count: usize) {
+    fn add(&mut self, name: &HeaderName, count: usize) {
         let is = |names: &[&HeaderName]| names.contains(&name);
         let field = if is(&[
             &w3c::TRACEPARENT,
@@ -92,10 +92,10 @@ impl<E: Extractor + ?Sized> Extractor for Counted<'_, E> {
     }
 
     #[cold]
-    fn dropped(&self, name: &HeaderName, count: usize) {
+    fn record_dropped(&self, name: &HeaderName, count: usize) {
         let mut dropped = self.dropped.get();
-        dropped.count(name, count);
+        dropped.add(name, count);
         self.dropped.set(dropped);
-        self.carrier.dropped(name, count);
+        self.carrier.record_dropped(name, count);
     }
 }

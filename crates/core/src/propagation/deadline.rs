@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use header::{
-    CONNECT_TIMEOUT_MS, REQUEST_TIMEOUT, TimeoutHeader, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, extract_least, inject_connect,
+    CONNECT_TIMEOUT_MS, REQUEST_TIMEOUT, TimeoutHeader, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, extract_shortest,
+    inject_connect,
 };
 use http::header::{HeaderName, HeaderValue};
 
@@ -100,7 +101,7 @@ fn least<E: Extractor + ?Sized>(
             Ok(Some(timeout)) => least = Some(least.map_or(timeout, |least| least.min(timeout))),
             Ok(None) => {}
             // Whatever its name, it is a deadline.
-            Err(()) => carrier.dropped(&GRPC_TIMEOUT, 1),
+            Err(()) => carrier.record_dropped(&GRPC_TIMEOUT, 1),
         }
     }
     least

@@ -13,7 +13,7 @@ pub(super) fn parsed<'a, E: Extractor + ?Sized, T>(
     carrier.get_all(name).next()?;
     let value = once(carrier, name).and_then(parse);
     if value.is_none() {
-        carrier.dropped(name, 1);
+        carrier.record_dropped(name, 1);
     }
     value
 }

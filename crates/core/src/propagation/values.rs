@@ -144,7 +144,7 @@ pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKe
             (Some(name), _) => ctx.baggage().get(name).and_then(|text| {
                 let read = key.read(&below, &text);
                 if read.is_none() {
-                    carrier.dropped(&BAGGAGE, 1);
+                    carrier.record_dropped(&BAGGAGE, 1);
                 }
                 read
             }),

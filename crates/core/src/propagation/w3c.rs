@@ -40,7 +40,7 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
     // §3.2: a header that is sent twice says nothing.
     let is_alone = lines.next().is_none();
     let Some((trace_id, span_id, flags)) = parse_traceparent(line).filter(|_| is_alone) else {
-        carrier.dropped(&TRACEPARENT, 1);
+        carrier.record_dropped(&TRACEPARENT, 1);
         return None;
     };
     Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(carrier), true))
@@ -131,7 +131,7 @@ fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
         (Some(_), Some(_)) => TraceState::combined(|| carrier.get_all(&TRACESTATE)),
     };
     state.unwrap_or_else(|_| {
-        carrier.dropped(&TRACESTATE, 1);
+        carrier.record_dropped(&TRACESTATE, 1);
         TraceState::EMPTY
     })
 }

@@ -213,7 +213,7 @@ pub fn timeouts(data: &[u8]) {
     let list = list(data);
     for header in TIMEOUTS {
         let carrier: Lines = list.iter().map(|line| (header.name().to_string(), line.to_vec())).collect();
-        let least = within(0, 0, || deadline::extract_least(&[header], &carrier));
+        let least = within(0, 0, || deadline::extract_shortest(&[header], &carrier));
         assert_eq!(least, list.iter().filter_map(|line| header.parse(line)).min(), "the minimum of all");
         let Some(timeout) = least else { continue };
         deadline_holds(timeout);
@@ -242,7 +242,7 @@ pub fn deadline_holds(timeout: Duration) {
             assert!(left.is_zero() && sent.is_empty());
         }
         if deadline::inject_connect(timeout, &reserve, &mut sent).is_ok() {
-            let read = deadline::extract_least(&[TimeoutHeader::ConnectTimeoutMs], &sent).unwrap();
+            let read = deadline::extract_shortest(&[TimeoutHeader::ConnectTimeoutMs], &sent).unwrap();
             assert!(Duration::ZERO < read && read <= left);
         } else {
             assert!(left < Duration::from_millis(1));

@@ -35,7 +35,7 @@ static CURRENT: Key<Baggage> = Key::new("baggage");
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
     let baggage = read(carrier);
     if baggage.dropped_count() > 0 {
-        carrier.dropped(&BAGGAGE, baggage.dropped_count());
+        carrier.record_dropped(&BAGGAGE, baggage.dropped_count());
     }
     baggage
 }

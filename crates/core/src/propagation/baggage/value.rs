@@ -176,11 +176,11 @@ impl Baggage {
     /// ```
     /// use throughline_core::Baggage;
     ///
-    /// let baggage = Baggage::from_lines([b"a=1,much=9999999,b=2".as_slice()]).within(8, 64);
+    /// let baggage = Baggage::from_lines([b"a=1,much=9999999,b=2".as_slice()]).truncated(8, 64);
     /// assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,b=2", 1));
     /// ```
     #[must_use]
-    pub fn within(&self, bytes: usize, members: usize) -> Self {
+    pub fn truncated(&self, bytes: usize, members: usize) -> Self {
         if list::scan(self.text.as_bytes()).is_some_and(|count| count <= members) && self.text.len() <= bytes {
             return self.clone();
         }

@@ -82,10 +82,10 @@ impl TimeoutHeader {
 /// headers.insert("grpc-timeout", "2S".parse()?);
 /// headers.insert("connect-timeout-ms", "500".parse()?);
 /// let trusted = [TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs];
-/// assert_eq!(deadline::extract_least(&trusted, &headers), Some(Duration::from_millis(500)));
+/// assert_eq!(deadline::extract_shortest(&trusted, &headers), Some(Duration::from_millis(500)));
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
-pub fn extract_least<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrier: &E) -> Option<Duration> {
+pub fn extract_shortest<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrier: &E) -> Option<Duration> {
     let least = |header: &TimeoutHeader| least(header.name(), carrier, |line| header.read(line));
     headers.iter().filter_map(least).min()
 }

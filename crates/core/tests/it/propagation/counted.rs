@@ -24,7 +24,7 @@ fn dropped(lines: &[(&'static str, &str)]) -> [u64; 5] {
         TimeoutHeader::XEnvoyExpectedRqTimeoutMs,
         TimeoutHeader::RequestTimeout,
     ];
-    deadline::extract_least(&timeouts, &carrier);
+    deadline::extract_shortest(&timeouts, &carrier);
     message::extract(&carrier);
     let Dropped { spans, trace_states, baggage_members, deadlines, values, .. } = carrier.dropped();
     [spans, trace_states, baggage_members, deadlines, values]

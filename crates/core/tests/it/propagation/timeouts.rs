@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
-use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader, extract_least, inject_connect};
+use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader, extract_shortest, inject_connect};
 use throughline_core::propagation::message::{self, MessageTimes};
 
 const ALL: [TimeoutHeader; 4] = [
@@ -55,10 +55,10 @@ fn the_least_of_those_trusted_counts() {
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(line));
     }
     for count in 1..=4 {
-        assert_eq!(extract_least(&ALL[..count], &headers), Some(Duration::from_secs(5 - count as u64)));
+        assert_eq!(extract_shortest(&ALL[..count], &headers), Some(Duration::from_secs(5 - count as u64)));
     }
-    assert_eq!(extract_least(&[], &headers), None);
-    assert_eq!(extract_least(&ALL, &HeaderMap::new()), None);
+    assert_eq!(extract_shortest(&[], &headers), None);
+    assert_eq!(extract_shortest(&ALL, &HeaderMap::new()), None);
 }
 
 #[test]
@@ -128,7 +128,7 @@ proptest! {
         let reserve = ReplyReserve { min: Duration::ZERO, percent, max: Duration::MAX };
         let mut headers = HeaderMap::new();
         if inject_connect(remaining, &reserve, &mut headers).is_ok() {
-            let read = extract_least(&[TimeoutHeader::ConnectTimeoutMs], &headers).unwrap();
+            let read = extract_shortest(&[TimeoutHeader::ConnectTimeoutMs], &headers).unwrap();
             let left = remaining - reserve.of(remaining);
             prop_assert!(read > Duration::ZERO && read <= left && left - read < Duration::from_millis(1));
         }
