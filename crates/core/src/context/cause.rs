@@ -98,30 +98,30 @@ impl<E: Error + Send + Sync + 'static> From<E> for Cause {
     fn from(error: E) -> Self {
         let any: &dyn Any = &error;
         match any.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-            Some(shared) => Cause::Error(Arc::clone(shared)).settled(),
-            None => standing_for(&error).unwrap_or_else(|| Cause::Error(Arc::new(error))),
+            Some(shared) => Cause::Error(Arc::clone(shared)).normalized(),
+            None => from_context_error(&error).unwrap_or_else(|| Cause::Error(Arc::new(error))),
         }
     }
 }
 
 impl From<Box<Cause>> for Cause {
     fn from(cause: Box<Cause>) -> Self {
-        cause.settled()
+        cause.normalized()
     }
 }
 
 impl Cause {
     /// The variant that it stands for, where it was made by hand of a [`ContextError`].
-    pub(super) fn settled(self) -> Cause {
+    pub(super) fn normalized(self) -> Cause {
         match &self {
-            Cause::Error(error) => standing_for(&**error).unwrap_or(self),
+            Cause::Error(error) => from_context_error(&**error).unwrap_or(self),
             _ => self,
         }
     }
 }
 
 /// What a [`ContextError`] stands for as a cause, boxed or not.
-fn standing_for(error: &(dyn Error + 'static)) -> Option<Cause> {
+fn from_context_error(error: &(dyn Error + 'static)) -> Option<Cause> {
     let found = error
         .downcast_ref::<ContextError>()
         .or_else(|| error.downcast_ref::<Box<ContextError>>().map(|boxed| &**boxed))

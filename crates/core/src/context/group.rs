@@ -48,7 +48,7 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 #[must_use = "dropping a group stops its tasks: `join` it"]
 pub struct Group<E: GroupError> {
     shared: Arc<Shared<E>>,
-    places: Option<Arc<Semaphore>>,
+    permits: Option<Arc<Semaphore>>,
 }
 
 /// What a group and its tasks have in common.
@@ -75,7 +75,7 @@ impl<E: GroupError> Group<E> {
             is_task_lost: AtomicBool::new(false),
             ended: Notify::new(),
         };
-        Self { shared: Arc::new(shared), places: None }
+        Self { shared: Arc::new(shared), permits: None }
     }
 
     /// At most `limit` of the tasks spawned from now on run at once; the others wait and start in the order they were spawned in.
@@ -93,7 +93,7 @@ impl<E: GroupError> Group<E> {
     /// # }
     /// ```
     pub fn with_limit(mut self, limit: usize) -> Self {
-        self.places = Some(Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))));
+        self.permits = Some(Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))));
         self
     }
 
@@ -116,8 +116,9 @@ impl<E: GroupError> Group<E> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         let ctx = self.context().across_spawn();
-        let turn = Turn::Waiting { place: self.places.clone().map(queue), task: Some((task, ctx.clone())) };
-        let task = tokio::spawn(ctx.scope(Task::new(turn, &self.shared)));
+        let work =
+            Work::Waiting { permit: self.permits.clone().map(queue_for_permit), task: Some((task, ctx.clone())) };
+        let task = tokio::spawn(ctx.scope(Task::new(work, &self.shared)));
         GroupHandle { task, ctx: self.context().clone() }
     }
 
@@ -203,7 +204,7 @@ pin_project! {
     struct Task<F, Fut, E: GroupError> {
         // There until it has ended.
         #[pin]
-        turn: Option<Turn<F, Fut>>,
+        work: Option<Work<F, Fut>>,
         #[pin]
         wait: Wait<Arc<Shared<E>>>,
     }
@@ -213,21 +214,21 @@ pin_project! {
             let mut this = this.project();
             let shared = this.wait.holder();
             // Also when a destructor panics.
-            let _ended = Ended(shared);
-            if this.turn.is_some() {
+            let _ended = CountEnd(shared);
+            if this.work.is_some() {
                 // Its runtime has ended.
                 shared.is_task_lost.store(true, Ordering::Release);
                 shared.ended.notify_waiters();
-                this.turn.set(None);
+                this.work.set(None);
             }
         }
     }
 }
 
 /// Counts a task that has ended when it is dropped.
-struct Ended<'a, E>(&'a Shared<E>);
+struct CountEnd<'a, E>(&'a Shared<E>);
 
-impl<E> Drop for Ended<'_, E> {
+impl<E> Drop for CountEnd<'_, E> {
     fn drop(&mut self) {
         if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.ended.notify_waiters();
@@ -236,18 +237,18 @@ impl<E> Drop for Ended<'_, E> {
 }
 
 pin_project! {
-    /// A task that waits for its place in the queue, or runs.
-    #[project = TurnProjection]
-    enum Turn<F, Fut> {
-        Waiting { place: Option<Place>, task: Option<(F, Context)> },
-        Running { #[pin] work: Fut, place: Option<OwnedSemaphorePermit> },
+    /// A task that waits for its permit in the queue, or runs.
+    #[project = WorkProjection]
+    enum Work<F, Fut> {
+        Waiting { permit: Option<PermitFuture>, task: Option<(F, Context)> },
+        Running { #[pin] future: Fut, permit: Option<OwnedSemaphorePermit> },
     }
 }
 
 impl<F, Fut, E: GroupError> Task<F, Fut, E> {
-    fn new(turn: Turn<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
+    fn new(work: Work<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
         shared.tasks.fetch_add(1, Ordering::Relaxed);
-        Task { turn: Some(turn), wait: Wait::new(Arc::clone(shared)) }
+        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)) }
     }
 }
 
@@ -263,9 +264,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let turn = this.turn.as_mut().as_pin_mut().expect("a task is not polled after its end");
-            let result = ready!(poll_until_done(turn, this.wait.as_mut(), cx, true));
-            this.turn.set(None);
+            let work = this.work.as_mut().as_pin_mut().expect("a task is not polled after its end");
+            let result = ready!(poll_until_done(work, this.wait.as_mut(), cx, true));
+            this.work.set(None);
             Poll::Ready(result)
         }));
         let shared = this.wait.holder();
@@ -279,14 +280,14 @@ where
             }
             Err(payload) => {
                 shared.panicked(payload);
-                shielded(|| this.turn.set(None));
+                shielded(|| this.work.set(None));
                 Poll::Ready(None)
             }
         }
     }
 }
 
-impl<F, Fut> Future for Turn<F, Fut>
+impl<F, Fut> Future for Work<F, Fut>
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future,
@@ -294,33 +295,33 @@ where
     type Output = Fut::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Fut::Output> {
-        if let TurnProjection::Waiting { place, task } = self.as_mut().project() {
-            let place = match place {
-                Some(place) => Some(ready!(place.as_mut().poll(cx))),
+        if let WorkProjection::Waiting { permit, task } = self.as_mut().project() {
+            let permit = match permit {
+                Some(permit) => Some(ready!(permit.as_mut().poll(cx))),
                 None => None,
             };
-            let (task, ctx) = task.take().expect("it is taken as its turn comes");
-            self.set(Turn::Running { work: task(ctx), place });
+            let (task, ctx) = task.take().expect("the task is taken once, by the poll that starts it");
+            self.set(Work::Running { future: task(ctx), permit });
         }
         match self.project() {
-            TurnProjection::Running { work, .. } => work.poll(cx),
-            TurnProjection::Waiting { .. } => Poll::Pending,
+            WorkProjection::Running { future, .. } => future.poll(cx),
+            WorkProjection::Waiting { .. } => Poll::Pending,
         }
     }
 }
 
-/// A place in the queue of a group with a limit.
-type Place = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
+/// A permit in the queue of a group with a limit.
+type PermitFuture = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
-/// A place in the queue, taken now. tokio's semaphore serves in the order of first polls, so the first poll is here and not in the
+/// A permit in the queue, taken now. tokio's semaphore serves in the order of first polls, so the first poll is here and not in the
 /// task, whose own order of first polls is the runtime's affair.
-fn queue(places: Arc<Semaphore>) -> Place {
-    let mut place = Box::pin(async move { places.acquire_owned().await.expect("the semaphore is never closed") });
+fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
+    let mut permit = Box::pin(async move { permits.acquire_owned().await.expect("the semaphore is never closed") });
     // Before 1.54 it does not even queue for a task whose budget of polls is used up.
-    let first = pin!(unconstrained(place.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
+    let first = pin!(unconstrained(permit.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
     match first {
         Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
-        Poll::Pending => place,
+        Poll::Pending => permit,
     }
 }
 

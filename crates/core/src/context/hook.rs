@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use aside::run_aside;
+use aside::run_on_own_thread;
 use tokio::runtime::Handle;
 
 use super::shield::shielded;
@@ -43,7 +43,7 @@ impl Context {
     /// assert_eq!(receiver.recv(), Ok("stopped"));
     /// ```
     pub fn after_func(&self, f: impl FnOnce() + Send + 'static) -> AfterFunc {
-        let hook = Hook::watch(self, Box::new(f), Place::Aside(Handle::try_current().ok()));
+        let hook = Hook::watch(self, Box::new(f), RunOn::Pool(Handle::try_current().ok()));
         AfterFunc { hook }
     }
 }
@@ -67,7 +67,7 @@ impl AfterFunc {
     pub fn stop(&self) -> bool {
         let f = lock(&self.hook.f).take();
         if f.is_some() {
-            self.hook.forget();
+            self.hook.release();
         }
         f.is_some()
     }
@@ -83,16 +83,16 @@ impl fmt::Debug for AfterFunc {
 /// Calls `f` on the stack of whoever ends `ctx`, so it is code of ours, and short.
 #[cfg(feature = "tokio-util")]
 pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
-    AfterFunc { hook: Hook::watch(ctx, Box::new(f), Place::Here) }
+    AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Canceller) }
 }
 
 /// Where a callback runs.
-enum Place {
+enum RunOn {
     /// On the blocking pool of that runtime, or on a thread of the process's own.
-    Aside(Option<Handle>),
+    Pool(Option<Handle>),
     /// Where the context is ended.
     #[cfg(feature = "tokio-util")]
-    Here,
+    Canceller,
 }
 
 /// It waits as a task would, and is the waker of that task. The waiting keeps it alive (a waker is a count), until it fires or is
@@ -103,32 +103,32 @@ struct Hook {
     done: Mutex<Option<Pin<Box<DoneOwned>>>>,
     /// How many times it was woken since the waiting was last seen pending. Who makes it 1 looks, also for those who come then.
     wakes: AtomicUsize,
-    place: Place,
+    run_on: RunOn,
 }
 
 impl Hook {
-    fn watch(ctx: &Context, f: Callback, place: Place) -> Arc<Hook> {
+    fn watch(ctx: &Context, f: Callback, run_on: RunOn) -> Arc<Hook> {
         let done = ctx.can_be_done().then(|| Box::pin(ctx.done_owned()));
         let (f, done) = (Mutex::new(Some(f)), Mutex::new(done));
-        let hook = Arc::new(Hook { f, done, wakes: AtomicUsize::new(0), place });
-        hook.look();
+        let hook = Arc::new(Hook { f, done, wakes: AtomicUsize::new(0), run_on });
+        hook.on_wake();
         hook
     }
 
     /// Polls the waiting; runs the callback if it is over.
-    fn look(self: &Arc<Self>) {
+    fn on_wake(self: &Arc<Self>) {
         if self.wakes.fetch_add(1, Ordering::AcqRel) != 0 {
             return;
         }
         if is_thread_ending() {
             // Here is no runtime to be entered, nor a virtual clock to be read.
             let hook = Arc::clone(self);
-            return run_aside(Box::new(move || hook.keep_looking()));
+            return run_on_own_thread(Box::new(move || hook.poll_until_pending()));
         }
-        self.keep_looking();
+        self.poll_until_pending();
     }
 
-    fn keep_looking(self: &Arc<Self>) {
+    fn poll_until_pending(self: &Arc<Self>) {
         loop {
             let seen = self.wakes.load(Ordering::Acquire);
             let Some(mut done) = lock(&self.done).take() else { return };
@@ -139,8 +139,8 @@ impl Hook {
             }
             *lock(&self.done) = Some(done);
             if lock(&self.f).is_none() {
-                // Stopped in between, when there was nothing to forget.
-                return self.forget();
+                // Stopped in between, when there was nothing to release.
+                return self.release();
             }
             if self.wakes.fetch_sub(seen, Ordering::AcqRel) == seen {
                 return;
@@ -151,25 +151,25 @@ impl Hook {
     fn poll(self: &Arc<Self>, done: Pin<&mut DoneOwned>) -> Poll<()> {
         let waker = Waker::from(Arc::clone(self));
         // The runtime's clock may be a virtual one.
-        let _runtime = match &self.place {
-            Place::Aside(runtime) => runtime.as_ref().map(Handle::enter),
+        let _runtime = match &self.run_on {
+            RunOn::Pool(runtime) => runtime.as_ref().map(Handle::enter),
             #[cfg(feature = "tokio-util")]
-            Place::Here => None,
+            RunOn::Canceller => None,
         };
         done.poll(&mut TaskContext::from_waker(&waker))
     }
 
     fn fire(&self) {
         let Some(f) = lock(&self.f).take() else { return };
-        match &self.place {
-            Place::Aside(Some(runtime)) => Job::start(f, runtime),
-            Place::Aside(None) => run_aside(f),
+        match &self.run_on {
+            RunOn::Pool(Some(runtime)) => Job::start(f, runtime),
+            RunOn::Pool(None) => run_on_own_thread(f),
             #[cfg(feature = "tokio-util")]
-            Place::Here => f(),
+            RunOn::Canceller => f(),
         }
     }
 
-    fn forget(&self) {
+    fn release(&self) {
         let done = lock(&self.done).take();
         drop(done);
     }
@@ -177,7 +177,7 @@ impl Hook {
 
 impl Wake for Hook {
     fn wake(self: Arc<Self>) {
-        self.look();
+        self.on_wake();
     }
 }
 
@@ -237,7 +237,7 @@ impl Job {
 impl Wake for Job {
     fn wake(self: Arc<Self>) {
         if lock(&self.f).is_some() {
-            run_aside(Box::new(move || self.run()));
+            run_on_own_thread(Box::new(move || self.run()));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::tree::Ref;
 use super::{CancelHandle, Context, Key, hook};
 
 /// What cancels a context when its token is; dropped with the last context that could want it.
-static LINK: Key<Link> = Key::new("cancellation_token");
+static TOKEN_LINK: Key<TokenLink> = Key::new("cancellation_token");
 
 impl Context {
     /// A token that is cancelled when this context is done: for libraries that ask for one.
@@ -66,7 +66,7 @@ impl Context {
         if waiting.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready() {
             canceller.0.cancel();
         }
-        ctx.with_value(&LINK, Link { _canceller: canceller, _waiting: Mutex::new(waiting) })
+        ctx.with_value(&TOKEN_LINK, TokenLink { _canceller: canceller, _waiting: Mutex::new(waiting) })
     }
 }
 
@@ -79,10 +79,10 @@ fn tokens() -> MutexGuard<'static, BTreeMap<usize, CancellationToken>> {
 
 /// A child of the node's token, which is `token` unless another thread was faster.
 fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> CancellationToken {
-    let theirs = token.clone();
+    let token_of_node = token.clone();
     let hook = hook::call_when_done(ctx, move || {
         // Before it is taken out: whoever puts it in after that finds it cancelled.
-        theirs.cancel();
+        token_of_node.cancel();
         let kept = tokens().remove(&address);
         drop(kept);
     });
@@ -109,14 +109,14 @@ impl Wake for Canceller {
     }
 }
 
-struct Link {
+struct TokenLink {
     _canceller: Arc<Canceller>,
     // Never locked: it makes the future `Sync`.
     _waiting: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for TokenLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Link")
+        f.write_str("TokenLink")
     }
 }

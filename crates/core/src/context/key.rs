@@ -46,19 +46,19 @@ pub(super) struct Meta {
     /// How its values leave the process, if they do.
     pub(super) wire: Option<Wire>,
     // Nothing is ever written to it. It keeps `&KEY` of a `const` from being promoted to a `'static` one.
-    _one_place: AtomicBool,
+    _not_promoted: AtomicBool,
 }
 
 /// How the values of a key leave the process.
 pub(super) struct Wire {
-    pub(super) place: Place,
+    pub(super) kind: WireKind,
     /// Of the type that the key has.
     pub(super) codec: ErasedCodec,
 }
 
 /// Where a value is on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub(crate) enum WireKind {
     /// A member of the baggage.
     Baggage,
     /// A header of its own.
@@ -68,13 +68,13 @@ pub(crate) enum Place {
 impl<T> Key<T> {
     /// A key for values that cross spawns and stay in the process.
     pub const fn new(name: &'static str) -> Self {
-        Key { meta: Meta { name, is_local: false, wire: None, _one_place: AtomicBool::new(false) }, of: PhantomData }
+        Key { meta: Meta { name, is_local: false, wire: None, _not_promoted: AtomicBool::new(false) }, of: PhantomData }
     }
 
     /// A key for values that leave the process as text.
-    pub(crate) const fn on_the_wire(name: &'static str, place: Place, codec: Codec<T>) -> Self {
+    pub(crate) const fn on_the_wire(name: &'static str, kind: WireKind, codec: Codec<T>) -> Self {
         let mut key = Key::new(name);
-        key.meta.wire = Some(Wire { place, codec: ErasedCodec::of(codec.encode, codec.decode) });
+        key.meta.wire = Some(Wire { kind, codec: ErasedCodec::of(codec.encode, codec.decode) });
         key
     }
 
@@ -107,8 +107,8 @@ impl<T> Key<T> {
         &self.meta
     }
 
-    pub(crate) fn place(&self) -> Option<Place> {
-        self.meta.wire.as_ref().map(|wire| wire.place)
+    pub(crate) fn wire_kind(&self) -> Option<WireKind> {
+        self.meta.wire.as_ref().map(|wire| wire.kind)
     }
 }
 

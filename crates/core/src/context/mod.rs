@@ -38,11 +38,11 @@ pub use error::ContextError;
 pub use group::{Group, GroupError, GroupHandle};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
-pub(crate) use key::Place;
+pub(crate) use key::WireKind;
 pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
-pub(crate) use spawn::set_below_spawner;
+pub(crate) use spawn::set_derive_for_spawn;
 use tree::{Ref, WireValue};
 pub use try_join::try_join;
 
@@ -159,7 +159,7 @@ impl Context {
     /// ```
     #[inline]
     pub fn with_deadline(&self, at: Instant) -> Context {
-        self.until(None, Some(at))
+        self.deadline_child(None, Some(at))
     }
 
     /// A child that is done `timeout` from now, or when this context is, whichever comes first: as
@@ -176,10 +176,10 @@ impl Context {
     #[inline]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         if timeout.is_zero() {
-            return self.expired(None);
+            return self.expired_child(None);
         }
         let now = clock::now();
-        self.until(Some(now), now.checked_add(timeout))
+        self.deadline_child(Some(now), now.checked_add(timeout))
     }
 
     /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
@@ -195,7 +195,7 @@ impl Context {
     /// assert!(matches!(closing.cause(), Some(Cause::Shutdown)));
     /// ```
     pub fn with_deadline_cause(&self, at: Instant, cause: impl Into<Cause>) -> Context {
-        self.until_cause(None, Some(at), cause.into())
+        self.deadline_child_with_cause(None, Some(at), cause.into())
     }
 
     /// As [`with_timeout`](Self::with_timeout), with the cause to report when this very timeout ends the context.
@@ -209,57 +209,57 @@ impl Context {
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
         if timeout.is_zero() {
-            return self.expired(Some(cause.into()));
+            return self.expired_child(Some(cause.into()));
         }
         let now = clock::now();
-        self.until_cause(Some(now), now.checked_add(timeout), cause.into())
+        self.deadline_child_with_cause(Some(now), now.checked_add(timeout), cause.into())
     }
 
     /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
     #[inline]
-    fn until(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
-        match self.sooner(now, at) {
+    fn deadline_child(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
+        match self.child_if_earlier(now, at) {
             Some(node) => Context(Some(node)),
-            None => self.clone_of_sooner(),
+            None => self.clone_as_child(),
         }
     }
 
-    fn until_cause(&self, now: Option<Instant>, at: Option<Instant>, cause: Cause) -> Context {
-        let Some(node) = self.sooner(now, at) else { return self.clone_of_sooner() };
-        node.give_cause(cause);
+    fn deadline_child_with_cause(&self, now: Option<Instant>, at: Option<Instant>, cause: Cause) -> Context {
+        let Some(node) = self.child_if_earlier(now, at) else { return self.clone_as_child() };
+        node.set_deadline_cause(cause);
         Context(Some(node))
     }
 
     /// A parent's deadline that is not later ends the child at the same time and for a cause of its own: then there is no node.
     #[inline]
-    fn sooner(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
-        let at = at.filter(|at| self.deadline().is_none_or(|ours| *at < ours))?;
+    fn child_if_earlier(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
+        let at = at.filter(|at| self.deadline().is_none_or(|current| *at < current))?;
         Some(Ref::with_deadline(self.0.as_ref(), at, now))
     }
 
     /// A child whose deadline is now.
     #[cold]
-    fn expired(&self, cause: Option<Cause>) -> Context {
+    fn expired_child(&self, cause: Option<Cause>) -> Context {
         let now = clock::now();
         let ctx = match cause {
-            Some(cause) => self.until_cause(Some(now), Some(now), cause),
-            None => self.until(Some(now), Some(now)),
+            Some(cause) => self.deadline_child_with_cause(Some(now), Some(now), cause),
+            None => self.deadline_child(Some(now), Some(now)),
         };
-        ctx.look(now);
+        ctx.latch_at(now);
         ctx
     }
 
     /// A clone that stands for a child with a later deadline. If this context's own has passed, the child is done at birth.
     #[cold]
-    fn clone_of_sooner(&self) -> Context {
+    fn clone_as_child(&self) -> Context {
         if self.deadline().is_some() {
-            self.look(clock::now());
+            self.latch_at(clock::now());
         }
         self.clone()
     }
 
     /// Latches the answer of this context as of `now`.
-    fn look(&self, now: Instant) {
+    fn latch_at(&self, now: Instant) {
         if let Some(node) = &self.0 {
             node.error_at(now);
         }
@@ -361,7 +361,7 @@ impl Context {
 
     /// The context that work spawned under this one has.
     fn across_spawn(&self) -> Context {
-        let below = spawn::below_spawner(self);
+        let below = spawn::derive_for_spawn(self);
         let ctx = below.as_ref().unwrap_or(self);
         Context(ctx.0.as_ref().map(Ref::across_spawn))
     }

@@ -67,16 +67,16 @@ impl<F: Future> Future for Run<'_, F> {
     }
 }
 
-/// Polls `work` until it is ready or the context of `wait` is done. `looks`: the clock is read before the first poll.
+/// Polls `work` until it is ready or the context of `wait` is done. `reads_clock`: the clock is read before the first poll.
 #[inline]
 pub(super) fn poll_until_done<F: Future, C: Holder>(
     work: Pin<&mut F>,
     wait: Pin<&mut Wait<C>>,
     cx: &mut TaskContext<'_>,
-    looks: bool,
+    reads_clock: bool,
 ) -> Poll<Result<F::Output, ContextError>> {
     let was_waiting = wait.is_waiting(cx);
-    let is_known_done = if was_waiting { wait.is_known_over() } else { looks || wait.may_be_over() };
+    let is_known_done = if was_waiting { wait.is_known_over() } else { reads_clock || wait.may_be_over() };
     if is_known_done && let Some(error) = wait.context().err() {
         return Poll::Ready(Err(error));
     }

@@ -78,7 +78,7 @@ impl Context {
     /// assert!(Context::current().deadline().is_none());
     /// ```
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        during(&mut self.clone(), f)
+        with_current(&mut self.clone(), f)
     }
 
     /// Makes this the ambient context during each poll of `inner`: a future, a stream or a sink, on whatever thread it is polled.
@@ -145,17 +145,17 @@ pin_project! {
 impl<F> WithContext<F> {
     /// Runs `f` on what is inside, with the context as the ambient one.
     #[inline]
-    fn during<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut F>) -> R) -> R {
+    fn with_current<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut F>) -> R) -> R {
         let this = self.project();
         let inner = this.inner.as_pin_mut().expect("it is there until it is dropped");
-        during(this.ctx, || f(inner))
+        with_current(this.ctx, || f(inner))
     }
 
     /// Drops what is inside, with the context as the ambient one. Nothing else is done with it from here on.
     pub(super) fn drop_inner(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.inner.is_some() {
-            during(this.ctx, || this.inner.set(None));
+            with_current(this.ctx, || this.inner.set(None));
         }
     }
 
@@ -163,7 +163,7 @@ impl<F> WithContext<F> {
     pub(super) fn call<R>(mut self, f: impl FnOnce(F, &Context) -> R) -> R {
         let inner = self.inner.take().expect("it is there until it is dropped");
         let ctx = self.ctx.clone();
-        during(&mut self.ctx, || f(inner, &ctx))
+        with_current(&mut self.ctx, || f(inner, &ctx))
     }
 }
 
@@ -172,7 +172,7 @@ impl<F: Future> Future for WithContext<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        self.during(|inner| inner.poll(cx))
+        self.with_current(|inner| inner.poll(cx))
     }
 }
 
@@ -180,7 +180,7 @@ impl<S: Stream> Stream for WithContext<S> {
     type Item = S::Item;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
-        self.during(|inner| inner.poll_next(cx))
+        self.with_current(|inner| inner.poll_next(cx))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -192,26 +192,26 @@ impl<I, S: Sink<I>> Sink<I> for WithContext<S> {
     type Error = S::Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        self.during(|inner| inner.poll_ready(cx))
+        self.with_current(|inner| inner.poll_ready(cx))
     }
 
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), S::Error> {
-        self.during(|inner| inner.start_send(item))
+        self.with_current(|inner| inner.start_send(item))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        self.during(|inner| inner.poll_flush(cx))
+        self.with_current(|inner| inner.poll_flush(cx))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        self.during(|inner| inner.poll_close(cx))
+        self.with_current(|inner| inner.poll_close(cx))
     }
 }
 
 /// Runs `f` with `ctx` and the ambient context swapped. Where the thread is ending and has no ambient context any more, `f` runs
 /// without one.
 #[inline]
-fn during<R>(ctx: &mut Context, f: impl FnOnce() -> R) -> R {
+fn with_current<R>(ctx: &mut Context, f: impl FnOnce() -> R) -> R {
     let mut f = Some(f);
     let mut call = || f.take().map(|f| f());
     let ran = CURRENT.try_with(|current| {

@@ -13,17 +13,17 @@ use super::tree::Wait;
 use super::{Context, ContextError, WithContext};
 
 /// Derives the context of spawned work, on the task that spawns it; `None` leaves the context as it is.
-type BelowSpawner = fn(&Context) -> Option<Context>;
+type DeriveForSpawn = fn(&Context) -> Option<Context>;
 
-static BELOW_SPAWNER: OnceLock<BelowSpawner> = OnceLock::new();
+static DERIVE_FOR_SPAWN: OnceLock<DeriveForSpawn> = OnceLock::new();
 
 /// Sets what spawned work gets from the task that spawns it, beside its context. A process has one such function.
-pub(crate) fn set_below_spawner(below: BelowSpawner) {
-    let _ = BELOW_SPAWNER.set(below);
+pub(crate) fn set_derive_for_spawn(below: DeriveForSpawn) {
+    let _ = DERIVE_FOR_SPAWN.set(below);
 }
 
-pub(super) fn below_spawner(ctx: &Context) -> Option<Context> {
-    BELOW_SPAWNER.get()?(ctx)
+pub(super) fn derive_for_spawn(ctx: &Context) -> Option<Context> {
+    DERIVE_FOR_SPAWN.get()?(ctx)
 }
 
 impl Context {
@@ -57,7 +57,7 @@ impl Context {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(self.carry(future))
+        tokio::spawn(self.run_in_scope(future))
     }
 
     /// [`spawn`](Context::spawn) for a future that stays on this thread.
@@ -82,7 +82,7 @@ impl Context {
         F: Future + 'static,
         F::Output: 'static,
     {
-        tokio::task::spawn_local(self.carry(future))
+        tokio::task::spawn_local(self.run_in_scope(future))
     }
 
     /// Runs `f` on the runtime's blocking pool with this context as its argument and as the ambient one.
@@ -123,15 +123,15 @@ impl Context {
     }
 
     /// What is spawned for `future`: in one piece, as an `async` block would hold the future a second time.
-    fn carry<F: Future>(&self, future: F) -> WithContext<Carried<F>> {
+    fn run_in_scope<F: Future>(&self, future: F) -> WithContext<RunUntilDone<F>> {
         let ctx = self.across_spawn();
-        ctx.scope(Carried { work: future, wait: Wait::new(ctx.clone()) })
+        ctx.scope(RunUntilDone { work: future, wait: Wait::new(ctx.clone()) })
     }
 }
 
 pin_project! {
     /// A task's work, until its context is done.
-    struct Carried<F> {
+    struct RunUntilDone<F> {
         #[pin]
         work: F,
         #[pin]
@@ -139,7 +139,7 @@ pin_project! {
     }
 }
 
-impl<F: Future> Future for Carried<F> {
+impl<F: Future> Future for RunUntilDone<F> {
     type Output = Result<F::Output, ContextError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::context::Place;
+use crate::context::WireKind;
 use crate::{Codec, Context, Key};
 
 const NAME: &str = "throughline-principal";
 /// `throughline-principal`: the subject, percent-encoded but for unreserved characters and `@` and `:`.
 pub(super) static HEADER: HeaderName = HeaderName::from_static(NAME);
-static PRINCIPAL: Key<Principal> = Key::on_the_wire(NAME, Place::Header, Codec::new(encode, decode));
+static PRINCIPAL: Key<Principal> = Key::on_the_wire(NAME, WireKind::Header, Codec::new(encode, decode));
 
 const NOT_PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':');

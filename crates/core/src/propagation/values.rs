@@ -15,7 +15,7 @@ use super::baggage::BAGGAGE;
 use super::baggage::grammar::is_token;
 use super::field::parsed;
 use super::principal;
-use crate::context::Place;
+use crate::context::WireKind;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
 
 /// The longest text of a value in a header of its own; a longer one is neither read nor sent.
@@ -52,7 +52,7 @@ impl<T: Display + FromStr> Key<T> {
     /// ```
     pub const fn baggage(name: &'static str) -> Self {
         assert!(is_token(name.as_bytes()), "the name of a member is a token");
-        Key::on_the_wire(name, Place::Baggage, Codec::text())
+        Key::on_the_wire(name, WireKind::Baggage, Codec::text())
     }
 }
 
@@ -92,7 +92,7 @@ impl<T> Key<T> {
         // It panics for what is no header's name.
         std::mem::forget(HeaderName::from_static(name));
         assert!(!is_reserved(name), "the header has a meaning already");
-        Key::on_the_wire(name, Place::Header, codec)
+        Key::on_the_wire(name, WireKind::Header, codec)
     }
 }
 
@@ -107,11 +107,11 @@ pub trait WireKey: sealed::Read {
 
 impl<T: Send + Sync + 'static> WireKey for Key<T> {
     fn member_name(&self) -> Option<&'static str> {
-        (self.place() == Some(Place::Baggage)).then(|| self.name())
+        (self.wire_kind() == Some(WireKind::Baggage)).then(|| self.name())
     }
 
     fn header_name(&self) -> Option<HeaderName> {
-        (self.place() == Some(Place::Header)).then(|| HeaderName::from_static(self.name()))
+        (self.wire_kind() == Some(WireKind::Header)).then(|| HeaderName::from_static(self.name()))
     }
 }
 
@@ -162,7 +162,7 @@ fn text(line: &[u8]) -> Option<&str> {
 
 /// The headers that values of `ctx` travel in: what is not for strangers.
 pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
-    let in_headers = ctx.wire_values().filter(|value| value.place() == Place::Header);
+    let in_headers = ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Header);
     in_headers.map(|value| HeaderName::from_static(value.name())).chain([principal::HEADER.clone()])
 }
 
@@ -181,7 +181,7 @@ pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
 /// assert_eq!(values::get(&ctx.without_value(&TENANT), "tenant"), None);
 /// ```
 pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
-    match ctx.wire_values().filter(|value| value.name() == name).min_by_key(|value| value.place()) {
+    match ctx.wire_values().filter(|value| value.name() == name).min_by_key(|value| value.wire_kind()) {
         Some(value) => value.text().map(Cow::Owned),
         None => ctx.baggage().get(name),
     }
@@ -189,7 +189,7 @@ pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
 
 /// Writes the values that have headers of their own, and removes those headers that the context has "nothing" for.
 pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut I) {
-    for value in ctx.wire_values().filter(|value| value.place() == Place::Header) {
+    for value in ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Header) {
         let name = HeaderName::from_static(value.name());
         match value.text().filter(|text| fits_header(text)).and_then(|text| HeaderValue::try_from(text).ok()) {
             Some(value) => carrier.set(&name, value),
@@ -201,7 +201,7 @@ pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut 
 /// The baggage of `ctx` with the values that travel in it: the same bytes, unless one was set since to another value.
 pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     let mut baggage = Cow::Borrowed(ctx.baggage());
-    for value in ctx.wire_values().filter(|value| value.place() == Place::Baggage) {
+    for value in ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Baggage) {
         let (name, text) = (value.name(), value.text());
         let is_untouched = match (baggage.get(name), &text) {
             // Others may write the same value in another way (`007`).

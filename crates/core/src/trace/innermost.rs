@@ -9,7 +9,7 @@ use super::cell::{Cell, SPAN, TRACER, tracer};
 use super::span_context::SpanContext;
 use super::tracer::{Tracer, TracerConfig};
 use crate::Context;
-use crate::context::set_below_spawner;
+use crate::context::set_derive_for_spawn;
 
 /// Answers which span, of another tracing system in this process, is the innermost one that descends from the given
 /// context's span (or remote parent); `None` if there is none. A new span is then its child.
@@ -41,7 +41,7 @@ impl Tracer {
     pub fn set_surrounding(find: Surrounding) {
         // Of several it is the first: each must find the spans of its whole system.
         let _ = SURROUNDING.set(find);
-        set_below_spawner(spawned);
+        set_derive_for_spawn(spawned);
     }
 }
 

@@ -8,7 +8,7 @@ use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
 use crate::Context;
-use crate::context::set_below_spawner;
+use crate::context::set_derive_for_spawn;
 
 /// Where finished spans go.
 pub trait Recorder: Send + Sync {
@@ -101,7 +101,7 @@ impl Tracer {
     /// A tracer made of `config`.
     pub fn new(config: TracerConfig) -> Self {
         if config.innermost.is_some() {
-            set_below_spawner(innermost::spawned);
+            set_derive_for_spawn(innermost::spawned);
         }
         Self(Some(Arc::new(Inner { config, late_writes: AtomicU64::new(0) })))
     }

@@ -23,14 +23,14 @@ struct Threads {
     count: usize,
     /// Those that wait for a callback: one at most, but for moments.
     idle: usize,
-    /// Callbacks that were begun.
-    begun: u64,
+    /// Callbacks that were started.
+    started: u64,
     /// Goes off when the queue may have waited for too long.
-    watch: Option<Alarm>,
+    watchdog: Option<Alarm>,
 }
 
 /// Runs `f` on a thread of the process's own.
-pub(super) fn run_aside(f: Callback) {
+pub(super) fn run_on_own_thread(f: Callback) {
     let mut threads = lock();
     threads.queue.push_back(f);
     if threads.idle > 0 {
@@ -38,10 +38,10 @@ pub(super) fn run_aside(f: Callback) {
     } else if threads.count == 0 {
         threads.start(1);
         if threads.count == 0 {
-            threads.watch();
+            threads.start_watchdog();
         }
     } else {
-        threads.watch();
+        threads.start_watchdog();
     }
 }
 
@@ -51,9 +51,9 @@ fn lock() -> MutexGuard<'static, Threads> {
 }
 
 impl Threads {
-    const NONE: Threads = Threads { queue: VecDeque::new(), count: 0, idle: 0, begun: 0, watch: None };
+    const NONE: Threads = Threads { queue: VecDeque::new(), count: 0, idle: 0, started: 0, watchdog: None };
 
-    /// Where the system starts none, the watch tries again.
+    /// Where the system starts none, the watchdog tries again.
     fn start(&mut self, threads: usize) {
         for _ in 0..threads {
             let started = thread::Builder::new().name("throughline-hooks".into()).spawn(call_queued);
@@ -62,13 +62,13 @@ impl Threads {
     }
 
     /// Looks after the queue, unless somebody does.
-    fn watch(&mut self) {
-        if self.watch.is_none() && !self.queue.is_empty() {
-            let waker = Waker::from(Arc::new(Watch { begun: self.begun }));
+    fn start_watchdog(&mut self) {
+        if self.watchdog.is_none() && !self.queue.is_empty() {
+            let waker = Waker::from(Arc::new(Watchdog { started: self.started }));
             // Real time: it is threads that are missing. Without a timer the queue waits as it would without a thread.
             shielded(|| {
                 let at = Instant::now() + PATIENCE;
-                self.watch = Some(Alarm::new(at, false, &mut TaskContext::from_waker(&waker)));
+                self.watchdog = Some(Alarm::new(at, false, &mut TaskContext::from_waker(&waker)));
             });
         }
     }
@@ -79,8 +79,8 @@ fn call_queued() {
     let mut threads = lock();
     loop {
         if let Some(f) = threads.queue.pop_front() {
-            threads.begun += 1;
-            threads.watch();
+            threads.started += 1;
+            threads.start_watchdog();
             drop(threads);
             shielded(f);
             threads = lock();
@@ -95,22 +95,22 @@ fn call_queued() {
     }
 }
 
-struct Watch {
+struct Watchdog {
     /// As of when it began.
-    begun: u64,
+    started: u64,
 }
 
-impl Wake for Watch {
+impl Wake for Watchdog {
     fn wake(self: Arc<Self>) {
         let mut threads = lock();
-        let went_off = threads.watch.take();
-        if threads.begun == self.begun && !threads.queue.is_empty() {
+        let fired = threads.watchdog.take();
+        if threads.started == self.started && !threads.queue.is_empty() {
             // Each thread is in a callback that blocks. Twice as many, so that it does not take as long as there are such callbacks.
             let more = threads.count.max(1).min(threads.queue.len());
             threads.start(more);
         }
-        threads.watch();
+        threads.start_watchdog();
         drop(threads);
-        drop(went_off);
+        drop(fired);
     }
 }

@@ -36,7 +36,7 @@ impl Ref {
 
 impl Ref {
     /// The cause of its own deadline, for a node that nobody else has seen yet.
-    pub(in crate::context) fn give_cause(&self, cause: Cause) {
+    pub(in crate::context) fn set_deadline_cause(&self, cause: Cause) {
         self.node().set_cause(cause);
     }
 }

@@ -14,7 +14,7 @@ static PANICKED: Cause = Cause::Panicked;
 static HANDLE_DROPPED: Cause = Cause::HandleDropped;
 
 pub(super) fn into_raw(cause: Cause) -> *mut Cause {
-    let fixed = match cause.settled() {
+    let fixed = match cause.normalized() {
         Cause::Canceled => &CANCELED,
         Cause::DeadlineExceeded => &DEADLINE_EXCEEDED,
         Cause::ClientDisconnected => &CLIENT_DISCONNECTED,

@@ -6,7 +6,7 @@ use std::{mem, ptr};
 use super::node::Ref;
 use super::value::{Slot, Values, key_of, tag_of};
 use crate::context::Key;
-use crate::context::key::{Meta, Place, Wire};
+use crate::context::key::{Meta, Wire, WireKind};
 
 /// A value that leaves the process, or the "nothing" of its key. It becomes text when that is asked for.
 #[derive(Clone, Copy)]
@@ -24,12 +24,12 @@ impl WireValue<'_> {
         self.key.name
     }
 
-    pub(crate) fn place(&self) -> Place {
-        self.wire.place
+    pub(crate) fn wire_kind(&self) -> WireKind {
+        self.wire.kind
     }
 
     fn is_sent_as(&self, other: &WireValue<'_>) -> bool {
-        self.place() == other.place() && self.name() == other.name()
+        self.wire_kind() == other.wire_kind() && self.name() == other.name()
     }
 
     /// The value as its key writes it; `None` where the key has "nothing".
