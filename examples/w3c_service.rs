@@ -13,8 +13,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::middleware::client::SendWith;
-use throughline::{ClientLayer, Code, Context, ContextLayer, Error};
+use throughline::{ClientLayer, Code, Context, ContextLayer, Error, SendWith};
 use tokio::net::TcpListener;
 
 /// The service: it takes a POST to any path.

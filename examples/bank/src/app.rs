@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use throughline::propagation::deadline::ReplyReserve;
 use throughline::telemetry::{self, BuildError, FlushError, Stats, TelemetryGuard};
 use throughline::trace::Batch;
-use throughline::{CancelHandle, Cause, Context, ContextLayer};
+use throughline::{CancelHandle, Cause, Context, ContextLayer, ReplyReserve};
 use throughline_transport::Events;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

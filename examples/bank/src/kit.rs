@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use throughline::middleware::client::SendWith;
-use throughline::propagation::deadline::ReplyReserve;
 use throughline::trace::Tracer;
-use throughline::{ClientLayer, Code, Context, Error};
+use throughline::{ClientLayer, Code, Context, Error, ReplyReserve, SendWith};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::task::JoinHandle;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bank::app::{Bank, Config, SERVICES};
 use bank::domain::Authorization;
 use bank::scenario::{Outcome, Scenario};
-use throughline::propagation::deadline::ReplyReserve;
+use throughline::ReplyReserve;
 use throughline::trace::{SpanKind, Status};
 use throughline_view::{SpanView, Trace};
 

@@ -32,8 +32,7 @@ pub trait SendWith {
     ///
     /// # Examples
     /// ```no_run
-    /// use throughline::middleware::client::SendWith;
-    /// use throughline::{ClientLayer, Context, Error};
+    /// use throughline::{ClientLayer, Context, Error, SendWith};
     ///
     /// async fn balance(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
     ///     let answer = client.get("http://balance/accounts/7").send_with(ctx, &ClientLayer::internal()).await?;
@@ -59,8 +58,7 @@ pub trait SendWith {
     ///
     /// # Examples
     /// ```no_run
-    /// use throughline::middleware::client::SendWith;
-    /// use throughline::{ClientLayer, Context, Error};
+    /// use throughline::{ClientLayer, Context, Error, SendWith};
     ///
     /// async fn charge(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
     ///     let charge = client.post("https://api.payments.example/charges");

@@ -231,8 +231,7 @@ impl ContextLayer {
     /// Reads these headers, too, for the time that callers grant; the least counts. Default: `grpc-timeout` and `connect-timeout-ms`.
     ///
     /// ```
-    /// use throughline::ContextLayer;
-    /// use throughline::propagation::deadline::TimeoutHeader;
+    /// use throughline::{ContextLayer, TimeoutHeader};
     ///
     /// let behind_envoy = ContextLayer::internal().accept_timeouts([TimeoutHeader::XEnvoyExpectedRqTimeoutMs]);
     /// # let _ = behind_envoy;

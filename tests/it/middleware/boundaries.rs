@@ -15,10 +15,8 @@ use axum::{Extension, Router};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use throughline::middleware::client::SendWith;
-use throughline::propagation::deadline::ReplyReserve;
 use throughline::trace::Status;
-use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, SpanRecord};
+use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, ReplyReserve, SendWith, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{Traced, client, events, number, serve, text};

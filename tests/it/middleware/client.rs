@@ -8,9 +8,8 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::StreamExt;
 use http::HeaderMap;
-use throughline::middleware::client::SendWith;
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, ClientLayer, Code, Context, Error};
+use throughline::{Cause, ClientLayer, Code, Context, Error, SendWith};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 

@@ -12,9 +12,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use throughline::propagation::deadline::ReplyReserve;
 use throughline::trace::Status as SpanStatus;
-use throughline::{Cause, ClientLayer, Code, Context, Error};
+use throughline::{Cause, ClientLayer, Code, Context, Error, ReplyReserve};
 use tonic::Status;
 use tower::{Layer, ServiceExt, service_fn};
 

@@ -3,8 +3,7 @@
 use axum::routing::get;
 use axum::{Extension, Router};
 use serde_json::Value;
-use throughline::middleware::client::SendWith;
-use throughline::{Code, Context, Error};
+use throughline::{Code, Context, Error, SendWith};
 
 use crate::support::{Traced, client, serve, text};
 

@@ -152,7 +152,7 @@ async fn the_source_of_a_status_of_tonic_is_on_the_span() {
 
 #[tokio::test]
 async fn the_span_of_a_refused_connection_shows_why() {
-    use throughline::middleware::client::SendWith;
+    use throughline::SendWith;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let caller = Traced::new("api");
     let ctx = Context::background().with_tracer(caller.telemetry.tracer());
@@ -168,7 +168,7 @@ async fn a_source_below_a_client_is_not_in_the_response_above() {
     let failing = || async { Err::<(), _>(Error::wrap(Code::Internal, orphan())) };
     let users = serve(Router::new().route("/", get(failing)).layer(inner.internal())).await;
     let ask = move |Extension(ctx): Extension<Context>| async move {
-        use throughline::middleware::client::SendWith;
+        use throughline::SendWith;
         reqwest::Client::new().get(format!("http://{users}/")).send_with(&ctx, &client()).await.map(|_| ())
     };
     let api = serve(Router::new().route("/", get(ask)).layer(ContextLayer::edge())).await;

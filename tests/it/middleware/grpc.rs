@@ -399,8 +399,7 @@ async fn a_channel_whose_own_timer_is_first_has_exceeded_the_deadline() {
     // What is sent is less than the caller has, and tonic's channel gives up when that is over.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ctx = Context::background().with_timeout(Duration::from_millis(100));
-    let reserve =
-        throughline::propagation::deadline::ReplyReserve { min: Duration::ZERO, percent: 50, max: Duration::MAX };
+    let reserve = throughline::ReplyReserve { min: Duration::ZERO, percent: 50, max: Duration::MAX };
     let layer = ClientLayer::internal().reserve(reserve);
     let status = call_grpc(&layer, &ctx, silent.local_addr().unwrap(), METHOD, "").await.unwrap_err();
     assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);

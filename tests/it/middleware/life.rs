@@ -229,11 +229,7 @@ async fn a_reset_within_the_reserve_is_a_deadline() {
     let service = Traced::new("cards");
     let (tell, mut told) = unbounded_channel();
     // The caller's reserve is at most half of what it sent: with all of it, a drop at any time is within.
-    let reserve = throughline::propagation::deadline::ReplyReserve {
-        min: Duration::from_secs(3600),
-        percent: 0,
-        max: Duration::MAX,
-    };
+    let reserve = throughline::ReplyReserve { min: Duration::from_secs(3600), percent: 0, max: Duration::MAX };
     let handler = move |Extension(ctx): Extension<Context>| async move {
         watch(&ctx, "spawned", &tell);
         while ctx.remaining() > Some(Duration::from_millis(149)) {

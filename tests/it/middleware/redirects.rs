@@ -10,10 +10,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::{any, get};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use throughline::middleware::client::SendWith;
 use throughline::propagation::deadline::parse_grpc_timeout;
 use throughline::trace::SpanKind;
-use throughline::{ClientLayer, Context, Principal};
+use throughline::{ClientLayer, Context, Principal, SendWith};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{PATIENCE, Traced, client, number, serve, text};

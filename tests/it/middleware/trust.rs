@@ -6,10 +6,9 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
-use throughline::Trust;
-use throughline::middleware::client::SendWith;
-use throughline::propagation::deadline::TimeoutHeader;
-use throughline::{ClientLayer, Code, Codec, Context, ContextLayer, Error, Key, Principal, telemetry};
+use throughline::{
+    ClientLayer, Code, Codec, Context, ContextLayer, Error, Key, Principal, SendWith, TimeoutHeader, Trust, telemetry,
+};
 
 use crate::support::{PATIENCE, Traced, client, serve, text};
 

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::routing::get;
 use axum::{Extension, Router};
-use throughline::middleware::client::SendWith;
 use throughline::telemetry::otlp::{OtlpExporter, Protocol};
 use throughline::trace::{SpanKind, Value};
-use throughline::{Context, SpanRecord};
+use throughline::{Context, SendWith, SpanRecord};
 use tracing::instrument::WithSubscriber;
 use tracing::span::{Attributes, Id};
 use tracing::{Instrument, info, info_span};
