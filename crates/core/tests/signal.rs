@@ -30,11 +30,11 @@ fn c25_on_signal_is_cancelled_by_sigint_and_sigterm_with_cause_shutdown() {
     runtime().block_on(async {
         for (name, kind) in [("TERM", SignalKind::terminate()), ("INT", SignalKind::interrupt())] {
             is_cancelled_by(name, kind).await;
-            ends_as_any_other(name, kind).await;
-            waits_on_when_disarmed(name, kind).await;
+            ends_like_any_other_handle(name, kind).await;
+            keeps_watching_when_disarmed(name, kind).await;
         }
     });
-    ends_with_the_runtime_that_watches();
+    ends_with_the_runtime_that_watches_signals();
 }
 
 async fn is_cancelled_by(name: &str, kind: SignalKind) {
@@ -51,7 +51,7 @@ async fn is_cancelled_by(name: &str, kind: SignalKind) {
     assert!(!root.is_done(), "{name} ends what stands on it, not what it stands on");
 }
 
-async fn ends_as_any_other(name: &str, kind: SignalKind) {
+async fn ends_like_any_other_handle(name: &str, kind: SignalKind) {
     let parent = Context::background().with_cancel();
     let base = parent.on_signal().unwrap();
     let ctx = base.context().clone();
@@ -64,7 +64,7 @@ async fn ends_as_any_other(name: &str, kind: SignalKind) {
     assert!(matches!(base.cause(), Some(Cause::Error(_))), "by its parent");
 }
 
-async fn waits_on_when_disarmed(name: &str, kind: SignalKind) {
+async fn keeps_watching_when_disarmed(name: &str, kind: SignalKind) {
     let ctx = Context::background().on_signal().unwrap().disarm();
     tokio::task::yield_now().await;
     assert!(!ctx.is_done());
@@ -73,7 +73,7 @@ async fn waits_on_when_disarmed(name: &str, kind: SignalKind) {
     assert_shut_down(&ctx);
 }
 
-fn ends_with_the_runtime_that_watches() {
+fn ends_with_the_runtime_that_watches_signals() {
     let watching = runtime();
     let base = watching.block_on(async { Context::background().on_signal() }).unwrap();
     drop(watching);

@@ -69,7 +69,7 @@ fn pin_this_thread() {
 }
 
 #[test]
-fn c32_failed_start_loses_no_later_deadline_and_the_thread_is_not_pinned_with_its_creator() {
+fn c32_a_failed_start_loses_no_later_deadline_and_the_thread_does_not_inherit_affinity() {
     let runtime = runtime();
     let everywhere = threads().into_values().next().unwrap();
     let (has_panicked, fell_back, may_start) = without_threads(|| {

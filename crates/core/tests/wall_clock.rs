@@ -101,7 +101,7 @@ async fn no_deadline_moves_with_the_wall_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t07_spans_never_run_backwards_and_last_as_long_as_they_did() {
+async fn t07_spans_never_run_backwards_and_keep_their_true_duration() {
     let clock = Clock::own();
     let (memory, ctx) = Memory::new();
     // The first span of a process begins to count. A paused clock stands before that.
@@ -129,7 +129,7 @@ async fn t07_spans_never_run_backwards_and_last_as_long_as_they_did() {
 /// A suspend is the same to a process: the monotonic clock stands still, and the wall clock has
 /// gone on.
 #[test]
-fn t07_after_a_step_of_the_wall_clock_the_next_local_root_is_right_and_running_traces_stay_whole() {
+fn t07_after_a_wall_clock_step_new_local_roots_are_right_and_running_traces_stay_consistent() {
     let clock = Clock::own();
     let near = |time: UnixNanos, at: SystemTime| time.0.abs_diff(UnixNanos::from(at).0) < 60_000_000_000;
     for step in [8 * HOUR, -8 * HOUR] {
@@ -162,7 +162,7 @@ fn t07_after_a_step_of_the_wall_clock_the_next_local_root_is_right_and_running_t
 }
 
 #[test]
-fn a_message_never_has_more_time_than_its_sender_gave_and_less_by_what_the_receiver_is_ahead() {
+fn a_message_never_gets_more_time_than_sent_and_less_when_the_receiver_clock_is_ahead() {
     let clock = Clock::own();
     let mut headers = BTreeMap::<String, String>::new();
     let given = Duration::from_secs(7200);

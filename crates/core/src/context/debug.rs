@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::tree::{Kind, Ref};
+use super::tree::{NodeKind, Ref};
 use super::{Context, clock};
 
 /// The chain of what it is made of, in Go's manner: `background.with_cancel.with_deadline(+250ms).with_value(tenant)`. Deadlines are
@@ -33,15 +33,15 @@ impl fmt::Debug for Context {
 
 fn link(node: &Ref, now: Instant, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match (node.kind(), node.deadline()) {
-        (Kind::Cancel, _) => f.write_str(".with_cancel"),
-        (Kind::Merge, _) => f.write_str(".merge(…)"),
-        (Kind::Deadline, Some(at)) if at >= now => write!(f, ".with_deadline(+{:?})", at - now),
-        (Kind::Deadline, Some(at)) => write!(f, ".with_deadline(-{:?})", now - at),
-        (Kind::Deadline, None) => f.write_str(".with_deadline"),
-        (Kind::WithoutCancel, _) => f.write_str(".without_cancel"),
-        (Kind::Value, _) => write!(f, ".with_value({})", name(node)),
-        (Kind::Nothing, _) => write!(f, ".without_value({})", name(node)),
-        (Kind::Table, _) => Ok(()),
+        (NodeKind::Cancel, _) => f.write_str(".with_cancel"),
+        (NodeKind::Merge, _) => f.write_str(".merge(…)"),
+        (NodeKind::Deadline, Some(at)) if at >= now => write!(f, ".with_deadline(+{:?})", at - now),
+        (NodeKind::Deadline, Some(at)) => write!(f, ".with_deadline(-{:?})", now - at),
+        (NodeKind::Deadline, None) => f.write_str(".with_deadline"),
+        (NodeKind::WithoutCancel, _) => f.write_str(".without_cancel"),
+        (NodeKind::Value, _) => write!(f, ".with_value({})", name(node)),
+        (NodeKind::Nothing, _) => write!(f, ".without_value({})", name(node)),
+        (NodeKind::Table, _) => Ok(()),
     }
 }
 

@@ -21,9 +21,9 @@ use super::shield::shielded;
 use super::tree::sync::{Mutex, MutexGuard};
 
 /// Wakes a task at an instant, or a moment after; dropped, it does not.
-pub(super) struct Alarm(Kind);
+pub(super) struct Alarm(Timer);
 
-enum Kind {
+enum Timer {
     /// By the thread: its key there, and [`FIRED`] as of when it was set.
     Thread { shard: &'static Shard, key: (Instant, u64), fired: u64 },
     /// By the runtime: its clock is virtual, or there is no thread.
@@ -46,13 +46,13 @@ impl Alarm {
         if is_virtual {
             return Alarm::by_runtime(at, cx);
         }
-        let (id, shard) = place();
+        let (id, shard) = next_id_and_shard();
         let fired = FIRED.load(Ordering::Acquire);
-        let alarm = Alarm(Kind::Thread { shard, key: (at, id), fired });
+        let alarm = Alarm(Timer::Thread { shard, key: (at, id), fired });
         let waker = cx.waker().clone();
         let mut alarms = lock(shard);
         if alarms.is_empty() {
-            alarms.insert((never(), 0), Waker::noop().clone());
+            alarms.insert((far_future(), 0), Waker::noop().clone());
         }
         alarms.insert((at, id), waker);
         drop(alarms);
@@ -65,7 +65,7 @@ impl Alarm {
     }
 
     fn by_runtime(at: Instant, cx: &mut TaskContext<'_>) -> Alarm {
-        let mut alarm = Alarm(Kind::Runtime { at, sleep: Box::pin(tokio::time::sleep_until(at.into())) });
+        let mut alarm = Alarm(Timer::Runtime { at, sleep: Box::pin(tokio::time::sleep_until(at.into())) });
         alarm.rearm(cx);
         alarm
     }
@@ -74,8 +74,8 @@ impl Alarm {
     #[inline]
     pub(super) fn may_have_fired(&self) -> bool {
         match &self.0 {
-            Kind::Thread { fired, .. } => FIRED.load(Ordering::Acquire) != *fired,
-            Kind::Runtime { .. } => true,
+            Timer::Thread { fired, .. } => FIRED.load(Ordering::Acquire) != *fired,
+            Timer::Runtime { .. } => true,
         }
     }
 
@@ -83,15 +83,15 @@ impl Alarm {
     /// has ended, whose alarms have gone over to the real one.
     pub(super) fn now(&self, now: Instant) -> Instant {
         match &self.0 {
-            Kind::Thread { .. } => now.max(Instant::now()),
-            Kind::Runtime { .. } => now,
+            Timer::Thread { .. } => now.max(Instant::now()),
+            Timer::Runtime { .. } => now,
         }
     }
 
     /// Wakes the task of `cx` instead, at the same instant.
     pub(super) fn rearm(&mut self, cx: &mut TaskContext<'_>) {
         match &mut self.0 {
-            Kind::Thread { shard, key, fired } => {
+            Timer::Thread { shard, key, fired } => {
                 *fired = FIRED.load(Ordering::Acquire);
                 let waker = cx.waker().clone();
                 let before = lock(shard).insert(*key, waker);
@@ -101,7 +101,7 @@ impl Alarm {
                 }
                 drop(before);
             }
-            Kind::Runtime { at, sleep } => {
+            Timer::Runtime { at, sleep } => {
                 // A timer panics when its runtime has ended.
                 match catch_unwind(AssertUnwindSafe(|| sleep.as_mut().poll(cx))) {
                     Ok(Poll::Pending) => {}
@@ -118,7 +118,7 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Kind::Thread { shard, key, .. } = &self.0 {
+        if let Timer::Thread { shard, key, .. } = &self.0 {
             let waker = lock(shard).remove(key);
             drop(waker);
         }
@@ -132,7 +132,7 @@ impl fmt::Debug for Alarm {
 }
 
 /// A new id, and the calling thread's shard.
-fn place() -> (u64, &'static Shard) {
+fn next_id_and_shard() -> (u64, &'static Shard) {
     thread_local! {
         static IDS: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
     }
@@ -152,9 +152,9 @@ fn place() -> (u64, &'static Shard) {
 }
 
 /// When an alarm goes off that stays in every shard: without one a map would be allocated for each alarm that is alone in it.
-fn never() -> Instant {
-    static NEVER: OnceLock<Instant> = OnceLock::new();
-    *NEVER.get_or_init(|| {
+fn far_future() -> Instant {
+    static FAR_FUTURE: OnceLock<Instant> = OnceLock::new();
+    *FAR_FUTURE.get_or_init(|| {
         let years = |years: u64| Instant::now().checked_add(Duration::from_secs(years * 365 * 24 * 3600));
         years(1000).or_else(|| years(30)).unwrap_or_else(Instant::now)
     })

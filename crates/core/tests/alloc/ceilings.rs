@@ -40,7 +40,7 @@ fn p01_a_child_is_one_allocation() {
 }
 
 #[test]
-fn p02_asking_allocates_nothing() {
+fn p02_is_done_allocates_nothing() {
     let chain = chain(32);
     let timed = chain[31].with_timeout(HOUR);
     assert_eq!(allocations(|| (chain[31].is_done(), timed.is_done())), 0);
@@ -69,7 +69,7 @@ fn p06_waiting_and_polling_allocate_nothing() {
 }
 
 #[test]
-fn p11_a_value_is_one_allocation_however_many_there_are() {
+fn p11_each_value_is_one_allocation() {
     let mut ctx = Context::background();
     for (index, key) in KEYS.iter().enumerate() {
         let (next, during) = count(|| ctx.with_value(key, 7));

@@ -25,14 +25,14 @@ fn poll_once(future: impl Future) {
 }
 
 #[test]
-fn counting_sees_what_is_held_and_what_is_given_back() {
+fn counts_include_held_and_freed_memory() {
     let (held, during) = count(|| vec![0_u8; 1000]);
     assert_eq!(during, Count { allocations: 1, bytes: 1000 });
     assert_eq!(count(|| drop(held)).1, Count { allocations: 0, bytes: -1000 });
 }
 
 #[test]
-fn c01_background_and_what_can_be_asked_of_it_allocate_nothing() {
+fn c01_background_and_its_methods_allocate_nothing() {
     let ((), during) = count(|| {
         let ctx = Context::background();
         assert!(!ctx.is_done() && ctx.cause().is_none() && ctx.value(&NUMBER).is_none() && ctx.remaining().is_none());
@@ -103,7 +103,7 @@ fn r01_a_million_children_that_were_waited_for_leave_nothing() {
 }
 
 #[test]
-fn r01_children_that_their_root_cancels_leave_nothing() {
+fn r01_children_cancelled_through_their_root_leave_nothing() {
     let left = bytes_left(|| {
         let root = Context::background().with_cancel();
         let children: Vec<CancelHandle> = (0..100_000).map(|_| root.with_cancel()).collect();
@@ -133,7 +133,7 @@ fn r01_values_deadlines_and_merges_leave_nothing() {
 }
 
 #[test]
-fn r01_tasks_that_have_ended_leave_nothing_in_a_group_that_goes_on() {
+fn r01_finished_tasks_leave_nothing_in_a_running_group() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut group: Group<ContextError> = Group::new(&Context::background());
     let mut accept = |connections: usize| {

@@ -42,7 +42,7 @@ fn p14_a_traceparent_is_read_without_allocating() {
 }
 
 #[test]
-fn p14_a_tracestate_is_copied_once_and_refused_without_a_copy() {
+fn p14_a_valid_tracestate_is_copied_once_and_an_invalid_one_never() {
     let with = |state: &str| headers(&[("traceparent", TRACEPARENT), ("tracestate", state)]);
     let request = with("rojo=00f067aa0ba902b7, congo=t61rcWkgMzE");
     assert_eq!(allocations(|| w3c::extract(&request)), 1);
@@ -65,7 +65,7 @@ fn p15_a_traceparent_is_written_with_one_allocation() {
 }
 
 #[test]
-fn p16_baggage_is_read_and_passed_on_without_allocating() {
+fn p16_baggage_is_read_and_propagated_without_allocating() {
     let request = headers(&[("baggage", &members("4bf92f3577b34da6"))]);
     let (received, read) = count(|| baggage::extract(&request));
     assert_eq!(read.allocations, 0);
@@ -81,7 +81,7 @@ fn p16_baggage_is_read_and_passed_on_without_allocating() {
 }
 
 #[test]
-fn p16_a_value_is_decoded_in_one_block() {
+fn p16_each_decoded_value_is_one_allocation() {
     let request = headers(&[("baggage", &members("M%C3%BCller%2Cx;ttl=60"))]);
     let received = baggage::extract(&request);
     let (length, all) = count(|| received.iter().map(|member| member.value().len()).sum::<usize>());
@@ -89,7 +89,7 @@ fn p16_a_value_is_decoded_in_one_block() {
 }
 
 #[test]
-fn the_default_formats_take_a_node_for_the_span_and_one_for_the_baggage() {
+fn the_default_formats_allocate_one_node_for_the_span_and_one_for_the_baggage() {
     let (propagator, background) = (Propagator::default(), Context::background());
     let nothing = headers(&[("host", "limits.bank")]);
     assert_eq!(allocations(|| propagator.extract(&background, &nothing)), 0);
@@ -104,7 +104,7 @@ fn the_default_formats_take_a_node_for_the_span_and_one_for_the_baggage() {
 }
 
 #[test]
-fn a_deadline_is_read_without_allocating_and_written_with_one() {
+fn a_deadline_is_extracted_without_allocating_and_injected_with_one_allocation() {
     let request = headers(&[("grpc-timeout", "237500u")]);
     let (timeout, read) = count(|| deadline::extract(&request));
     assert_eq!((timeout, read.allocations), (Some(Duration::from_micros(237_500)), 0));

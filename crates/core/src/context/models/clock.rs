@@ -47,5 +47,5 @@ pub(in crate::context) fn now_and_kind() -> (Instant, bool) {
 /// Moves the clock on by one second, and lets the alarms go off that are due then.
 pub(super) fn tick() {
     let before = SECONDS.fetch_add(1, Ordering::Relaxed);
-    timer::go_off(at(before + 1));
+    timer::fire_due(at(before + 1));
 }

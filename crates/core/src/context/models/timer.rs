@@ -92,7 +92,7 @@ impl fmt::Debug for Alarm {
 }
 
 /// Wakes those whose time has come when it is `now`.
-pub(super) fn go_off(now: Instant) {
+pub(super) fn fire_due(now: Instant) {
     let mut alarms = lock();
     alarms.reached = alarms.reached.max(Some(now));
     let later = alarms.waiting.split_off(&(now, u64::MAX));

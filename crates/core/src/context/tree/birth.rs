@@ -3,7 +3,7 @@
 use std::ptr;
 use std::time::Instant;
 
-use super::node::{CancelNode, DeadlineNode, Kind, Node, Ref};
+use super::node::{CancelNode, DeadlineNode, Node, NodeKind, Ref};
 use super::ready::Ready;
 use super::sync::{AtomicBool, AtomicPtr, Ordering, fence};
 
@@ -11,13 +11,13 @@ impl Ref {
     /// A child that can be cancelled.
     #[inline]
     pub(in crate::context) fn with_cancel(parent: Option<&Ref>) -> Ref {
-        Ref::new(|| CancelNode::of(Node::below(parent, Kind::Cancel)))
+        Ref::new(|| CancelNode::of(Node::below(parent, NodeKind::Cancel)))
     }
 
     /// A child with the values of `parent` and nothing else of it.
     pub(in crate::context) fn without_cancel(parent: &Ref) -> Ref {
         Ref::new(|| {
-            let mut node = Node::below(Some(parent), Kind::WithoutCancel);
+            let mut node = Node::below(Some(parent), NodeKind::WithoutCancel);
             (node.up, node.deadline, node.timed_by) = (None, None, None);
             node.state = AtomicPtr::new(ptr::null_mut());
             node
@@ -28,7 +28,7 @@ impl Ref {
     #[inline]
     pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, now: Option<Instant>) -> Ref {
         let mut this = Ref::new(|| {
-            let mut node = Node::below(parent, Kind::Deadline);
+            let mut node = Node::below(parent, NodeKind::Deadline);
             let is_real = AtomicBool::new(node.is_known_real());
             node.deadline = Some(at);
             DeadlineNode { node, is_real, ready: Ready::new(now.is_some()) }
@@ -87,8 +87,8 @@ impl<'a> Path<'a> {
 
     pub(super) fn push(&mut self, node: &'a Node) {
         match self.first.get_mut(self.len) {
-            Some(place) => {
-                *place = Some(node);
+            Some(slot) => {
+                *slot = Some(node);
                 self.len += 1;
             }
             None => self.more.push(node),

@@ -27,7 +27,7 @@ impl Ref {
             this.stamp();
         }
         if this.merged_below.load(Ordering::SeqCst) {
-            flag_merges(self);
+            latch_merges(self);
         }
         // Also when it was flagged before: an observer of a deadline latches and wakes nobody.
         wake(self);
@@ -63,7 +63,7 @@ fn wake(top: &Ref) {
         if let Some(node) = next.node().as_cancel() {
             wake_level(node, &mut wakers, &mut below);
         }
-        let_go(next);
+        drop_shielded(next);
     }
 }
 
@@ -83,7 +83,7 @@ fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<R
 }
 
 /// Latches the answer in every merge that is reached through its second parent: asking upwards alone would not find it.
-fn flag_merges(top: &Ref) {
+fn latch_merges(top: &Ref) {
     let mut seen = HashSet::new();
     let mut pending = vec![top.clone()];
     while let Some(next) = pending.pop() {
@@ -91,14 +91,14 @@ fn flag_merges(top: &Ref) {
             if let Some(merge) = node.node.as_merge() {
                 merge.latch_second();
             }
-            node.lock().children(&mut pending);
+            node.lock().collect_children(&mut pending);
         }
-        let_go(next);
+        drop_shielded(next);
     }
 }
 
 /// Gives up a count that may have become the last one: a destructor that panics, of a value or a cause, does not keep the cancel from
 /// reaching the others.
-fn let_go(node: Ref) {
+fn drop_shielded(node: Ref) {
     shielded(|| drop(node));
 }

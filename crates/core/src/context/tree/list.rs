@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::task::Waker;
 
-use super::node::{CancelNode, Kind, Ref};
+use super::node::{CancelNode, NodeKind, Ref};
 use super::sync::{AtomicBool, AtomicPtr, Cell, MutexGuard, Ordering};
 
 /// How many waiters or children leave under one hold of the lock.
@@ -14,8 +14,8 @@ const BATCH: usize = 32;
 
 /// What a node's lock guards.
 pub(super) struct Lists {
-    waiters: List<Entry>,
-    children: List<Link>,
+    waiters: List<WaiterEntry>,
+    children: List<ChildLink>,
 }
 
 /// A ring: the first one's `prev` is the last one.
@@ -24,8 +24,8 @@ struct List<T> {
 }
 
 /// One who waits, inside the future that does.
-pub(super) struct Entry {
-    neighbours: Neighbours<Entry>,
+pub(super) struct WaiterEntry {
+    neighbours: Neighbours<WaiterEntry>,
     waker: Cell<Option<Waker>>,
     is_queued: Cell<bool>,
     /// A canceller has taken it out, and is done with it.
@@ -33,8 +33,8 @@ pub(super) struct Entry {
 }
 
 /// The place of a child in the list of one parent.
-pub(super) struct Link {
-    neighbours: Neighbours<Link>,
+pub(super) struct ChildLink {
+    neighbours: Neighbours<ChildLink>,
     /// The child, while it is linked; else null.
     owner: AtomicPtr<CancelNode>,
 }
@@ -48,13 +48,13 @@ trait Listed: Sized {
     fn neighbours(&self) -> &Neighbours<Self>;
 }
 
-impl Listed for Entry {
+impl Listed for WaiterEntry {
     fn neighbours(&self) -> &Neighbours<Self> {
         &self.neighbours
     }
 }
 
-impl Listed for Link {
+impl Listed for ChildLink {
     fn neighbours(&self) -> &Neighbours<Self> {
         &self.neighbours
     }
@@ -115,7 +115,7 @@ impl Lists {
     ///
     /// # Safety
     /// These are the lists of the node that `entry` waits on; it is pinned, and removed before it is dropped.
-    pub(super) unsafe fn wait(&mut self, entry: &Entry, waker: Waker) -> Option<Waker> {
+    pub(super) unsafe fn wait(&mut self, entry: &WaiterEntry, waker: Waker) -> Option<Waker> {
         if entry.is_notified() {
             return Some(waker);
         }
@@ -130,7 +130,7 @@ impl Lists {
     ///
     /// # Safety
     /// As [`wait`](Self::wait).
-    pub(super) unsafe fn leave(&mut self, entry: &Entry) -> Option<Waker> {
+    pub(super) unsafe fn leave(&mut self, entry: &WaiterEntry) -> Option<Waker> {
         if entry.is_queued.replace(false) {
             self.waiters.remove(entry);
         }
@@ -155,7 +155,7 @@ impl Lists {
     /// # Safety
     /// `link` is a part of `owner`, these are the lists of the one parent it is meant for, and [`unlink`](Self::unlink) comes before
     /// `owner` is freed.
-    pub(super) unsafe fn link(&mut self, link: &Link, owner: &CancelNode) {
+    pub(super) unsafe fn link(&mut self, link: &ChildLink, owner: &CancelNode) {
         if link.owner.load(Ordering::Relaxed).is_null() {
             self.children.push_back(link);
             link.owner.store(ptr::from_ref(owner).cast_mut(), Ordering::Release);
@@ -166,7 +166,7 @@ impl Lists {
     ///
     /// # Safety
     /// As [`link`](Self::link).
-    pub(super) unsafe fn unlink(&mut self, link: &Link) {
+    pub(super) unsafe fn unlink(&mut self, link: &ChildLink) {
         if !link.owner.load(Ordering::Relaxed).is_null() {
             self.children.remove(link);
             link.owner.store(ptr::null_mut(), Ordering::Release);
@@ -201,7 +201,7 @@ impl Lists {
     }
 
     /// All children that are not being freed.
-    pub(super) fn children(&self, into: &mut Vec<Ref>) {
+    pub(super) fn collect_children(&self, into: &mut Vec<Ref>) {
         let mut next = self.children.head;
         while let Some(link) = next {
             // SAFETY: what is in the list is alive (invariant 4).
@@ -213,9 +213,9 @@ impl Lists {
     }
 }
 
-impl Entry {
+impl WaiterEntry {
     pub(super) fn new() -> Self {
-        Entry {
+        WaiterEntry {
             neighbours: Neighbours::new(),
             waker: Cell::new(None),
             is_queued: Cell::new(false),
@@ -230,9 +230,9 @@ impl Entry {
     }
 }
 
-impl Link {
+impl ChildLink {
     pub(super) fn new() -> Self {
-        Link { neighbours: Neighbours::new(), owner: AtomicPtr::new(ptr::null_mut()) }
+        ChildLink { neighbours: Neighbours::new(), owner: AtomicPtr::new(ptr::null_mut()) }
     }
 
     #[inline]
@@ -263,7 +263,7 @@ impl CancelNode {
     /// Whether a parent has it in its list.
     #[inline]
     pub(super) fn is_linked(&self) -> bool {
-        self.link.is_linked() || matches!(self.node.kind, Kind::Merge)
+        self.link.is_linked() || matches!(self.node.kind, NodeKind::Merge)
     }
 
     /// Links this node into the one above, that one into the next, up to the top. It does not stop at one that is linked already:

@@ -3,8 +3,8 @@
 use std::mem::ManuallyDrop;
 
 use super::birth::mark_timed;
-use super::list::Link;
-use super::node::{CancelNode, Kind, MergeNode, Node, Ref};
+use super::list::ChildLink;
+use super::node::{CancelNode, MergeNode, Node, NodeKind, Ref};
 use super::sync::{Ordering, fence};
 use super::value;
 
@@ -13,13 +13,13 @@ impl Ref {
     pub(in crate::context) fn merge(a: &Ref, b: &Ref) -> Ref {
         // Latched, the first parent's answer is taken over at birth.
         a.node().outcome();
-        let mut node = Node::below(Some(a), Kind::Merge);
+        let mut node = Node::below(Some(a), NodeKind::Merge);
         let theirs = b.node();
         if let Some(deadline) = theirs.deadline.filter(|deadline| node.deadline.is_none_or(|ours| *deadline < ours)) {
             (node.deadline, node.timed_by) = (Some(deadline), theirs.timed_by);
         }
         let second = ManuallyDrop::new(b.clone());
-        let this = Ref::new(|| MergeNode { node: CancelNode::of(node), link: Link::new(), second });
+        let this = Ref::new(|| MergeNode { node: CancelNode::of(node), link: ChildLink::new(), second });
         if let Some(merge) = this.node().as_merge() {
             merge.wait_for_second();
         }

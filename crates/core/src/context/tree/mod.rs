@@ -51,6 +51,6 @@ mod value;
 mod wait;
 mod wire;
 
-pub(super) use node::{Kind, Ref};
+pub(super) use node::{NodeKind, Ref};
 pub(super) use wait::{Holder, Wait};
 pub(super) use wire::{ErasedCodec, WireValue};

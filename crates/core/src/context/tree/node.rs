@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::time::Instant;
 
 use super::cause;
-use super::list::{Link, Lists};
+use super::list::{ChildLink, Lists};
 use super::ready::Ready;
 use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use super::value::{self, Values};
@@ -17,7 +17,7 @@ use crate::context::Cause;
 /// As wide as a pointer: behind a narrower one the compiler would copy the padding, unaligned, at each birth.
 #[derive(Clone, Copy)]
 #[repr(usize)]
-pub(in crate::context) enum Kind {
+pub(in crate::context) enum NodeKind {
     Cancel,
     Merge,
     Deadline,
@@ -45,7 +45,7 @@ pub(super) struct Node {
     /// All values in scope.
     pub(super) values: Values,
     pub(super) parent: Option<Ref>,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
 /// A node that can be cancelled.
@@ -55,7 +55,7 @@ pub(super) struct CancelNode {
     /// When its own cancellation happened, in [`clock::nanos`](crate::context::clock::nanos); 0: not known yet.
     pub(super) stamp: AtomicU64,
     /// In the children of `up`.
-    pub(super) link: Link,
+    pub(super) link: ChildLink,
     pub(super) lists: Mutex<Lists>,
     /// Whether a deadline was ever set below: for whoever cancels.
     pub(super) timed_below: AtomicBool,
@@ -79,7 +79,7 @@ pub(super) struct DeadlineNode {
 pub(super) struct MergeNode {
     pub(super) node: CancelNode,
     /// In the children of the second parent's anchor.
-    pub(super) link: Link,
+    pub(super) link: ChildLink,
     /// [`free_graph`] takes it out.
     pub(super) second: ManuallyDrop<Ref>,
 }
@@ -135,7 +135,7 @@ unsafe fn free_upwards(node: NonNull<Node>) {
     loop {
         // SAFETY: says the caller of the first one, and `is_last` of those above.
         let parent = unsafe {
-            if matches!(next.as_ref().kind, Kind::Merge) {
+            if matches!(next.as_ref().kind, NodeKind::Merge) {
                 return free_graph(next);
             }
             free(next)
@@ -159,7 +159,7 @@ unsafe fn free_graph(node: NonNull<Node>) {
         // SAFETY: as in `free_upwards`.
         let parents = unsafe {
             match next.as_ref().kind {
-                Kind::Merge => {
+                NodeKind::Merge => {
                     let second = ManuallyDrop::take(&mut next.cast::<MergeNode>().as_mut().second);
                     [free(next), Some(second)]
                 }
@@ -191,7 +191,7 @@ impl Ref {
         self.0 == other.0
     }
 
-    pub(in crate::context) fn kind(&self) -> Kind {
+    pub(in crate::context) fn kind(&self) -> NodeKind {
         self.node().kind
     }
 
@@ -205,9 +205,9 @@ impl Ref {
         let mut next = Some(self);
         while let Some(node) = next {
             match node.kind() {
-                Kind::Cancel | Kind::Merge | Kind::Deadline => break,
-                Kind::WithoutCancel => return None,
-                Kind::Value | Kind::Nothing | Kind::Table => next = node.parent(),
+                NodeKind::Cancel | NodeKind::Merge | NodeKind::Deadline => break,
+                NodeKind::WithoutCancel => return None,
+                NodeKind::Value | NodeKind::Nothing | NodeKind::Table => next = node.parent(),
             }
         }
         next
@@ -261,10 +261,10 @@ impl Ref {
 /// A box whose content is built where it stays: a node is too large to be moved at each birth.
 #[inline]
 fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
-    let mut place = Box::new_uninit();
-    place.write(content());
+    let mut uninit = Box::new_uninit();
+    uninit.write(content());
     // SAFETY: written above.
-    unsafe { place.assume_init() }
+    unsafe { uninit.assume_init() }
 }
 
 /// Frees a node, and returns its parent. The second one of a merge is the caller's, too.
@@ -279,15 +279,15 @@ unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
     let cause = node.cause.load(Ordering::Relaxed);
     match node.kind {
         // SAFETY: these are boxed `CancelNode`s.
-        Kind::Cancel => drop(unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) }),
+        NodeKind::Cancel => drop(unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) }),
         // SAFETY: these are boxed `DeadlineNode`s.
-        Kind::Deadline => drop(unsafe { Box::from_raw(pointer.cast::<DeadlineNode>().as_ptr()) }),
+        NodeKind::Deadline => drop(unsafe { Box::from_raw(pointer.cast::<DeadlineNode>().as_ptr()) }),
         // SAFETY: these are boxed `Node`s.
-        Kind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
+        NodeKind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
         // SAFETY: these kinds are made by `value::make` alone.
-        Kind::Value | Kind::Nothing | Kind::Table => unsafe { value::free(pointer) },
+        NodeKind::Value | NodeKind::Nothing | NodeKind::Table => unsafe { value::free(pointer) },
         // SAFETY: these are boxed `MergeNode`s.
-        Kind::Merge => drop(unsafe { Box::from_raw(pointer.cast::<MergeNode>().as_ptr()) }),
+        NodeKind::Merge => drop(unsafe { Box::from_raw(pointer.cast::<MergeNode>().as_ptr()) }),
     }
     // SAFETY: set by `cause::into_raw` alone, and nobody reads it any more.
     unsafe { cause::drop_raw(cause) };
@@ -297,7 +297,7 @@ unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
 impl Node {
     /// A node below `parent`, with all that it takes over from it: also its final answer, as `up` may skip the node that has it.
     #[inline]
-    pub(super) fn below(parent: Option<&Ref>, kind: Kind) -> Node {
+    pub(super) fn below(parent: Option<&Ref>, kind: NodeKind) -> Node {
         let (up, deadline, timed_by, values, state) = match parent {
             None => (None, None, None, Values::NONE, ptr::null_mut()),
             Some(parent) => {
@@ -323,7 +323,7 @@ impl Node {
     pub(super) fn as_cancel(&self) -> Option<&CancelNode> {
         match self.kind {
             // SAFETY: these kinds are made of `CancelNode`s and `MergeNode`s alone, and a `CancelNode` begins with its node.
-            Kind::Cancel | Kind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<CancelNode>() }),
+            NodeKind::Cancel | NodeKind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<CancelNode>() }),
             _ => None,
         }
     }
@@ -354,7 +354,7 @@ impl Node {
     pub(super) fn as_merge(&self) -> Option<&MergeNode> {
         match self.kind {
             // SAFETY: this kind is made by `Ref::merge` alone, and a `MergeNode` begins with its node.
-            Kind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<MergeNode>() }),
+            NodeKind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<MergeNode>() }),
             _ => None,
         }
     }
@@ -384,7 +384,7 @@ impl CancelNode {
         CancelNode {
             node,
             stamp: AtomicU64::new(0),
-            link: Link::new(),
+            link: ChildLink::new(),
             lists: Mutex::new(Lists::EMPTY),
             timed_below: AtomicBool::new(false),
             timed_fenced: AtomicBool::new(false),

@@ -44,7 +44,7 @@ impl DeadlineNode {
                 true
             }
             VIRTUAL => true,
-            WATCHED => self.node.deadline.is_some_and(|at| clock::nanos(at) <= KEPT.load(Ordering::Relaxed)),
+            WATCHED => self.node.deadline.is_some_and(|at| clock::nanos(at) <= KEPT_TIME.load(Ordering::Relaxed)),
             _ => false,
         }
     }
@@ -75,11 +75,11 @@ impl DeadlineNode {
 }
 
 /// The real time when the timer's thread last kept it, in [`clock::nanos`].
-static KEPT: AtomicU64 = AtomicU64::new(0);
+static KEPT_TIME: AtomicU64 = AtomicU64::new(0);
 /// Whether somebody has asked since then.
-static IS_ASKED: AtomicBool = AtomicBool::new(false);
+static IS_REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Whether an alarm is set for the next time, or about to be.
-static IS_KEPT: AtomicBool = AtomicBool::new(false);
+static IS_ALARM_SET: AtomicBool = AtomicBool::new(false);
 /// The alarm that was set last, and how many were before it.
 static ALARM: Mutex<(u64, Option<Alarm>)> = Mutex::new((0, None));
 static ALARMS: AtomicU64 = AtomicU64::new(0);
@@ -89,20 +89,20 @@ const PERIOD: Duration = Duration::from_millis(2);
 /// Has the time kept for another period.
 #[inline]
 fn keep_time() {
-    if !IS_ASKED.load(Ordering::Relaxed) {
-        ask();
+    if !IS_REQUESTED.load(Ordering::Relaxed) {
+        request_time();
     }
 }
 
 #[cold]
-fn ask() {
-    IS_ASKED.store(true, Ordering::SeqCst);
-    if !IS_KEPT.swap(true, Ordering::SeqCst) {
+fn request_time() {
+    IS_REQUESTED.store(true, Ordering::SeqCst);
+    if !IS_ALARM_SET.swap(true, Ordering::SeqCst) {
         set_alarm();
     }
 }
 
-/// For whoever has set [`IS_KEPT`].
+/// For whoever has set [`IS_ALARM_SET`].
 fn set_alarm() {
     let number = ALARMS.fetch_add(1, Ordering::Relaxed) + 1;
     let waker = Waker::from(Arc::new(Keeper));
@@ -110,8 +110,8 @@ fn set_alarm() {
     shielded(|| alarm = Some(Alarm::new(Instant::now() + PERIOD, false, &mut TaskContext::from_waker(&waker))));
     if alarm.is_none() {
         // No thread can be started: the next call that asks tries again.
-        IS_ASKED.store(false, Ordering::SeqCst);
-        IS_KEPT.store(false, Ordering::SeqCst);
+        IS_REQUESTED.store(false, Ordering::SeqCst);
+        IS_ALARM_SET.store(false, Ordering::SeqCst);
     }
     let mut last = ALARM.lock().unwrap_or_else(PoisonError::into_inner);
     // It may have gone off by now, and another one be in its place.
@@ -124,13 +124,13 @@ struct Keeper;
 
 impl Wake for Keeper {
     fn wake(self: Arc<Self>) {
-        KEPT.fetch_max(clock::nanos(Instant::now()), Ordering::Relaxed);
-        if IS_ASKED.swap(false, Ordering::SeqCst) {
+        KEPT_TIME.fetch_max(clock::nanos(Instant::now()), Ordering::Relaxed);
+        if IS_REQUESTED.swap(false, Ordering::SeqCst) {
             return set_alarm();
         }
-        IS_KEPT.store(false, Ordering::SeqCst);
+        IS_ALARM_SET.store(false, Ordering::SeqCst);
         // Somebody may have asked in between, and found an alarm set.
-        if IS_ASKED.load(Ordering::SeqCst) && !IS_KEPT.swap(true, Ordering::SeqCst) {
+        if IS_REQUESTED.load(Ordering::SeqCst) && !IS_ALARM_SET.swap(true, Ordering::SeqCst) {
             set_alarm();
         }
     }

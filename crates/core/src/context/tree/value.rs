@@ -4,7 +4,7 @@ use std::alloc::{self, Layout};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
-use super::node::{Kind, Node, Ref};
+use super::node::{Node, NodeKind, Ref};
 use crate::context::Key;
 use crate::context::key::Meta;
 
@@ -63,13 +63,13 @@ impl Values {
     }
 
     #[inline]
-    fn cap(&self) -> usize {
+    fn capacity(&self) -> usize {
         1 << (64 - self.shift)
     }
 
     fn slots(&self) -> &[Slot] {
         // SAFETY: made by `make`, or `NONE`; the table's node is an ancestor of whoever has this (invariant 2).
-        unsafe { std::slice::from_raw_parts(self.slots, self.cap()) }
+        unsafe { std::slice::from_raw_parts(self.slots, self.capacity()) }
     }
 
     /// Where the search for `key` begins.
@@ -142,20 +142,20 @@ impl Ref {
     pub(in crate::context) fn value<T: 'static>(&self, key: &'static Key<T>) -> Option<&T> {
         // SAFETY: a value under this key was put there by `with_value` with this very key, so it is a `T`; it lies in an ancestor's
         // block or this node's.
-        self.place(key.meta()).map(|place| unsafe { &*place.cast::<T>() })
+        self.find_slot(key.meta()).map(|slot| unsafe { &*slot.cast::<T>() })
     }
 
     /// The node that has the value under `key`: this one, or the ancestor that it was given to.
     pub(in crate::context) fn origin<T: 'static>(&self, key: &'static Key<T>) -> Option<Ref> {
-        let place = NonNull::new(self.place(key.meta())?.cast_mut())?;
+        let slot = NonNull::new(self.find_slot(key.meta())?.cast_mut())?;
         // SAFETY: as in `value`; `with_value` has put the value there in its node's block, which is alive and so has a count.
-        let owner = unsafe { ManuallyDrop::new(Ref(place.sub(value_at(align_of::<T>())).cast())) };
+        let owner = unsafe { ManuallyDrop::new(Ref(slot.sub(value_at(align_of::<T>())).cast())) };
         Some(Ref::clone(&owner))
     }
 
     /// Where the value under `key` lies.
     #[inline]
-    fn place(&self, key: &'static Meta) -> Option<Slot> {
+    fn find_slot(&self, key: &'static Meta) -> Option<Slot> {
         let values = &self.node().values;
         let mut index = values.home(key);
         loop {
@@ -168,7 +168,7 @@ impl Ref {
             if ptr::eq(unsafe { tag_of(slot) }, key) {
                 return Some(slot);
             }
-            index = (index + 1) & (values.cap() - 1);
+            index = (index + 1) & (values.capacity() - 1);
         }
     }
 
@@ -183,29 +183,29 @@ impl Ref {
             // SAFETY: by `free` alone, once, and `with_value` has put it there.
             unsafe { block.cast::<u8>().add(value_at(align_of::<T>())).cast::<T>().drop_in_place() }
         }
-        let mut block = make(parent, Kind::Value, Some(key.meta()), Layout::new::<T>(), 1, None);
+        let mut block = make(parent, NodeKind::Value, Some(key.meta()), Layout::new::<T>(), 1, None);
         // SAFETY: `make` left room for a `T` with its tag and for a key more, and nobody else has seen the node.
         unsafe {
-            let place = block.cast::<u8>().add(value_at(align_of::<T>()));
-            place.cast::<T>().write(value);
-            place.cast::<Tag>().sub(1).write(key.meta());
+            let value_address = block.cast::<u8>().add(value_at(align_of::<T>()));
+            value_address.cast::<T>().write(value);
+            value_address.cast::<Tag>().sub(1).write(key.meta());
             let this = block.as_mut();
             if std::mem::needs_drop::<T>() {
                 this.drop = Some(drop_value::<T>);
             }
-            this.node.values.insert(place.as_ptr());
+            this.node.values.insert(value_address.as_ptr());
         }
         Ref(block.cast())
     }
 
     /// A child with nothing under `key`.
     pub(in crate::context) fn without_value(parent: &Ref, key: &'static Meta) -> Ref {
-        let mut block = make(Some(parent), Kind::Nothing, Some(key), Layout::new::<()>(), 1, None);
+        let mut block = make(Some(parent), NodeKind::Nothing, Some(key), Layout::new::<()>(), 1, None);
         // SAFETY: as in `with_value`, of a value without size.
         unsafe {
-            let place = block.cast::<u8>().add(value_at(align_of::<()>()));
-            place.cast::<Tag>().sub(1).write(tag_nothing(key));
-            block.as_mut().node.values.insert(place.as_ptr());
+            let value_address = block.cast::<u8>().add(value_at(align_of::<()>()));
+            value_address.cast::<Tag>().sub(1).write(tag_nothing(key));
+            block.as_mut().node.values.insert(value_address.as_ptr());
         }
         Ref(block.cast())
     }
@@ -215,14 +215,14 @@ impl Ref {
         if !self.node().values.has_local {
             return self.clone();
         }
-        Ref(make(Some(self), Kind::Table, None, Layout::new::<()>(), 0, Some(|key| !key.is_local)).cast())
+        Ref(make(Some(self), NodeKind::Table, None, Layout::new::<()>(), 0, Some(|key| !key.is_local)).cast())
     }
 
     /// The key that this very node has a value for, or nothing.
     pub(in crate::context) fn key(&self) -> Option<&'static Meta> {
         match self.node().kind {
             // SAFETY: these kinds are made by `make` alone.
-            Kind::Value | Kind::Nothing => unsafe { self.0.cast::<ValueNode>().as_ref() }.key,
+            NodeKind::Value | NodeKind::Nothing => unsafe { self.0.cast::<ValueNode>().as_ref() }.key,
             _ => None,
         }
     }
@@ -230,7 +230,7 @@ impl Ref {
 
 /// `this`, with those of `more` that it lacks.
 pub(super) fn union(this: Ref, more: &Values) -> Ref {
-    let mut block = make(Some(&this), Kind::Table, None, Layout::new::<()>(), more.len, None);
+    let mut block = make(Some(&this), NodeKind::Table, None, Layout::new::<()>(), more.len, None);
     // SAFETY: nobody else has seen the node.
     let values = unsafe { &mut block.as_mut().node.values };
     for slot in more.entries() {
@@ -249,7 +249,7 @@ pub(super) fn union(this: Ref, more: &Values) -> Ref {
 #[inline]
 fn make(
     parent: Option<&Ref>,
-    kind: Kind,
+    kind: NodeKind,
     key: Option<&'static Meta>,
     value: Layout,
     more: u32,
@@ -258,7 +258,7 @@ fn make(
     let before = parent.map_or(Values::NONE, |parent| parent.node().values);
     let shift = before.shift_for(more);
     let slots_at = value_at(value.align()) + value.size().next_multiple_of(align_of::<Slot>());
-    let size = slots_at + size_of::<Slot>() * (Values { shift, ..before }).cap();
+    let size = slots_at + size_of::<Slot>() * (Values { shift, ..before }).capacity();
     let layout = Layout::from_size_align(size, value.align().max(align_of::<ValueNode>()))
         .expect("a value that exists and a table of what exists fit into memory");
     // SAFETY: the block is not of size 0.
@@ -267,7 +267,7 @@ fn make(
     unsafe {
         let slots = pointer.add(slots_at).cast::<Slot>().as_ptr();
         let values = if shift == before.shift && keep.is_none() {
-            ptr::copy_nonoverlapping(before.slots, slots, before.cap());
+            ptr::copy_nonoverlapping(before.slots, slots, before.capacity());
             Values { slots, ..before }
         } else {
             rehash(&before, slots, shift, keep)
@@ -299,7 +299,7 @@ unsafe fn rehash(before: &Values, slots: *mut Slot, shift: u8, keep: Option<fn(&
     let mut values = Values { slots, shift, ..Values::NONE };
     // SAFETY: says the caller; all zeros is all null. What is in a table has a tag.
     unsafe {
-        slots.write_bytes(0, values.cap());
+        slots.write_bytes(0, values.capacity());
         for slot in before.entries() {
             if keep.is_none_or(|keep| keep(key_of(slot))) {
                 values.insert(slot);

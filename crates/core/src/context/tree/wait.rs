@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll, RawWakerVTable, Waker};
 
-use super::list::Entry;
+use super::list::WaiterEntry;
 use super::node::Ref;
 use crate::context::timer::Alarm;
 use crate::context::{Context, ContextError, clock};
@@ -33,7 +33,7 @@ impl Holder for &Context {
 /// arms an alarm if there is a deadline; dropping it takes both back.
 pub(in crate::context) struct Wait<C: Holder> {
     holder: C,
-    entry: Entry,
+    entry: WaiterEntry,
     /// Of the waker that is queued: to see without a lock whether the task's has changed.
     waker: Option<(*const (), &'static RawWakerVTable)>,
     alarm: Option<Alarm>,
@@ -49,7 +49,7 @@ unsafe impl<C: Holder + Sync> Sync for Wait<C> {}
 impl<C: Holder> Wait<C> {
     #[inline]
     pub(in crate::context) fn new(holder: C) -> Self {
-        Wait { holder, entry: Entry::new(), waker: None, alarm: None, _pinned: PhantomPinned }
+        Wait { holder, entry: WaiterEntry::new(), waker: None, alarm: None, _pinned: PhantomPinned }
     }
 
     #[inline]
