@@ -1,4 +1,8 @@
-//! The vocabulary of throughline: one `Context` for every request, the spans it leaves, and their propagation.
+//! The core types of throughline: `Context`, spans and propagation.
+//!
+//! A service has one [`Context`] per request. The context carries the deadline, the cancellation
+//! and typed values. Spans record what the request did. Propagators copy both to and from the
+//! headers of calls.
 
 mod context;
 pub mod propagation;

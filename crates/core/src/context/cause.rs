@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use super::ContextError;
 
-/// Why a context was cancelled, or what its deadline stood for: the first cancellation's, and it never changes.
+/// Why a context is done.
 ///
-/// It is not an [`Error`](std::error::Error): code that stops returns a [`ContextError`](super::ContextError), and whoever wants to
-/// know the reason asks [`Context::cause`](super::Context::cause). As an attribute of a span it is the variant's
-/// [`name`](Cause::name).
+/// The first cancellation or deadline sets the cause, and it never changes.
+///
+/// It is not an [`Error`](std::error::Error). Code that stops returns a
+/// [`ContextError`](super::ContextError). Code that needs the reason calls
+/// [`Context::cause`](super::Context::cause). A span records the variant's [`name`](Cause::name) as
+/// an attribute.
 ///
 /// # Examples
-/// Any error is a cause, and comes back out as the same one:
+/// Any error converts into a cause, which holds that same error:
 /// ```
 /// use throughline_core::{Cause, Context};
 ///
@@ -26,28 +29,28 @@ use super::ContextError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Cause {
-    /// It was cancelled without a reason.
+    /// The context was cancelled without a reason.
     Canceled,
-    /// Its deadline passed.
+    /// The deadline passed.
     DeadlineExceeded,
-    /// The client of the request hung up before it had the whole answer.
+    /// The client disconnected before it had the whole response.
     ClientDisconnected,
-    /// The request was dropped by a layer between us and the connection, and we can't tell why.
+    /// A layer between the service and the connection dropped the request, for an unknown reason.
     Abandoned,
-    /// The request's answer has been sent: what it started and did not detach ends with it.
+    /// The response was sent. Work of the request that was not detached ends too.
     RequestFinished,
     /// The process is shutting down.
     Shutdown,
-    /// A task or handler it depended on panicked.
+    /// A task or handler that the context depended on panicked.
     Panicked,
-    /// Its [`CancelHandle`](super::CancelHandle) was dropped without a call of `cancel`.
+    /// The [`CancelHandle`](super::CancelHandle) was dropped without a call of `cancel`.
     HandleDropped,
-    /// This error.
+    /// The context was cancelled with this error.
     Error(Arc<dyn Error + Send + Sync>),
 }
 
 impl Cause {
-    /// The variant's name in snake case, as in the attribute `throughline.cancel.cause`.
+    /// Returns the variant's name in snake case, as in the attribute `throughline.cancel.cause`.
     ///
     /// ```
     /// use throughline_core::Cause;
@@ -69,7 +72,7 @@ impl Cause {
     }
 }
 
-/// In words, or the error's own.
+/// A short phrase, or the error's own message.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -86,8 +89,10 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The error as [`Cause::Error`]. A [`ContextError`] is the variant that it stands for: a deadline that ended one context and is passed
-/// on as the error of another one is still a deadline.
+/// Wraps the error in [`Cause::Error`], except for a [`ContextError`].
+///
+/// A [`ContextError`] becomes the variant of the same name. So a deadline that ended one context is
+/// still a deadline when its error cancels another context.
 ///
 /// ```
 /// use throughline_core::{Cause, ContextError};
@@ -111,7 +116,7 @@ impl From<Box<Cause>> for Cause {
 }
 
 impl Cause {
-    /// The variant that it stands for, where it was made by hand of a [`ContextError`].
+    /// Replaces an `Error` that holds a [`ContextError`] by the variant of that name.
     pub(super) fn normalized(self) -> Cause {
         match &self {
             Cause::Error(error) => from_context_error(&**error).unwrap_or(self),
@@ -120,7 +125,7 @@ impl Cause {
     }
 }
 
-/// What a [`ContextError`] stands for as a cause, boxed or not.
+/// The variant for a [`ContextError`], also one in a `Box` or `Arc`.
 fn from_context_error(error: &(dyn Error + 'static)) -> Option<Cause> {
     let found = error
         .downcast_ref::<ContextError>()

@@ -1,4 +1,4 @@
-//! The clock that contexts live by: tokio's, so that virtual time moves their deadlines.
+//! The clock of contexts: tokio's, so that virtual time moves their deadlines.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 #[cfg(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)))]
 pub(super) use super::models::clock::{now, now as now_anywhere, now_and_kind};
 
-/// Now, on the clock of the current runtime; outside of one, on the real clock.
+/// Now, on the clock of the current runtime. Outside a runtime, on the real clock.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 #[inline]
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// [`now`], also on a thread that is ending: there tokio's clock panics where it can be paused.
+/// As [`now`], also on a thread that is ending. There tokio's clock panics if it can be paused.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 pub(super) fn now_anywhere() -> Instant {
     std::panic::catch_unwind(now).unwrap_or_else(|_| Instant::now())
 }
 
-/// Now, and whether the current runtime's clock is virtual: paused, or moved by hand at some time.
+/// Now, and whether the clock of the current runtime is virtual.
+///
+/// It is virtual if it is paused, or if it was paused and moved by hand.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 #[inline]
 pub(super) fn now_and_kind() -> (Instant, bool) {
@@ -28,16 +30,19 @@ pub(super) fn now_and_kind() -> (Instant, bool) {
         if real < before || after < real {
             return (after, true);
         }
-        // A paused clock that stands where the real one is has not moved between two readings.
+        // A paused clock may show the same time as the real one, but it does not move between two
+        // readings.
         if before < after {
             return (after, false);
         }
-        // Neither has a coarse one: look again once the real clock has moved on.
+        // A coarse real clock may not have moved either. Read again until the real clock has moved.
         std::hint::spin_loop();
     }
 }
 
-/// `at` as a number that fits an atomic: nanoseconds since long before the process began, never 0. What is out of range is cut off.
+/// `at` as nanoseconds since long before the process began, so that it fits an atomic.
+///
+/// It is never 0. A value out of range is clamped.
 pub(super) fn nanos(at: Instant) -> u64 {
     static BASE: OnceLock<Instant> = OnceLock::new();
     let base = BASE.get_or_init(|| {

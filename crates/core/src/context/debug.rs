@@ -1,4 +1,4 @@
-//! A context for the eye.
+//! `Debug` of a context.
 
 use std::fmt;
 use std::time::Instant;
@@ -6,8 +6,10 @@ use std::time::Instant;
 use super::tree::{NodeKind, Ref};
 use super::{Context, clock};
 
-/// The chain of what it is made of, in Go's manner: `background.with_cancel.with_deadline(+250ms).with_value(tenant)`. Deadlines are
-/// relative to now; of values only the keys' names are shown.
+/// Prints how the context was derived, as Go does.
+///
+/// Example: `background.with_cancel.with_deadline(+250ms).with_value(tenant)`. Deadlines are
+/// relative to now. Values are never printed, only the names of their keys.
 ///
 /// ```
 /// use throughline_core::{Context, Key};

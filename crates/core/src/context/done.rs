@@ -11,13 +11,16 @@ use super::Context;
 use super::tree::Wait;
 
 impl Context {
-    /// A future that is ready once the context is done. [`err`](Self::err) and [`cause`](Self::cause) then say why.
+    /// Returns a future that is ready once the context is done.
     ///
-    /// Making it allocates nothing and takes no lock. On a context that can never be done it is pending for ever, at no cost. It can be
-    /// polled again after it was ready, and is ready again.
+    /// [`err`](Self::err) and [`cause`](Self::cause) then return why.
+    ///
+    /// Making it allocates nothing and takes no lock. If the context can never be done, the future
+    /// is always pending and registers nothing. It may be polled again after it was ready, and is
+    /// ready again.
     ///
     /// # Cancellation safety
-    /// It may be dropped at any time and made anew: nothing is lost, and no trace of it stays.
+    /// It may be dropped at any time and made again. Nothing is lost and nothing stays registered.
     ///
     /// # Examples
     /// ```
@@ -35,7 +38,9 @@ impl Context {
         Done { wait: Wait::new(self) }
     }
 
-    /// [`done`](Self::done) for tasks and structs that outlive the borrow: it has a clone of the context.
+    /// As [`done`](Self::done), for tasks and structs that outlive the borrow.
+    ///
+    /// The future holds a clone of the context.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -44,7 +49,7 @@ impl Context {
     /// let request = Context::background().with_cancel();
     /// let waiting = tokio::spawn(request.done_owned());
     /// request.cancel();
-    /// waiting.await.expect("it did not panic");
+    /// waiting.await.expect("the task did not panic");
     /// # }
     /// ```
     #[inline]
@@ -54,7 +59,7 @@ impl Context {
 }
 
 pin_project! {
-    /// Ready once a context is done: made by [`Context::done`].
+    /// A future that is ready once a context is done; made by [`Context::done`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Done<'a> {
         #[pin]
@@ -63,7 +68,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// Ready once a context is done: made by [`Context::done_owned`].
+    /// A future that is ready once a context is done; made by [`Context::done_owned`].
     #[must_use = "futures do nothing unless polled"]
     pub struct DoneOwned {
         #[pin]

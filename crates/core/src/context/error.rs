@@ -1,12 +1,14 @@
-//! What a context answers when asked whether it is done.
+//! The error of a context that is done.
 
 use std::error::Error;
 use std::{fmt, io};
 
-/// Why a context is done, as far as code that has to stop needs to know. *Who* ended it and what for is the
+/// Whether a context was cancelled or its deadline passed.
+///
+/// It is what code that stops returns. *Who* ended the context, and why, is the
 /// [`Cause`](super::Cause).
 ///
-/// It never changes for a context once it has been seen.
+/// Once a context has returned an error, it always returns the same one.
 ///
 /// # Examples
 /// ```
@@ -19,14 +21,14 @@ use std::{fmt, io};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextError {
-    /// It was cancelled.
+    /// The context was cancelled.
     Canceled,
-    /// Its deadline passed first.
+    /// The deadline passed first.
     DeadlineExceeded,
 }
 
 impl ContextError {
-    /// Whether time ran out.
+    /// Whether the deadline passed.
     pub const fn is_timeout(self) -> bool {
         matches!(self, ContextError::DeadlineExceeded)
     }
@@ -43,8 +45,10 @@ impl fmt::Display for ContextError {
 
 impl Error for ContextError {}
 
-/// [`TimedOut`](io::ErrorKind::TimedOut) or [`Other`](io::ErrorKind::Other), with the `ContextError` as the inner error. Never
-/// `Interrupted`, which `std::io` would retry for ever.
+/// Converts to [`TimedOut`](io::ErrorKind::TimedOut) or [`Other`](io::ErrorKind::Other).
+///
+/// The `ContextError` is the inner error. The kind is never `Interrupted`, which `std::io` would
+/// retry for ever.
 ///
 /// ```
 /// use std::io;

@@ -1,4 +1,4 @@
-//! Tasks that succeed or fail together: Go's `errgroup`, with a context that every task is given.
+//! Tasks that succeed or fail together: Go's `errgroup`, with a context for every task.
 
 use std::any::Any;
 use std::fmt;
@@ -18,20 +18,24 @@ use super::shield::shielded;
 use super::tree::{Holder, Wait};
 use super::{CancelHandle, Cause, Context, ContextError};
 
-/// What a task of a group may fail with: cheap to clone, usable as a cause, and able to say that a task was stopped.
+/// The error of a group: cloneable, usable as a cause, and made from a [`ContextError`].
 pub trait GroupError: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static {}
 
 impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupError for E {}
 
-/// Tasks under one child context: the first error cancels the rest, with that error as the cause.
+/// Runs tasks under one child context; the first error cancels the others.
 ///
-/// Each task is spawned onto the current tokio runtime, is given the group's context, has it as its ambient one, and is stopped as
-/// [`Context::spawn`]'s are: once the group's context is done it is dropped at its next await. A task that panics cancels the
-/// others with [`Cause::Panicked`].
+/// That error is the cause of the cancellation.
 ///
-/// Dropping the group cancels its context, which stops its tasks, without waiting for them.
+/// Each task is spawned onto the current tokio runtime. It gets the group's context as an argument
+/// and as the ambient context. It stops as a task of [`Context::spawn`] does: once the group's
+/// context is done, it is dropped at its next await. A task that panics cancels the others with
+/// [`Cause::Panicked`].
 ///
-/// It may go on as long as its process does, as an accept loop's: it holds nothing of the tasks that have ended.
+/// Dropping the group cancels its context, which stops its tasks. It does not wait for them.
+///
+/// A group may live as long as the process, for example in an accept loop: it keeps nothing of
+/// tasks that have ended.
 ///
 /// # Examples
 /// ```
@@ -51,21 +55,23 @@ pub struct Group<E: GroupError> {
     permits: Option<Arc<Semaphore>>,
 }
 
-/// What a group and its tasks have in common.
+/// The state shared by a group and its tasks.
 struct Shared<E> {
     handle: CancelHandle,
     first_error: OnceLock<E>,
     first_panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Tasks that have not ended, or are not dropped yet.
+    /// The number of tasks that have not ended and were not dropped.
     tasks: AtomicUsize,
-    /// Whether a task was dropped before its end, with its runtime.
+    /// Whether a task was dropped, with its runtime, before it ended.
     is_task_lost: AtomicBool,
     /// Notified when a task is lost, and when the last one has ended.
     ended: Notify,
 }
 
 impl<E: GroupError> Group<E> {
-    /// A group whose context is a child of `ctx`. It does not limit how many tasks run at once.
+    /// Makes a group whose context is a child of `ctx`.
+    ///
+    /// It does not limit how many tasks run at once.
     pub fn new(ctx: &Context) -> Self {
         let shared = Shared {
             handle: ctx.with_cancel(),
@@ -78,8 +84,9 @@ impl<E: GroupError> Group<E> {
         Self { shared: Arc::new(shared), permits: None }
     }
 
-    /// At most `limit` of the tasks spawned from now on run at once; the others wait and start in the order they were spawned in.
-    /// A limit of zero is one.
+    /// Runs at most `limit` of the tasks spawned from now on at once.
+    ///
+    /// The others wait and start in the order in which they were spawned. A limit of zero is one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -97,15 +104,21 @@ impl<E: GroupError> Group<E> {
         self
     }
 
-    /// The group's context: done when the parent is, when a task failed, and when the group was joined or dropped.
+    /// Returns the context of the group.
+    ///
+    /// It is done when the parent is done, when a task has failed, and when the group was joined or
+    /// dropped.
     pub fn context(&self) -> &Context {
         self.shared.handle.context()
     }
 
-    /// Spawns `task` and returns at once. The handle yields what the task returned; a task that was stopped, or whose turn never
-    /// came, yields the [`ContextError`], and so does one that panicked. Dropping the handle changes nothing.
+    /// Spawns `task` and returns at once.
     ///
-    /// The spans of the task are children of the innermost span at the time of this call, as those of [`Context::spawn`].
+    /// The handle yields the result of the task. For a task that was stopped, was never started, or
+    /// panicked, it yields the [`ContextError`]. Dropping the handle does not affect the task.
+    ///
+    /// The spans of the task are children of the innermost span at the time of this call, as for
+    /// [`Context::spawn`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -122,21 +135,22 @@ impl<E: GroupError> Group<E> {
         GroupHandle { task, ctx: self.context().clone() }
     }
 
-    /// Waits until every task has ended, cancels the group's context, and returns the first error.
+    /// Waits until every task has ended, cancels the context, and returns the first error.
     ///
     /// # Errors
-    /// The first error that a task returned; when the parent's end stopped a task, that [`ContextError`]. A task that was dropped with
-    /// the runtime it was spawned onto was stopped, too, by [`Canceled`](ContextError::Canceled) where the context was live.
+    /// The first error that a task returned. If the parent stopped a task, that [`ContextError`]. A
+    /// task that was dropped with its runtime counts as stopped; if the context is live, its error
+    /// is [`Canceled`](ContextError::Canceled).
     ///
     /// # Panics
-    /// Resumes the first panic of a task, after all have ended.
+    /// Resumes the first panic of a task, after all tasks have ended.
     ///
     /// # Cancellation safety
     /// Dropping the future drops the group, which stops its tasks.
     pub async fn join(self) -> Result<(), E> {
         let shared = &*self.shared;
         loop {
-            // Before the count, so that an end in between is not missed.
+            // Registered before the count is read, so that no end in between is missed.
             let ended = shared.ended.notified();
             let is_last = shared.tasks.load(Ordering::Acquire) == 0;
             if shared.is_task_lost.load(Ordering::Acquire) {
@@ -164,17 +178,17 @@ impl<E: GroupError> Shared<E> {
         }
     }
 
-    /// Keeps the first panic for `join`, and cancels the other tasks.
+    /// Stores the first panic for `join`, and cancels the other tasks.
     fn panicked(&self, payload: Box<dyn Any + Send>) {
         self.handle.cancel_with(Cause::Panicked);
         let mut first = self.first_panic.lock().unwrap_or_else(PoisonError::into_inner);
-        let later = if first.is_none() { first.replace(payload) } else { Some(payload) };
+        let rest = if first.is_none() { first.replace(payload) } else { Some(payload) };
         drop(first);
-        shielded(|| drop(later));
+        shielded(|| drop(rest));
     }
 }
 
-// A panic of a task is caught in it, and what a group shares with its tasks is whole at all times.
+// Panics of tasks are caught inside the task. The shared state is consistent at all times.
 impl<E: GroupError> UnwindSafe for Group<E> {}
 impl<E: GroupError> RefUnwindSafe for Group<E> {}
 
@@ -200,9 +214,9 @@ impl<E> Holder for Arc<Shared<E>> {
 }
 
 pin_project! {
-    /// What is spawned for a task: in one piece, as an `async` block would hold the task's future a second time.
+    /// The future that is spawned for a task. An `async` block would store the task twice.
     struct Task<F, Fut, E: GroupError> {
-        // There until it has ended.
+        // `None` once it has ended.
         #[pin]
         work: Option<Work<F, Fut>>,
         #[pin]
@@ -213,10 +227,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let shared = this.wait.holder();
-            // Also when a destructor panics.
+            // Counts the end also if a destructor panics.
             let _ended = CountEnd(shared);
             if this.work.is_some() {
-                // Its runtime has ended.
+                // The task has not ended, so its runtime drops it.
                 shared.is_task_lost.store(true, Ordering::Release);
                 shared.ended.notify_waiters();
                 this.work.set(None);
@@ -225,7 +239,7 @@ pin_project! {
     }
 }
 
-/// Counts a task that has ended when it is dropped.
+/// Counts the end of a task when it is dropped.
 struct CountEnd<'a, E>(&'a Shared<E>);
 
 impl<E> Drop for CountEnd<'_, E> {
@@ -237,7 +251,7 @@ impl<E> Drop for CountEnd<'_, E> {
 }
 
 pin_project! {
-    /// A task that waits for its permit in the queue, or runs.
+    /// A task that waits for its permit, or runs.
     #[project = WorkProjection]
     enum Work<F, Fut> {
         Waiting { permit: Option<PermitFuture>, task: Option<(F, Context)> },
@@ -252,7 +266,7 @@ impl<F, Fut, E: GroupError> Task<F, Fut, E> {
     }
 }
 
-/// `None`: it panicked.
+/// Yields `None` if the task panicked.
 impl<F, Fut, T, E> Future for Task<F, Fut, E>
 where
     F: FnOnce(Context) -> Fut,
@@ -310,14 +324,14 @@ where
     }
 }
 
-/// A permit in the queue of a group with a limit.
+/// Waits for a permit, in a group with a limit.
 type PermitFuture = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
-/// A permit in the queue, taken now. tokio's semaphore serves in the order of first polls, so the first poll is here and not in the
-/// task, whose own order of first polls is the runtime's affair.
+/// Queues for a permit. tokio's semaphore serves in the order of first polls, so the first poll is
+/// made here. In the task it would depend on the order in which the runtime polls tasks.
 fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
     let mut permit = Box::pin(async move { permits.acquire_owned().await.expect("the semaphore is never closed") });
-    // Before 1.54 it does not even queue for a task whose budget of polls is used up.
+    // Before tokio 1.54 it does not queue for a task that has used up its poll budget.
     let first = pin!(unconstrained(permit.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
     match first {
         Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
@@ -325,15 +339,18 @@ fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
     }
 }
 
-/// What one task of a [`Group`] returns, as a future.
+/// A future for the result of one task of a [`Group`].
 ///
-/// It yields the task's result, or the [`ContextError`] of a task that was stopped, never started, or panicked.
+/// It yields the result of the task, or the [`ContextError`] if the task was stopped, was never
+/// started, or panicked.
 ///
 /// # Panics
-/// When it is polled after it was ready. A panic of the task does not pass through it: [`Group::join`] resumes that.
+/// When it is polled after it was ready. A panic of the task is not resumed here but by
+/// [`Group::join`].
 ///
 /// # Cancellation safety
-/// Dropping it loses the result and changes nothing else: the task runs on, and its error still cancels the group.
+/// Dropping it loses the result and changes nothing else. The task runs on, and its error still
+/// cancels the group.
 #[derive(Debug)]
 #[must_use = "a handle yields the task's result"]
 pub struct GroupHandle<T, E> {
@@ -346,7 +363,7 @@ impl<T, E: From<ContextError>> Future for GroupHandle<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.task).poll(cx).map(|joined| {
-            // No result: the task was dropped with its runtime, or panicked.
+            // Without a result, the task was dropped with its runtime or has panicked.
             joined.ok().flatten().unwrap_or_else(|| Err(self.ctx.err().unwrap_or(ContextError::Canceled).into()))
         })
     }

@@ -1,15 +1,15 @@
-//! The right to cancel a context.
+//! The handle that cancels a context.
 
 use std::fmt;
 use std::ops::Deref;
 
 use super::{Cause, Context};
 
-/// A context that can be cancelled, and is when this handle is dropped: made by [`Context::with_cancel`].
+/// Cancels its context, also when it is dropped; made by [`Context::with_cancel`].
 ///
-/// Dropped without a call of `cancel`, the handle cancels with [`Cause::HandleDropped`].
+/// If it is dropped without a call of `cancel`, the cause is [`Cause::HandleDropped`].
 ///
-/// It derefs to the [`Context`], so `&handle` goes where `&Context` is asked for.
+/// It derefs to the [`Context`], so `&handle` can be passed as a `&Context`.
 ///
 /// # Examples
 /// ```
@@ -22,7 +22,7 @@ use super::{Cause, Context};
 /// ```
 #[must_use = "the context is cancelled when its handle is dropped"]
 pub struct CancelHandle {
-    /// The background once it is disarmed.
+    /// The background once the handle is disarmed.
     ctx: Context,
 }
 
@@ -32,7 +32,7 @@ impl CancelHandle {
         CancelHandle { ctx }
     }
 
-    /// The context that it cancels.
+    /// Returns the context that this handle cancels.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -45,7 +45,7 @@ impl CancelHandle {
         &self.ctx
     }
 
-    /// [`cancel_with`](Self::cancel_with) [`Cause::Canceled`].
+    /// Cancels the context with [`Cause::Canceled`].
     ///
     /// ```
     /// use throughline_core::{Context, ContextError};
@@ -58,11 +58,17 @@ impl CancelHandle {
         self.cancel_with(Cause::Canceled);
     }
 
-    /// Cancels the context and all that are derived from it. A context that is done already keeps its error and cause.
+    /// Cancels the context and all contexts derived from it, with a cause.
     ///
-    /// When it returns, each of them reports done, also if another thread had begun to cancel, and so does what is derived meanwhile; in
-    /// between, some do and some do not. It wakes those who wait, and does not wait for their work to stop. It may be called from any thread, and from a task that it
-    /// has woken. A waker that panics stops nothing and reaches nobody.
+    /// A context that is already done keeps its error and cause.
+    ///
+    /// When it returns, all of these contexts are done. That holds even if another thread cancels
+    /// at the same time, and for contexts that are derived meanwhile. While it runs, some of them
+    /// may be done and others not yet.
+    ///
+    /// It wakes the waiters. It does not wait for their work to stop. It may be called from any
+    /// thread, and from a task that it has woken. If a waker panics, the panic does not reach the
+    /// caller, and the other waiters are still woken.
     ///
     /// ```
     /// use throughline_core::{Cause, Context};
@@ -77,7 +83,7 @@ impl CancelHandle {
         }
     }
 
-    /// Gives up the right to cancel: the context goes on until its parent is done.
+    /// Gives up the handle without cancelling: the context lives until its parent is done.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -102,7 +108,7 @@ impl Deref for CancelHandle {
 impl Drop for CancelHandle {
     #[inline]
     fn drop(&mut self) {
-        // Where nobody else has the context there is nobody to tell.
+        // If this is the only reference to the context, there is no waiter to wake.
         if self.ctx.0.as_ref().is_some_and(|node| !node.is_sole() && !node.is_latched()) {
             self.cancel_with(Cause::HandleDropped);
         }

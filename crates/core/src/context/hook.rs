@@ -1,4 +1,9 @@
-//! Callbacks for when a context is done.
+//! Callbacks that run when a context is done.
+//!
+//! Words used in this folder:
+//! - *hook*: a registered callback and the future that waits for its context.
+//! - *job*: a callback that was queued on the blocking pool of its runtime.
+//! - *own thread*: a thread of this library, for callbacks that no pool can run in time.
 
 mod aside;
 
@@ -21,15 +26,24 @@ use super::{Context, DoneOwned, clock};
 type Callback = Box<dyn FnOnce() + Send>;
 
 impl Context {
-    /// Calls `f` once, when the context is done, by a cancellation or its deadline; at once if it is. Nobody else has to wait for it.
+    /// Calls `f` once, when the context is done.
     ///
-    /// It runs where it may block: on the blocking pool of the runtime that this was called in. Where that pool is busy for 50 ms, the
-    /// runtime has ended, or there is none, it runs on a thread of this library, with the runtime entered if there was one. It never runs
-    /// on the stack of the caller of [`cancel`](super::CancelHandle::cancel), which does not wait for it. A panic in it ends nothing
-    /// else, and a callback that blocks holds up no other one for more than 100 ms. Several registrations on one context are independent.
+    /// If the context is already done, it calls `f` at once. A cancellation and a deadline both
+    /// count. No task or thread has to wait for the context.
     ///
-    /// Dropping what this returns changes nothing. [`stop`](AfterFunc::stop) takes the callback back. Until then it keeps the context:
-    /// one that is never done, because its handle was disarmed, stays. On a context that can never be done nothing is kept.
+    /// `f` may block. Where it runs:
+    /// - On the blocking pool of the runtime in which `after_func` was called.
+    /// - On a thread of this library if that pool is busy for 50 ms, if the runtime has ended, or
+    ///   if there was no runtime. The runtime is entered there, if there was one.
+    /// - Never on the stack of the caller of [`cancel`](super::CancelHandle::cancel), which does
+    ///   not wait for `f`.
+    ///
+    /// A panic in `f` does not affect other code. A callback that blocks delays another one by at
+    /// most 100 ms. Several registrations on one context are independent.
+    ///
+    /// Dropping the returned value does not stop the callback: [`stop`](AfterFunc::stop) does. A
+    /// registered callback keeps its context alive. So a context that is never done, because its
+    /// handle was disarmed, is never freed. On a context that can never be done, nothing is kept.
     ///
     /// # Examples
     /// ```
@@ -38,7 +52,7 @@ impl Context {
     ///
     /// let request = Context::background().with_cancel();
     /// let (sender, receiver) = mpsc::channel();
-    /// request.after_func(move || sender.send("stopped").expect("somebody waits"));
+    /// request.after_func(move || sender.send("stopped").expect("the receiver is alive"));
     /// request.cancel();
     /// assert_eq!(receiver.recv(), Ok("stopped"));
     /// ```
@@ -48,13 +62,17 @@ impl Context {
     }
 }
 
-/// A callback that waits for its context: made by [`Context::after_func`]. Dropping it leaves the callback in place.
+/// A callback that was registered with [`Context::after_func`].
+///
+/// Dropping it does not stop the callback.
 pub struct AfterFunc {
     hook: Arc<Hook>,
 }
 
 impl AfterFunc {
-    /// Takes the callback back: `true` exactly when this call has prevented it. It does not wait for one that is running.
+    /// Stops the callback. Returns `true` if and only if this call prevented it.
+    ///
+    /// It does not wait for a callback that is running.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -80,28 +98,29 @@ impl fmt::Debug for AfterFunc {
     }
 }
 
-/// Calls `f` on the stack of whoever ends `ctx`, so it is code of ours, and short.
+/// Calls `f` on the stack of the thread that ends `ctx`. Only for short code of this library.
 #[cfg(feature = "tokio-util")]
 pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
     AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Canceller) }
 }
 
-/// Where a callback runs.
+/// The thread on which a callback runs.
 enum RunOn {
-    /// On the blocking pool of that runtime, or on a thread of the process's own.
+    /// A thread of the blocking pool of this runtime, or an own thread.
     Pool(Option<Handle>),
-    /// Where the context is ended.
+    /// The thread that cancels the context or fires its deadline.
     #[cfg(feature = "tokio-util")]
     Canceller,
 }
 
-/// It waits as a task would, and is the waker of that task. The waiting keeps it alive (a waker is a count), until it fires or is
-/// stopped.
+/// A registered callback. It polls `done` as a task does, and is the waker of that poll. The
+/// registered waker holds a reference to the hook, so the hook lives until it fires or is stopped.
 struct Hook {
     f: Mutex<Option<Callback>>,
-    /// Taken out while it is polled or dropped: neither happens under the lock.
+    /// Taken out while it is polled or dropped, so that neither happens under the lock.
     done: Mutex<Option<Pin<Box<DoneOwned>>>>,
-    /// How many times it was woken since the waiting was last seen pending. Who makes it 1 looks, also for those who come then.
+    /// The number of wakes since `done` was last seen pending. The thread that increments it from 0
+    /// to 1 polls, also on behalf of wakes that come meanwhile.
     wakes: AtomicUsize,
     run_on: RunOn,
 }
@@ -115,13 +134,13 @@ impl Hook {
         hook
     }
 
-    /// Polls the waiting; runs the callback if it is over.
+    /// Polls `done`, and runs the callback if it is ready.
     fn on_wake(self: &Arc<Self>) {
         if self.wakes.fetch_add(1, Ordering::AcqRel) != 0 {
             return;
         }
         if is_thread_ending() {
-            // Here is no runtime to be entered, nor a virtual clock to be read.
+            // On this thread no runtime can be entered and no virtual clock can be read.
             let hook = Arc::clone(self);
             return run_on_own_thread(Box::new(move || hook.poll_until_pending()));
         }
@@ -134,12 +153,13 @@ impl Hook {
             let Some(mut done) = lock(&self.done).take() else { return };
             if self.poll(done.as_mut()).is_ready() {
                 self.fire();
-                // This may be the last of the context, and a destructor of its values may panic.
+                // This may be the last reference to the context, and destructors of its values may
+                // panic.
                 return shielded(|| drop(done));
             }
             *lock(&self.done) = Some(done);
             if lock(&self.f).is_none() {
-                // Stopped in between, when there was nothing to release.
+                // The callback was stopped while `done` was taken out.
                 return self.release();
             }
             if self.wakes.fetch_sub(seen, Ordering::AcqRel) == seen {
@@ -150,7 +170,7 @@ impl Hook {
 
     fn poll(self: &Arc<Self>, done: Pin<&mut DoneOwned>) -> Poll<()> {
         let waker = Waker::from(Arc::clone(self));
-        // The runtime's clock may be a virtual one.
+        // The clock of the runtime may be virtual.
         let _runtime = match &self.run_on {
             RunOn::Pool(runtime) => runtime.as_ref().map(Handle::enter),
             #[cfg(feature = "tokio-util")]
@@ -181,24 +201,26 @@ impl Wake for Hook {
     }
 }
 
-/// A callback on its way. Whichever takes it first runs it: the runtime's pool, or a thread of the process's own.
+/// A callback that is ready to run. The pool of the runtime or an own thread runs it, whichever
+/// takes it first.
 struct Job {
     f: Mutex<Option<Callback>>,
     runtime: Handle,
-    /// Wakes the job when it has waited for the runtime's pool for too long. Real time: it is threads that are missing.
+    /// Wakes the job when the pool has not taken it in time. It uses real time, as threads are
+    /// missing and not virtual time.
     alarm: Mutex<Option<Alarm>>,
 }
 
-/// How long a callback waits for a thread of its runtime's pool.
+/// How long a callback waits for a thread of the pool.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Longer on a virtual clock: it stands still only while the callback is in that pool.
+/// Longer on a virtual clock: tokio stops the clock only while the callback is in its pool.
 const PATIENCE_VIRTUAL: Duration = Duration::from_millis(500);
 
 impl Job {
     fn start(f: Callback, runtime: &Handle) {
         let job = Arc::new(Job { f: Mutex::new(Some(f)), runtime: runtime.clone(), alarm: Mutex::new(None) });
         let queued = Queued(Arc::clone(&job));
-        // It panics where no thread can be started.
+        // `spawn_blocking` panics if no thread can be started.
         let pool = || drop(runtime.spawn_blocking(move || queued.0.run()));
         if catch_unwind(AssertUnwindSafe(pool)).is_err() {
             return job.wake();
@@ -213,12 +235,12 @@ impl Job {
             *lock(&job.alarm) = Some(alarm);
         });
         if lock(&job.f).is_none() {
-            // It was taken before the alarm could be found.
+            // The callback was taken before the alarm was stored.
             job.disarm();
         }
     }
 
-    /// Runs the callback, unless it was taken.
+    /// Runs the callback, unless it was already taken.
     fn run(&self) {
         let taken = lock(&self.f).take();
         self.disarm();
@@ -242,7 +264,8 @@ impl Wake for Job {
     }
 }
 
-/// In the queue of the runtime's pool. A runtime that has ended drops it, which takes the callback to the process's own threads.
+/// An entry in the queue of the pool. A runtime that has ended drops it; the drop moves the
+/// callback to an own thread.
 struct Queued(Arc<Job>);
 
 impl Drop for Queued {
@@ -251,7 +274,7 @@ impl Drop for Queued {
     }
 }
 
-/// Whether this thread has given up what tokio keeps of it.
+/// Whether tokio has destroyed its thread-local state on this thread.
 fn is_thread_ending() -> bool {
     Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
 }

@@ -1,4 +1,4 @@
-//! `tokio_util::sync::CancellationToken`, both ways.
+//! Conversion to and from `tokio_util::sync::CancellationToken`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,14 +12,19 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::tree::Ref;
 use super::{CancelHandle, Context, Key, hook};
 
-/// What cancels a context when its token is; dropped with the last context that could want it.
+/// Cancels a context when its token is cancelled. It is dropped with the last context derived from
+/// it.
 static TOKEN_LINK: Key<TokenLink> = Key::new("cancellation_token");
 
 impl Context {
-    /// A token that is cancelled when this context is done: for libraries that ask for one.
+    /// Returns a token that is cancelled when this context is done.
     ///
-    /// It is so before [`cancel`](CancelHandle::cancel) returns. Cancelling the token does not cancel the context, nor another token of it.
-    /// It costs no task. What connects the two is kept once for a context until it is done, however many tokens are asked for.
+    /// Use it for libraries that take a token.
+    ///
+    /// The token is cancelled before [`cancel`](CancelHandle::cancel) returns. Cancelling the token
+    /// does not cancel the context, nor another token of it. It uses no task. The link between a
+    /// context and its tokens is made once and kept until the context is done, however many tokens
+    /// are made.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -43,9 +48,12 @@ impl Context {
         node_token(&Context(Some(node.clone())), node.address(), token)
     }
 
-    /// A child of `parent` that is cancelled when `token` is: for code that is handed one.
+    /// Derives a child of `parent` that is cancelled when `token` is.
     ///
-    /// Cancelling it does not cancel the token. It costs no task, and nothing stays when the last context derived from it is gone.
+    /// Use it in code that is given a token.
+    ///
+    /// Cancelling the child does not cancel the token. It uses no task. Nothing stays registered
+    /// after the last context derived from the child is dropped.
     ///
     /// ```
     /// use throughline_core::{Context, ContextError};
@@ -70,18 +78,20 @@ impl Context {
     }
 }
 
-/// The token of each node that was asked for one and is not done. Its hook holds the node, so that an address names one node here.
+/// The token of each node that has one and is not done. The hook of a token holds its node, so no
+/// other node can have the same address.
 static TOKENS: Mutex<BTreeMap<usize, CancellationToken>> = Mutex::new(BTreeMap::new());
 
 fn tokens() -> MutexGuard<'static, BTreeMap<usize, CancellationToken>> {
     TOKENS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child of the node's token, which is `token` unless another thread was faster.
+/// A child of the node's token. That is `token`, unless another thread has stored one first.
 fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> CancellationToken {
     let token_of_node = token.clone();
     let hook = hook::call_when_done(ctx, move || {
-        // Before it is taken out: whoever puts it in after that finds it cancelled.
+        // Cancel first, then remove: a thread that inserts the token after the removal finds it
+        // cancelled.
         token_of_node.cancel();
         let kept = tokens().remove(&address);
         drop(kept);
@@ -100,7 +110,7 @@ fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> Cancel
     child
 }
 
-/// The token wakes it, once.
+/// The waker of a token. The token wakes it once.
 struct Canceller(CancelHandle);
 
 impl Wake for Canceller {
@@ -111,7 +121,7 @@ impl Wake for Canceller {
 
 struct TokenLink {
     _canceller: Arc<Canceller>,
-    // Never locked: it makes the future `Sync`.
+    // Never locked. The mutex makes the future `Sync`.
     _waiting: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 

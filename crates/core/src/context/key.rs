@@ -7,13 +7,14 @@ use std::sync::atomic::AtomicBool;
 
 use super::tree::ErasedCodec;
 
-/// The key of a value of type `T` in a [`Context`](super::Context).
+/// Names a value of type `T` in a [`Context`](super::Context).
 ///
-/// A key is a `static`, and its address is its identity: two keys are distinct, also with one name and one type. The name is for
-/// people ([`Debug`](fmt::Debug) of a context prints it).
+/// A key is a `static`, and its address is its identity: two keys are distinct even with the same
+/// name and type. The name is for people: [`Debug`](fmt::Debug) of a context prints it.
 ///
-/// By default a value crosses a [`spawn`](super::Context::spawn) and stays in the process. [`Key::baggage`](Key::baggage) and
-/// [`Key::header`](Key::header) declare keys whose values go with calls to other services, too.
+/// By default a value crosses a [`spawn`](super::Context::spawn) and stays in the process. Values
+/// of [`Key::baggage`](Key::baggage) and [`Key::header`](Key::header) are also sent with calls to
+/// other services.
 ///
 /// # Examples
 /// ```
@@ -24,7 +25,7 @@ use super::tree::ErasedCodec;
 /// let ctx = Context::background().with_value(&TENANT, "acme".to_owned());
 /// assert_eq!(ctx.value(&TENANT).map(String::as_str), Some("acme"));
 /// ```
-/// A `const` would be a different key at each use, so it does not compile as one:
+/// A `const` would be a different key at each use, so it does not compile:
 /// ```compile_fail,E0716
 /// use throughline_core::{Context, Key};
 ///
@@ -39,46 +40,48 @@ pub struct Key<T> {
     of: PhantomData<fn(T) -> T>,
 }
 
-/// What is known of a key without its type. Its address is the key's.
+/// The part of a key that does not depend on its type. Its address is the address of the key.
 pub(super) struct Meta {
     pub(super) name: &'static str,
     pub(super) is_local: bool,
-    /// How its values leave the process, if they do.
+    /// How its values are sent to other services, if they are.
     pub(super) wire: Option<Wire>,
-    // Nothing is ever written to it. It keeps `&KEY` of a `const` from being promoted to a `'static` one.
+    // Never written. It keeps `&KEY` of a `const` from being promoted to a `'static` reference.
     _not_promoted: AtomicBool,
 }
 
-/// How the values of a key leave the process.
+/// How the values of a key are sent to other services.
 pub(super) struct Wire {
     pub(super) kind: WireKind,
-    /// Of the type that the key has.
+    /// Encodes and decodes the type of the key.
     pub(super) codec: ErasedCodec,
 }
 
-/// Where a value is on the wire.
+/// How a value is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WireKind {
-    /// A member of the baggage.
+    /// As a member of the baggage.
     Baggage,
-    /// A header of its own.
+    /// As a header of its own.
     Header,
 }
 
 impl<T> Key<T> {
-    /// A key for values that cross spawns and stay in the process.
+    /// Makes a key whose values cross spawns and stay in the process.
     pub const fn new(name: &'static str) -> Self {
         Key { meta: Meta { name, is_local: false, wire: None, _not_promoted: AtomicBool::new(false) }, of: PhantomData }
     }
 
-    /// A key for values that leave the process as text.
+    /// Makes a key whose values are sent to other services as text.
     pub(crate) const fn on_the_wire(name: &'static str, kind: WireKind, codec: Codec<T>) -> Self {
         let mut key = Key::new(name);
         key.meta.wire = Some(Wire { kind, codec: ErasedCodec::of(codec.encode, codec.decode) });
         key
     }
 
-    /// The same, for values that do not cross a [`spawn`](super::Context::spawn): what belongs to the task, not to the request.
+    /// Makes the values stay on the task: they do not cross a [`spawn`](super::Context::spawn).
+    ///
+    /// Use it for data of the task, not of the request.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -88,7 +91,7 @@ impl<T> Key<T> {
     ///
     /// let ctx = Context::background().with_value(&DEPTH, 1);
     /// let seen = ctx.spawn(async { Context::current().value(&DEPTH).copied() }).await;
-    /// assert_eq!((ctx.value(&DEPTH), seen.expect("it did not panic")), (Some(&1), Ok(None)));
+    /// assert_eq!((ctx.value(&DEPTH), seen.expect("the task did not panic")), (Some(&1), Ok(None)));
     /// # }
     /// ```
     #[must_use]
@@ -97,7 +100,7 @@ impl<T> Key<T> {
         self
     }
 
-    /// The name it was made with.
+    /// Returns the name that the key was made with.
     pub const fn name(&self) -> &'static str {
         self.meta.name
     }
@@ -118,10 +121,11 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// How values of one type are written as text and read from it, for keys that cross the wire.
+/// Converts values of one type to text and back, for keys that are sent.
 ///
-/// What `encode` writes `decode` reads as the same value. Whatever else a peer may have sent, `decode` answers `None` or a value, and
-/// does not panic: to the receiver `None` is a value that was not sent.
+/// `decode` reads what `encode` writes as the same value. For any other text from a peer, `decode`
+/// returns `None` or a value, and does not panic. `None` means the same to the receiver as a value
+/// that was not sent.
 ///
 /// # Examples
 /// ```
@@ -142,12 +146,12 @@ pub struct Codec<T> {
 }
 
 impl<T> Codec<T> {
-    /// Of two functions.
+    /// Makes a codec from two functions.
     pub const fn new(encode: fn(&T) -> String, decode: fn(&str) -> Option<T>) -> Self {
         Codec { encode, decode }
     }
 
-    /// What [`Display`](fmt::Display) writes and [`FromStr`] reads.
+    /// Makes a codec that writes with [`Display`](fmt::Display) and reads with [`FromStr`].
     pub const fn text() -> Self
     where
         T: fmt::Display + FromStr,

@@ -1,8 +1,25 @@
-//! The `Context`: deadline, Done signal, errors and typed values of one request.
+//! The `Context`: deadline, cancellation, error and typed values of one request.
 //!
-//! Read it in this order: this file (what a context is, how one is made), `observe` (what it answers), `handle` and `cause` and
-//! `error` (cancelling), `done` and `run` (waiting), `key` (values), `scope` (the ambient context), `spawn`, `group` and `try_join` (tasks),
-//! `hook` (callbacks), `interop`. What they stand on is `tree`, `timer` and `clock`.
+//! Words used in this folder:
+//! - *derive*: make a child of a context. The parent does not change.
+//! - *done*: cancelled, or past the deadline. It is final.
+//! - *live*: not done.
+//! - *error*: which of the two made the context done. *cause*: why.
+//! - *latch*: store the error in the node, so that it never changes.
+//! - *ambient*: the context that `Context::current` returns.
+//! - *hook*: a callback that runs when a context is done.
+//! - *virtual clock*: a tokio clock that is paused, or that was paused and moved by hand.
+//!
+//! Read the files in this order:
+//! - this file: what a context is, and how to derive one
+//! - `observe`: deadline, error, cause and values of a context
+//! - `handle`, `cause`, `error`: cancelling
+//! - `done`, `run`: waiting
+//! - `key`: typed values
+//! - `scope`: the ambient context
+//! - `spawn`, `group`, `try_join`: tasks
+//! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
+//! - `tree`, `timer`, `clock`: what the files above are built on
 
 mod cause;
 mod clock;
@@ -24,7 +41,7 @@ mod shield;
 #[cfg(all(feature = "signal", any(unix, windows)))]
 mod signal;
 mod spawn;
-// A model has no threads but its own: there an alarm goes off when the model's clock is moved.
+// A model runs no timer thread. Its alarms fire when the model moves its clock.
 #[cfg_attr(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)), path = "models/timer.rs")]
 mod timer;
 mod tree;
@@ -46,21 +63,28 @@ pub(crate) use spawn::set_derive_for_spawn;
 use tree::{Ref, WireValue};
 pub use try_join::try_join;
 
-/// What a request carries through all the code that works for it: a deadline, a Done signal, the reason it was ended, and typed values.
+/// Carries the deadline, cancellation and values of one request through its code.
 ///
-/// A context is passed as the first argument, as `&Context` (a [`CancelHandle`] or a span may stand in), and is cheap to clone: one
-/// reference count. It never changes; [`with_cancel`](Context::with_cancel), [`with_timeout`](Context::with_timeout) and
-/// [`with_value`](Context::with_value) *derive* another one from it. Cancelling a context cancels all that are derived from it, and never
-/// the one it is derived from.
+/// Pass it as the first argument, as `&Context`. A [`CancelHandle`] or a span derefs to one. A
+/// clone is cheap: it increments one reference count.
 ///
-/// It may be used by many threads and tasks at a time. *Done* means cancelled or past its deadline, and is for ever. However deep contexts
-/// are derived from each other, nothing recurses.
+/// A context never changes. [`with_cancel`](Context::with_cancel),
+/// [`with_timeout`](Context::with_timeout) and [`with_value`](Context::with_value) *derive* a child
+/// from it. Cancelling a context cancels all contexts derived from it. It never cancels its parent.
 ///
-/// Instants are on tokio's clock, so under a paused one deadlines are virtual, and nothing here moves it: only who waits sets a timer. A
-/// context with a deadline belongs to the clock it was made under. Outside a runtime everything works but waiting for a deadline under
-/// a paused clock. It may be waited for in several runtimes; one that ends takes no deadline of the others with it.
+/// Many threads and tasks may use one context at a time. *Done* means cancelled or past its
+/// deadline, and it is final. No operation recurses, however long the chain of derived contexts is.
 ///
-/// Deadlines and callbacks need threads of the process. After `fork` without `exec` the child has none of them, and nothing is promised.
+/// Instants are on tokio's clock:
+/// - Under a paused clock deadlines are virtual.
+/// - A context never moves a paused clock: only code that waits sets a timer.
+/// - A context with a deadline belongs to the clock it was made under.
+/// - Outside a runtime everything works, except waiting for a deadline of a paused clock.
+/// - Several runtimes may wait for one context. When one of them ends, the others still see the
+///   deadline.
+///
+/// Deadlines and callbacks need threads of the process. After `fork` without `exec` the child
+/// process has no such threads, and nothing is guaranteed.
 ///
 /// # Examples
 /// ```
@@ -88,7 +112,9 @@ pub use try_join::try_join;
 pub struct Context(Option<Ref>);
 
 impl Context {
-    /// The root of all contexts: never done, without deadline and values. It allocates nothing. [`Default`] is the same.
+    /// The root of all contexts: never done, without deadline or values.
+    ///
+    /// It allocates nothing. [`Default`] returns it too.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -100,12 +126,16 @@ impl Context {
         Context(None)
     }
 
-    /// A child that can be cancelled, and the right to do so: it is cancelled when the returned handle is dropped.
+    /// Derives a child and returns the handle that cancels it.
     ///
-    /// Neither its end nor its death touches this context, which keeps no trace of a child that is gone.
+    /// Dropping the handle also cancels the child.
     ///
-    /// Keep the handle as long as the work runs, and derive from it: it derefs to its context. `ctx.with_cancel().with_timeout(d)` drops
-    /// the handle at the end of the statement, so the context is cancelled at birth with [`Cause::HandleDropped`]:
+    /// Cancelling or dropping the child does not affect this context. This context keeps nothing of
+    /// a child that is gone.
+    ///
+    /// Keep the handle while the work runs, and derive from the handle: it derefs to its context.
+    /// `ctx.with_cancel().with_timeout(d)` drops the handle at the end of the statement. The
+    /// context is then done from the start, with [`Cause::HandleDropped`]:
     ///
     /// ```
     /// use std::time::Duration;
@@ -119,7 +149,7 @@ impl Context {
     /// assert!(!right.is_done());
     /// ```
     ///
-    /// A context that is borrowed from such a handle does not compile:
+    /// A context borrowed from such a temporary handle does not compile:
     ///
     /// ```compile_fail,E0716
     /// use throughline_core::Context;
@@ -143,10 +173,13 @@ impl Context {
         CancelHandle::new(Context(Some(Ref::with_cancel(self.0.as_ref()))))
     }
 
-    /// A child that is done at `at`, or when this context is, whichever comes first.
+    /// Derives a child that is done at `at`, or with this context if that is earlier.
     ///
-    /// An `at` that has passed gives a child that is done at birth, without any timer: [`run`](Self::run), [`spawn`](Self::spawn) and a
-    /// [`Group`] never poll work under it. If this context is done already, its error and cause win. Nothing has to be released. No timer is set until somebody waits.
+    /// A deadline in the past gives a child that is done from the start, without a timer.
+    /// [`run`](Self::run), [`spawn`](Self::spawn) and a [`Group`] never poll work under it. If this
+    /// context is already done, the child has its error and cause.
+    ///
+    /// There is nothing to release. No timer is set until a caller waits.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -162,8 +195,10 @@ impl Context {
         self.deadline_child(None, Some(at))
     }
 
-    /// A child that is done `timeout` from now, or when this context is, whichever comes first: as
-    /// [`with_deadline`](Self::with_deadline). A timeout longer than an `Instant` can express is none.
+    /// Derives a child that is done after `timeout`, or with this context if that is earlier.
+    ///
+    /// It is [`with_deadline`](Self::with_deadline) relative to now. A timeout longer than an
+    /// `Instant` can express sets no deadline.
     ///
     /// ```
     /// use std::time::Duration;
@@ -182,9 +217,10 @@ impl Context {
         self.deadline_child(Some(now), now.checked_add(timeout))
     }
 
-    /// As [`with_deadline`](Self::with_deadline), with the cause to report when this very deadline ends the context.
+    /// As [`with_deadline`](Self::with_deadline), with the cause to report when it passes.
     ///
-    /// It is not used when a parent's earlier deadline or a cancellation ends it.
+    /// The cause is not used when an earlier deadline of a parent or a cancellation ends the
+    /// context.
     ///
     /// ```
     /// use std::time::Instant;
@@ -198,13 +234,14 @@ impl Context {
         self.deadline_child_with_cause(None, Some(at), cause.into())
     }
 
-    /// As [`with_timeout`](Self::with_timeout), with the cause to report when this very timeout ends the context.
+    /// As [`with_timeout`](Self::with_timeout), with the cause to report when it passes.
     ///
     /// ```
     /// use std::time::Duration;
     /// use throughline_core::{Cause, Context};
     ///
-    /// let ctx = Context::background().with_timeout_cause(Duration::ZERO, std::io::Error::other("slow disk"));
+    /// let slow = std::io::Error::other("slow disk");
+    /// let ctx = Context::background().with_timeout_cause(Duration::ZERO, slow);
     /// assert_eq!(ctx.cause().map(|cause| cause.to_string()).as_deref(), Some("slow disk"));
     /// ```
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
@@ -215,7 +252,9 @@ impl Context {
         self.deadline_child_with_cause(Some(now), now.checked_add(timeout), cause.into())
     }
 
-    /// `now`: where the clock was read already. An `at` beyond what an instant can express is no deadline.
+    /// A child with the deadline `at`; `None` is no deadline, for an overflow.
+    ///
+    /// `now` is the time, if the caller has read the clock already.
     #[inline]
     fn deadline_child(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
         match self.child_if_earlier(now, at) {
@@ -230,14 +269,16 @@ impl Context {
         Context(Some(node))
     }
 
-    /// A parent's deadline that is not later ends the child at the same time and for a cause of its own: then there is no node.
+    /// A new node, or `None` if this context's own deadline is not later than `at`.
+    ///
+    /// Then this context ends the child at the same time, with its own cause, so no node is needed.
     #[inline]
     fn child_if_earlier(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
         let at = at.filter(|at| self.deadline().is_none_or(|current| *at < current))?;
         Some(Ref::with_deadline(self.0.as_ref(), at, now))
     }
 
-    /// A child whose deadline is now.
+    /// A child whose deadline is now, latched as done.
     #[cold]
     fn expired_child(&self, cause: Option<Cause>) -> Context {
         let now = clock::now();
@@ -249,7 +290,8 @@ impl Context {
         ctx
     }
 
-    /// A clone that stands for a child with a later deadline. If this context's own has passed, the child is done at birth.
+    /// A clone in place of a child with a later deadline. If the deadline of this context has
+    /// passed, the child is done from the start.
     #[cold]
     fn clone_as_child(&self) -> Context {
         if self.deadline().is_some() {
@@ -258,17 +300,18 @@ impl Context {
         self.clone()
     }
 
-    /// Latches the answer of this context as of `now`.
+    /// Latches the error of this context as of `now`, if it is done.
     fn latch_at(&self, now: Instant) {
         if let Some(node) = &self.0 {
             node.error_at(now);
         }
     }
 
-    /// A child with `value` under `key`, which hides an earlier one. Values can still be read after the context is done.
+    /// Derives a child with `value` under `key`, which shadows an earlier value.
     ///
-    /// They are for what belongs to the request and crosses the code between those who set it and those who read it, not for
-    /// optional arguments. A value is dropped with the last context derived from this one.
+    /// Values are for data of the request that crosses code between the one who sets it and the one
+    /// who reads it. They are not for optional arguments. A value can still be read after the
+    /// context is done. It is dropped with the last context derived from this one.
     ///
     /// ```
     /// use throughline_core::{Context, Key};
@@ -284,7 +327,7 @@ impl Context {
         Context(Some(Ref::with_value(self.0.as_ref(), key, value)))
     }
 
-    /// A child with nothing under `key`, whatever is there above.
+    /// Derives a child without a value under `key`, even if an ancestor has one.
     ///
     /// ```
     /// use throughline_core::{Context, Key};
@@ -298,8 +341,11 @@ impl Context {
         Context(self.0.as_ref().map(|parent| Ref::without_value(parent, key.meta())))
     }
 
-    /// A child that keeps the values, and so the trace, and neither deadline nor cancellation, error or cause: for what must go on when
-    /// the request has ended. What is derived from it is a tree of its own.
+    /// Derives a child that keeps the values, but not the deadline or cancellation.
+    ///
+    /// It keeps the trace, which is a value. It does not inherit error or cause. Use it for work
+    /// that must continue after the request has ended. Contexts derived from the child form a tree
+    /// of their own.
     ///
     /// ```
     /// use throughline_core::{Context, Key};
@@ -315,7 +361,7 @@ impl Context {
         Context(self.0.as_ref().map(Ref::without_cancel))
     }
 
-    /// [`without_cancel`](Self::without_cancel), under the name that people look for.
+    /// [`without_cancel`](Self::without_cancel) under a more common name.
     ///
     /// ```
     /// use std::time::Duration;
@@ -328,15 +374,21 @@ impl Context {
         self.without_cancel()
     }
 
-    /// A context that is done when `a` or `b` is, with that one's error and cause, whose deadline is the earlier one, and which has the
-    /// values of `a` and those of `b` that `a` has none for. Where both come at one instant it is `a`'s.
+    /// Returns a context that is done when `a` or `b` is done.
     ///
-    /// It costs no task. A cancellation of `b` reaches it before [`cancel`](CancelHandle::cancel) returns.
+    /// - It has the error and cause of the one that was done first. If both are done at the same
+    ///   instant, those of `a`.
+    /// - Its deadline is the earlier one.
+    /// - It has the values of `a`, and those of `b` under keys that `a` has no value for.
+    ///
+    /// It uses no task. A cancellation of `a` or `b` reaches it before
+    /// [`cancel`](CancelHandle::cancel) returns.
     ///
     /// ```
     /// use throughline_core::{Cause, Context};
     ///
-    /// let (request, server) = (Context::background().with_cancel(), Context::background().with_cancel());
+    /// let request = Context::background().with_cancel();
+    /// let server = Context::background().with_cancel();
     /// let both = Context::merge(&request, &server);
     /// server.cancel_with(Cause::Shutdown);
     /// assert!(matches!(both.cause(), Some(Cause::Shutdown)) && !request.is_done());
@@ -349,20 +401,20 @@ impl Context {
         }
     }
 
-    /// What leaves the process of all the values in scope.
+    /// The values in scope whose keys are sent to other services.
     pub(crate) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
         self.0.iter().flat_map(Ref::wire_values)
     }
 
-    /// The context that was given the value under `key`: this one, or the one above that has brought it.
+    /// The context on which the value under `key` was set: this one or an ancestor.
     pub(crate) fn origin<T: Send + Sync + 'static>(&self, key: &'static Key<T>) -> Option<Context> {
         self.0.as_ref()?.origin(key).map(|origin| Context(Some(origin)))
     }
 
-    /// The context that work spawned under this one has.
+    /// The context of work that is spawned under this one.
     fn across_spawn(&self) -> Context {
-        let below = spawn::derive_for_spawn(self);
-        let ctx = below.as_ref().unwrap_or(self);
+        let derived = spawn::derive_for_spawn(self);
+        let ctx = derived.as_ref().unwrap_or(self);
         Context(ctx.0.as_ref().map(Ref::across_spawn))
     }
 }

@@ -1,4 +1,4 @@
-//! What a context answers.
+//! Reading a context: value, deadline, error and cause.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,9 @@ use super::tree::Ref;
 use super::{Cause, Context, ContextError, Key, clock};
 
 impl Context {
-    /// The value under `key`: the nearest one above, or `None`. The cost does not depend on how far above it is.
+    /// Returns the nearest value under `key`, or `None`.
+    ///
+    /// The cost does not depend on how far up the value was set.
     ///
     /// ```
     /// use throughline_core::{Context, Key};
@@ -19,7 +21,9 @@ impl Context {
         self.0.as_ref()?.value(key)
     }
 
-    /// When it will be done at the latest; `None`: no limit. It is answered as well after it is done.
+    /// Returns the deadline, or `None` if there is none.
+    ///
+    /// It returns the same after the context is done.
     ///
     /// ```
     /// use std::time::Instant;
@@ -33,7 +37,9 @@ impl Context {
         self.0.as_ref().and_then(Ref::deadline)
     }
 
-    /// The time until [`deadline`](Self::deadline): zero once that has passed or the context is done.
+    /// Returns the time until the [`deadline`](Self::deadline), or `None` if there is none.
+    ///
+    /// It is zero once the deadline has passed or the context is done.
     ///
     /// ```
     /// use std::time::Duration;
@@ -53,10 +59,11 @@ impl Context {
         Some(deadline.saturating_duration_since(now))
     }
 
-    /// `None` while the context is live; from when it is done always the same error.
+    /// Returns the error of a done context, or `None` while it is live.
     ///
-    /// It consults the clock, so it is never `None` after the deadline, whether or not a timer has run. It wakes nobody and never waits.
-    /// When it has answered with an error, every [`done`](Self::done) is ready on its next poll.
+    /// The error never changes. This method reads the clock, so it never returns `None` after the
+    /// deadline, even if no timer has fired. It wakes no waiter and never waits. After it has
+    /// returned an error, every [`done`](Self::done) is ready on its next poll.
     ///
     /// ```
     /// use throughline_core::{Context, ContextError};
@@ -71,7 +78,7 @@ impl Context {
         self.0.as_ref()?.error()
     }
 
-    /// Whether [`err`](Self::err) is an error.
+    /// Whether the context is done: [`err`](Self::err) returns an error.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -85,7 +92,7 @@ impl Context {
         self.err().is_some()
     }
 
-    /// [`err`](Self::err) as a `Result`, to leave loops with `?`.
+    /// Returns [`err`](Self::err) as a `Result`, so that `?` leaves a loop.
     ///
     /// ```
     /// use throughline_core::{Context, ContextError};
@@ -105,11 +112,14 @@ impl Context {
         self.err().map_or(Ok(()), Err)
     }
 
-    /// Why the context is done, and `None` while it is live: the cause that the first cancellation gave, or that was attached to the
-    /// deadline that fired. Without one it is the error itself.
+    /// Returns why the context is done, or `None` while it is live.
     ///
-    /// The earliest event counts, also if nobody looked in between; of a deadline and a cancellation at one instant it is the deadline. A
-    /// child that was cancelled first keeps its own cause.
+    /// It is the cause given by the first cancellation, or the cause attached to the deadline that
+    /// passed. Without either, it is the variant for the error.
+    ///
+    /// The earliest event counts, even if the context was not observed in between. If a deadline
+    /// and a cancellation come at the same instant, the deadline counts. A child that was cancelled
+    /// first keeps its own cause.
     ///
     /// ```
     /// use throughline_core::{Cause, Context};
@@ -123,7 +133,7 @@ impl Context {
         self.0.as_ref()?.cause()
     }
 
-    /// Whether anything above can end it.
+    /// Whether it has a deadline or can be cancelled, itself or through an ancestor.
     pub(super) fn can_be_done(&self) -> bool {
         self.0.as_ref().is_some_and(Ref::can_be_done)
     }

@@ -1,4 +1,4 @@
-//! Work that ends with its context.
+//! Running a future until its context is done.
 
 use std::fmt;
 use std::future::Future;
@@ -11,23 +11,31 @@ use super::tree::{Holder, Wait};
 use super::{Context, ContextError};
 
 impl Context {
-    /// Runs `work` until it is ready or the context is done: `Ok` with its output, or the error.
+    /// Runs `work` until it is ready or the context is done.
     ///
-    /// The work is polled first, so a result that is ready at the very deadline wins. A context that is known to be done (cancelled, done
-    /// at birth, or asked after its deadline) never polls the work. No clock is read before the first poll, so a deadline that passed
-    /// unseen may let the work be polled once. [`spawn`](Self::spawn) and [`Group`](super::Group) do read the clock first.
+    /// Returns `Ok` with the output, or the error of the context.
     ///
-    /// A loop of calls whose work is always ready, as rows from a buffer are, ends within a few milliseconds of the deadline: after a few
-    /// such calls the context has an alarm of its own. Such a loop gives way to no other task; `tokio::task::yield_now` does.
+    /// When each thing happens:
+    /// - The work is polled first, so a result that is ready exactly at the deadline wins.
+    /// - Under a context that is known to be done, the work is never polled. A context is known to
+    ///   be done if it was cancelled, was done from the start, or was observed after its deadline.
+    /// - The clock is not read before the first poll. So if the deadline has passed but was not
+    ///   observed, the work may be polled once. [`spawn`](Self::spawn) and [`Group`](super::Group)
+    ///   do read the clock first.
+    /// - The work is dropped with this future and not before. After an error it is not polled
+    ///   again.
     ///
-    /// The work is dropped with this future, and not before: on an error it has been polled for the last time. It does not become
-    /// part of the context: [`scope`](Self::scope) makes this context its ambient one.
+    /// A loop that calls `run` with work that is always ready, such as rows from a buffer, ends
+    /// within a few milliseconds after the deadline. After a few such calls the context sets an
+    /// alarm of its own. Such a loop does not yield to other tasks; `tokio::task::yield_now` does.
+    ///
+    /// This context does not become the ambient one: [`scope`](Self::scope) does that.
     ///
     /// # Cancellation safety
     /// That of `work`.
     ///
     /// # Panics
-    /// When polled after it was ready, if `work` does.
+    /// When polled after it was ready, if `work` panics then.
     ///
     /// # Examples
     /// ```
@@ -47,7 +55,7 @@ impl Context {
 }
 
 pin_project! {
-    /// Work that ends with its context: made by [`Context::run`].
+    /// A future that ends with its context; made by [`Context::run`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, F> {
         #[pin]
@@ -67,7 +75,9 @@ impl<F: Future> Future for Run<'_, F> {
     }
 }
 
-/// Polls `work` until it is ready or the context of `wait` is done. `reads_clock`: the clock is read before the first poll.
+/// Polls `work` until it is ready or the context of `wait` is done.
+///
+/// With `reads_clock`, the clock is read before the first poll.
 #[inline]
 pub(super) fn poll_until_done<F: Future, C: Holder>(
     work: Pin<&mut F>,

@@ -1,4 +1,5 @@
-//! The ambient context: what [`Context::current`] answers while a future is polled or a closure runs.
+//! The ambient context: what [`Context::current`] returns while a future is polled or a closure
+//! runs.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -17,11 +18,14 @@ thread_local! {
 }
 
 impl Context {
-    /// The ambient context: that of the innermost [`scope`](Context::scope) being polled or [`enter`](Context::enter)
-    /// running on this thread, else [`background`](Context::background).
+    /// Returns the ambient context of this thread.
     ///
-    /// It is for code that no context reaches as an argument. Where both exist the explicit one wins, and deriving a context
-    /// from the ambient one does not change the ambient one:
+    /// It is the context of the innermost [`scope`](Context::scope) being polled or
+    /// [`enter`](Context::enter) running on this thread. Without one it is
+    /// [`background`](Context::background).
+    ///
+    /// Use it in code that gets no context as an argument. If there is an explicit context, use
+    /// that one. Deriving from the ambient context does not change the ambient context:
     ///
     /// ```
     /// use throughline_core::{Context, Key};
@@ -40,18 +44,23 @@ impl Context {
         CURRENT
             .try_with(|current| {
                 let ctx = current.replace(Context::background());
-                let answer = ctx.clone();
+                let copy = ctx.clone();
                 current.set(ctx);
-                answer
+                copy
             })
             .unwrap_or(Context::background())
     }
 
-    /// Makes this the ambient context while `f` runs, and restores what was there before when `f` returns or panics.
+    /// Makes this the ambient context while `f` runs.
     ///
-    /// It is a closure so that nothing can be forgotten, dropped out of order or held across an await. Tasks and threads that `f`
-    /// starts do not inherit it: [`spawn`](Context::spawn) does that. Nor does a future that `f` returns: `ctx.enter(|| query()).await`
-    /// compiles, and `query` sees no context once it is polled. [`scope`](Context::scope) is for futures:
+    /// When `f` returns or panics, the previous ambient context is restored.
+    ///
+    /// It takes a closure, so the ambient context cannot be left set by mistake, restored in the
+    /// wrong order, or held across an await.
+    ///
+    /// Tasks and threads that `f` starts do not inherit it: [`spawn`](Context::spawn) does that. A
+    /// future that `f` returns does not inherit it either: `ctx.enter(|| query()).await` compiles,
+    /// but `query` does not see `ctx` when it is polled. Use [`scope`](Context::scope) for futures:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -81,10 +90,13 @@ impl Context {
         with_current(&mut self.clone(), f)
     }
 
-    /// Makes this the ambient context during each poll of `inner`: a future, a stream or a sink, on whatever thread it is polled.
+    /// Makes this the ambient context during each poll of `inner`.
     ///
-    /// It is ambient as well while `inner` is dropped, so spans that a destructor makes have their parent. It does not end `inner` when
-    /// it is done: [`run`](Context::run) does that.
+    /// `inner` is a future, a stream or a sink. It may be polled on any thread.
+    ///
+    /// The context is also ambient while `inner` is dropped, so spans that a destructor makes have
+    /// their parent. The scope does not end `inner` when the context is done: [`run`](Context::run)
+    /// does that.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -101,10 +113,11 @@ impl Context {
     }
 }
 
-/// Gives a future its ambient context.
+/// Sets the ambient context of a future.
 pub trait FutureExt: Future + Sized {
-    /// Makes `ctx` the ambient context during each poll of this future; see [`Context::scope`], which does the same for streams and
-    /// sinks.
+    /// Makes `ctx` the ambient context during each poll of this future.
+    ///
+    /// [`Context::scope`] does the same for streams and sinks.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -124,14 +137,16 @@ pub trait FutureExt: Future + Sized {
 impl<F: Future> FutureExt for F {}
 
 pin_project! {
-    /// A future, stream or sink with an ambient context: made by [`Context::scope`] and [`FutureExt::with_context`].
+    /// A future, stream or sink with an ambient context.
+    ///
+    /// Made by [`Context::scope`] and [`FutureExt::with_context`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct WithContext<F> {
-        // There until it is dropped, within the context.
+        // `None` once it was dropped, within the context.
         #[pin]
         inner: Option<F>,
-        // During a poll of `inner` it holds what was ambient before.
+        // During a poll of `inner` it holds the previous ambient context.
         ctx: Context,
     }
 
@@ -143,15 +158,15 @@ pin_project! {
 }
 
 impl<F> WithContext<F> {
-    /// Runs `f` on what is inside, with the context as the ambient one.
+    /// Runs `f` on `inner`, with the context as the ambient one.
     #[inline]
     fn with_current<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut F>) -> R) -> R {
         let this = self.project();
-        let inner = this.inner.as_pin_mut().expect("it is there until it is dropped");
+        let inner = this.inner.as_pin_mut().expect("inner is present until it is dropped");
         with_current(this.ctx, || f(inner))
     }
 
-    /// Drops what is inside, with the context as the ambient one. Nothing else is done with it from here on.
+    /// Drops `inner`, with the context as the ambient one. It must not be used afterwards.
     pub(super) fn drop_inner(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.inner.is_some() {
@@ -159,9 +174,9 @@ impl<F> WithContext<F> {
         }
     }
 
-    /// Calls what is inside, with the context as its argument and as the ambient one.
+    /// Calls `f` on `inner` and the context, with the context as the ambient one.
     pub(super) fn call<R>(mut self, f: impl FnOnce(F, &Context) -> R) -> R {
-        let inner = self.inner.take().expect("it is there until it is dropped");
+        let inner = self.inner.take().expect("inner is present until it is dropped");
         let ctx = self.ctx.clone();
         with_current(&mut self.ctx, || f(inner, &ctx))
     }
@@ -208,8 +223,9 @@ impl<I, S: Sink<I>> Sink<I> for WithContext<S> {
     }
 }
 
-/// Runs `f` with `ctx` and the ambient context swapped. Where the thread is ending and has no ambient context any more, `f` runs
-/// without one.
+/// Runs `f` with `ctx` and the ambient context swapped.
+///
+/// On a thread that is ending and has lost its ambient context, `f` runs without one.
 #[inline]
 fn with_current<R>(ctx: &mut Context, f: impl FnOnce() -> R) -> R {
     let mut f = Some(f);
@@ -218,10 +234,10 @@ fn with_current<R>(ctx: &mut Context, f: impl FnOnce() -> R) -> R {
         let _restore = Swapped::new(current, ctx);
         call()
     });
-    ran.unwrap_or_else(|_| call()).expect("f is there until its one call")
+    ran.unwrap_or_else(|_| call()).expect("f is called once")
 }
 
-/// Swaps back when it drops, also when a panic passes.
+/// Swaps back when it is dropped, also during a panic.
 struct Swapped<'a> {
     current: &'a Cell<Context>,
     ctx: &'a mut Context,

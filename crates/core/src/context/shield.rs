@@ -1,11 +1,11 @@
-//! Code of users that must not take down what calls it.
+//! Protects the caller of user code from its panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `f`. A panic ends here, and what it carries is dropped.
+/// Runs `f`. Catches its panic and drops the payload.
 pub(super) fn shielded(f: impl FnOnce()) {
     let mut result = catch_unwind(AssertUnwindSafe(f));
-    // Dropping that may panic in its turn, and so on; not without end.
+    // Dropping the payload may panic again, with another payload. Stop after three.
     for _ in 0..3 {
         let Err(payload) = result else { return };
         result = catch_unwind(AssertUnwindSafe(|| drop(payload)));

@@ -1,4 +1,4 @@
-//! Contexts that end when the process is asked to.
+//! A context that is cancelled when the process is asked to end.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,17 +8,23 @@ use std::task::Poll;
 use super::{CancelHandle, Cause, Context};
 
 impl Context {
-    /// A child that is cancelled with [`Cause::Shutdown`] when the process is asked to end: what a server's requests stand on.
+    /// Derives a child that is cancelled when the process is asked to end.
     ///
-    /// On Unix that is the first SIGINT or SIGTERM. On Windows it is Ctrl-C, Ctrl-Break, the closing of the console, or the shutdown of
-    /// the system; of the last two Windows ends the process by itself a few seconds later.
+    /// The cause is [`Cause::Shutdown`]. A server derives the contexts of its requests from it.
     ///
-    /// From this call on the process no longer ends on these signals, also after the handle is dropped (tokio's rule): the caller ends
-    /// the process. Further signals do nothing. The signals are watched by a task on the current runtime; when that runtime ends the
-    /// child is cancelled with [`Cause::HandleDropped`].
+    /// On Unix that is the first SIGINT or SIGTERM. On Windows it is Ctrl-C, Ctrl-Break, closing
+    /// the console, or system shutdown. For the last two, Windows ends the process a few seconds
+    /// later.
     ///
-    /// Keep the handle. `ctx.on_signal()?.with_timeout(d)` drops it at the end of the statement, and so the context is cancelled at
-    /// birth, with [`Cause::HandleDropped`] as well.
+    /// From this call on the process no longer ends on these signals, even after the handle is
+    /// dropped (this is how tokio handles signals). The caller has to end the process. Further
+    /// signals do nothing.
+    ///
+    /// A task on the current runtime watches the signals. When that runtime ends, the child is
+    /// cancelled with [`Cause::HandleDropped`].
+    ///
+    /// Keep the handle. `ctx.on_signal()?.with_timeout(d)` drops it at the end of the statement, so
+    /// the context is done from the start with [`Cause::HandleDropped`].
     ///
     /// # Errors
     /// The operating system refuses the signal handler.
@@ -63,7 +69,7 @@ mod system {
 
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    /// The signals by which a process is asked to end.
+    /// The signals that ask a process to end.
     pub(super) struct Signals([Signal; 2]);
 
     impl Signals {
@@ -71,10 +77,10 @@ mod system {
             Ok(Signals([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
         }
 
-        /// Ready when one has come.
+        /// Ready when a signal was received.
         pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-            let has_come = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if has_come { Poll::Ready(()) } else { Poll::Pending }
+            let is_received = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if is_received { Poll::Ready(()) } else { Poll::Pending }
         }
     }
 }
@@ -88,7 +94,7 @@ mod system {
         CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
     };
 
-    /// The signals by which a process is asked to end.
+    /// The signals that ask a process to end.
     pub(super) struct Signals {
         interrupt: CtrlC,
         terminate: CtrlBreak,
@@ -106,13 +112,13 @@ mod system {
             })
         }
 
-        /// Ready when one has come.
+        /// Ready when a signal was received.
         pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-            let has_come = self.interrupt.poll_recv(cx).is_ready()
+            let is_received = self.interrupt.poll_recv(cx).is_ready()
                 || self.terminate.poll_recv(cx).is_ready()
                 || self.close.poll_recv(cx).is_ready()
                 || self.shutdown.poll_recv(cx).is_ready();
-            if has_come { Poll::Ready(()) } else { Poll::Pending }
+            if is_received { Poll::Ready(()) } else { Poll::Pending }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks that carry their context.
+//! Spawning tasks that run in their context.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,14 +12,15 @@ use super::run::poll_until_done;
 use super::tree::Wait;
 use super::{Context, ContextError, WithContext};
 
-/// Derives the context of spawned work, on the task that spawns it; `None` leaves the context as it is.
+/// Derives the context of spawned work. It runs on the task that spawns. `None` keeps the context.
 type DeriveForSpawn = fn(&Context) -> Option<Context>;
 
 static DERIVE_FOR_SPAWN: OnceLock<DeriveForSpawn> = OnceLock::new();
 
-/// Sets what spawned work gets from the task that spawns it, beside its context. A process has one such function.
-pub(crate) fn set_derive_for_spawn(below: DeriveForSpawn) {
-    let _ = DERIVE_FOR_SPAWN.set(below);
+/// Sets the function that derives the context of spawned work. A process has one; the first call
+/// wins.
+pub(crate) fn set_derive_for_spawn(derive: DeriveForSpawn) {
+    let _ = DERIVE_FOR_SPAWN.set(derive);
 }
 
 pub(super) fn derive_for_spawn(ctx: &Context) -> Option<Context> {
@@ -27,16 +28,20 @@ pub(super) fn derive_for_spawn(ctx: &Context) -> Option<Context> {
 }
 
 impl Context {
-    /// Spawns `future` onto the current tokio runtime with this context: ambient during each of its polls, without the keys that
-    /// are declared [`local`](super::Key::local), and stopped once the context is done.
+    /// Spawns `future` onto the current tokio runtime with this context.
     ///
-    /// Once done, the future is dropped at its next await, and the handle yields the [`ContextError`]; it does not run to its end
-    /// in the background. A context that is done before the first poll never polls it. What must outlive the context is spawned on
-    /// [`detach`](Context::detach). Dropping the handle does not stop the task. The context is ambient as well while the future is
-    /// dropped.
+    /// The context is ambient during each poll of the future, and while the future is dropped.
+    /// Values of keys that are declared [`local`](super::Key::local) do not cross.
     ///
-    /// The spans of the work are children of the innermost span at the time of the spawn: the context's span, or a `tracing` span in
-    /// it that is entered on the spawning task.
+    /// Once the context is done, the future is dropped at its next await, and the handle yields the
+    /// [`ContextError`]. The future does not continue in the background. If the context is done
+    /// before the first poll, the future is never polled.
+    ///
+    /// Dropping the handle does not stop the task. Spawn work that must outlive the context on
+    /// [`detach`](Context::detach).
+    ///
+    /// The spans of the task are children of the innermost span at the time of the spawn. That is
+    /// the span of the context, or a `tracing` span below it that is entered on the spawning task.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -49,7 +54,7 @@ impl Context {
     /// let request = Context::background().with_cancel();
     /// let audit = request.spawn(std::future::pending::<()>());
     /// request.cancel();
-    /// assert_eq!(audit.await.expect("it did not panic"), Err(ContextError::Canceled));
+    /// assert_eq!(audit.await.expect("the task did not panic"), Err(ContextError::Canceled));
     /// # }
     /// ```
     pub fn spawn<F>(&self, future: F) -> JoinHandle<Result<F::Output, ContextError>>
@@ -60,7 +65,7 @@ impl Context {
         tokio::spawn(self.run_in_scope(future))
     }
 
-    /// [`spawn`](Context::spawn) for a future that stays on this thread.
+    /// As [`spawn`](Context::spawn), for a future that stays on this thread.
     ///
     /// # Panics
     /// Outside a tokio `LocalSet` or local runtime.
@@ -73,8 +78,9 @@ impl Context {
     ///
     /// let shared = Rc::new(7);
     /// let local = tokio::task::LocalSet::new();
-    /// let answer = local.run_until(async { Context::background().spawn_local(async move { *shared }).await }).await;
-    /// assert_eq!(answer.expect("it did not panic"), Ok(7));
+    /// let ctx = Context::background();
+    /// let result = local.run_until(async { ctx.spawn_local(async move { *shared }).await }).await;
+    /// assert_eq!(result.expect("the task did not panic"), Ok(7));
     /// # }
     /// ```
     pub fn spawn_local<F>(&self, future: F) -> JoinHandle<Result<F::Output, ContextError>>
@@ -85,10 +91,13 @@ impl Context {
         tokio::task::spawn_local(self.run_in_scope(future))
     }
 
-    /// Runs `f` on the runtime's blocking pool with this context as its argument and as the ambient one.
+    /// Runs `f` on the runtime's blocking pool with this context.
     ///
-    /// Blocking work cannot be stopped from outside: `f` itself looks at the context and returns. It is not called when the context
-    /// is done before its turn comes; the handle then yields the [`ContextError`].
+    /// The context is the argument of `f` and the ambient context.
+    ///
+    /// Blocking work cannot be stopped from outside: `f` has to check the context itself and
+    /// return. If the context is done before the pool starts `f`, `f` is not called and the handle
+    /// yields the [`ContextError`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -106,7 +115,7 @@ impl Context {
     ///     }
     ///     rows
     /// });
-    /// assert_eq!(scan.await.expect("it did not panic"), Ok(100));
+    /// assert_eq!(scan.await.expect("the task did not panic"), Ok(100));
     /// # }
     /// ```
     pub fn spawn_blocking<R: Send + 'static>(
@@ -122,7 +131,9 @@ impl Context {
         })
     }
 
-    /// What is spawned for `future`: in one piece, as an `async` block would hold the future a second time.
+    /// Runs `future` in this context until the context is done.
+    ///
+    /// It is not an `async` block: a block would store the future twice.
     fn run_in_scope<F: Future>(&self, future: F) -> WithContext<RunUntilDone<F>> {
         let ctx = self.across_spawn();
         ctx.scope(RunUntilDone { work: future, wait: Wait::new(ctx.clone()) })
@@ -130,7 +141,7 @@ impl Context {
 }
 
 pin_project! {
-    /// A task's work, until its context is done.
+    /// Runs `work` until its context is done.
     struct RunUntilDone<F> {
         #[pin]
         work: F,

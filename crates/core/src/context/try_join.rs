@@ -7,16 +7,20 @@ use std::task::{Context as TaskContext, Poll};
 use super::tree::Wait;
 use super::{CancelHandle, Context, GroupError, WithContext};
 
-/// Runs two futures within this task, so that they may borrow, as a [`Group`](super::Group) would: each is given one child context of
-/// `ctx`; the first error cancels the other with that error as the cause, and is returned when both have ended.
+/// Runs two futures within this task; the first error cancels the other.
 ///
-/// Under a context that is done neither closure is called.
+/// Unlike tasks of a [`Group`](super::Group), the futures may borrow. Both get one child context of
+/// `ctx`. The first error cancels that context with the error as the cause. It is returned when
+/// both futures have ended.
+///
+/// If `ctx` is already done, neither closure is called.
 ///
 /// # Errors
-/// The first error; when `ctx` is done before both are ready, its [`ContextError`](super::ContextError).
+/// The first error. If `ctx` is done before both are ready, its
+/// [`ContextError`](super::ContextError).
 ///
 /// # Cancellation safety
-/// Dropping the future drops both and cancels the child context.
+/// Dropping the future drops both futures and cancels the child context.
 ///
 /// # Examples
 /// ```
@@ -46,7 +50,7 @@ where
     let parent = Parent(ctx.with_cancel());
     let child = parent.0.context();
     child.check()?;
-    // One waits for both: each with a wait of its own would be larger, and woken twice.
+    // One wait serves both futures. Two waits would be larger and would wake the task twice.
     let mut wait = pin!(Wait::new(child));
     let mut first = pin!(child.scope(a(child.clone())));
     let mut second = pin!(child.scope(b(child.clone())));
@@ -81,7 +85,7 @@ where
     .await
 }
 
-/// Polls a future that has not ended; drops it at its end. Returns its error.
+/// Polls a future that has not ended, drops it when it ends, and returns its error.
 fn poll_side<F: Future<Output = Result<T, E>>, T, E>(
     mut side: Pin<&mut WithContext<F>>,
     output: &mut Option<T>,
@@ -95,7 +99,7 @@ fn poll_side<F: Future<Output = Result<T, E>>, T, E>(
     result.map(|ready| *output = Some(ready)).err()
 }
 
-/// The right to cancel the child context, which does not outlive the call.
+/// Cancels the child context when the call ends or is dropped.
 struct Parent(CancelHandle);
 
 impl Drop for Parent {

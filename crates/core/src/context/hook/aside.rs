@@ -1,6 +1,7 @@
-//! The process's own threads for callbacks.
+//! The threads of this library that run callbacks.
 //!
-//! One thread calls them in the order they come. While a callback blocks it, others take its place: none waits for another one.
+//! One thread runs the callbacks in order. If a callback blocks it, further threads are started, so
+//! no callback waits for another one to end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,21 +16,21 @@ use crate::context::timer::Alarm;
 static THREADS: Mutex<Threads> = Mutex::new(Threads::NONE);
 static QUEUED: Condvar = Condvar::new();
 
-/// How long a callback waits while all threads are in others.
+/// How long a callback waits while all threads are running other callbacks.
 const PATIENCE: Duration = Duration::from_millis(25);
 
 struct Threads {
     queue: VecDeque<Callback>,
     count: usize,
-    /// Those that wait for a callback: one at most, but for moments.
+    /// Threads that wait for a callback. More than one is possible only for a moment.
     idle: usize,
-    /// Callbacks that were started.
+    /// The number of callbacks started so far.
     started: u64,
-    /// Goes off when the queue may have waited for too long.
+    /// Fires when the queue may have waited for too long.
     watchdog: Option<Alarm>,
 }
 
-/// Runs `f` on a thread of the process's own.
+/// Runs `f` on one of these threads.
 pub(super) fn run_on_own_thread(f: Callback) {
     let mut threads = lock();
     threads.queue.push_back(f);
@@ -46,14 +47,14 @@ pub(super) fn run_on_own_thread(f: Callback) {
 }
 
 fn lock() -> MutexGuard<'static, Threads> {
-    // What can panic under the lock, for want of memory or threads, leaves it whole.
+    // A panic under the lock, for lack of memory or threads, leaves the state consistent.
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Threads {
     const NONE: Threads = Threads { queue: VecDeque::new(), count: 0, idle: 0, started: 0, watchdog: None };
 
-    /// Where the system starts none, the watchdog tries again.
+    /// If the system cannot start a thread, the watchdog tries again.
     fn start(&mut self, threads: usize) {
         for _ in 0..threads {
             let started = thread::Builder::new().name("throughline-hooks".into()).spawn(call_queued);
@@ -61,11 +62,12 @@ impl Threads {
         }
     }
 
-    /// Looks after the queue, unless somebody does.
+    /// Starts the watchdog for a queue that is not empty, unless it is running.
     fn start_watchdog(&mut self) {
         if self.watchdog.is_none() && !self.queue.is_empty() {
             let waker = Waker::from(Arc::new(Watchdog { started: self.started }));
-            // Real time: it is threads that are missing. Without a timer the queue waits as it would without a thread.
+            // Real time, as threads are missing. If no timer can be set, the queue waits as it
+            // would without a thread.
             shielded(|| {
                 let at = Instant::now() + PATIENCE;
                 self.watchdog = Some(Alarm::new(at, false, &mut TaskContext::from_waker(&waker)));
@@ -74,7 +76,7 @@ impl Threads {
     }
 }
 
-/// What a thread does: it ends when there is nothing to call and another one waits already.
+/// The loop of a thread. It ends if the queue is empty and another thread waits.
 fn call_queued() {
     let mut threads = lock();
     loop {
@@ -96,7 +98,7 @@ fn call_queued() {
 }
 
 struct Watchdog {
-    /// As of when it began.
+    /// The number of callbacks that had been started when it was set.
     started: u64,
 }
 
@@ -105,7 +107,8 @@ impl Wake for Watchdog {
         let mut threads = lock();
         let fired = threads.watchdog.take();
         if threads.started == self.started && !threads.queue.is_empty() {
-            // Each thread is in a callback that blocks. Twice as many, so that it does not take as long as there are such callbacks.
+            // All threads are blocked in callbacks. Double their number, so that many blocking
+            // callbacks need few rounds.
             let more = threads.count.max(1).min(threads.queue.len());
             threads.start(more);
         }
