@@ -237,8 +237,8 @@ impl Builder {
         if let Some(sampler) = self.sampler {
             config.sampler = sampler;
         }
-        config.innermost = Some(super::layer::innermost());
-        Tracer::set_surrounding(super::layer::surrounding);
+        config.find_descendant = Some(super::layer::find_descendant());
+        Tracer::set_find_enclosing(super::layer::find_enclosing);
         let copied: Arc<[String]> = self.copied.into();
         if !copied.is_empty() {
             config.from_context = Some(from_context(Arc::clone(&copied)));
@@ -272,9 +272,9 @@ impl Builder {
 
 /// As [`Tracer::noop`], but it knows what service this is: errors that leave it tell.
 fn disabled(resource: Arc<Resource>) -> TracerConfig {
-    struct Nowhere;
+    struct DiscardSpans;
 
-    impl Recorder for Nowhere {
+    impl Recorder for DiscardSpans {
         fn record(&self, _: SpanRecord) {}
 
         fn admit(&self) -> bool {
@@ -282,7 +282,7 @@ fn disabled(resource: Arc<Resource>) -> TracerConfig {
         }
     }
 
-    let mut config = TracerConfig::new(Arc::new(Nowhere));
+    let mut config = TracerConfig::new(Arc::new(DiscardSpans));
     // Nobody here to decide: the caller's decision goes on.
     config.sampler = Arc::new(ParentBased::new(AlwaysOff));
     config.resource = resource;

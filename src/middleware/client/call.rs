@@ -309,9 +309,9 @@ mod tests {
     use super::*;
     use crate::ClientLayer;
 
-    struct Nowhere;
+    struct DiscardSpans;
 
-    impl Recorder for Nowhere {
+    impl Recorder for DiscardSpans {
         fn record(&self, _: SpanRecord) {}
     }
 
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_url_is_written_for_spans_that_show_it_alone() {
-        let recorded = Context::background().with_tracer(&Tracer::new(TracerConfig::new(Arc::new(Nowhere))));
+        let recorded = Context::background().with_tracer(&Tracer::new(TracerConfig::new(Arc::new(DiscardSpans))));
         let unrecorded = Context::background().with_tracer(&Tracer::noop());
         for (ctx, media_type, written) in [
             (&recorded, "application/json", 1),

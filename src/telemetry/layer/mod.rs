@@ -20,7 +20,7 @@ use location::Location;
 use nesting::Data;
 #[cfg(feature = "fmt")]
 pub(super) use nesting::context_of_event;
-pub(super) use nesting::{innermost, surrounding};
+pub(super) use nesting::{find_descendant, find_enclosing};
 
 /// A layer for a `tracing` subscriber: made by [`Telemetry::layer`](super::Telemetry::layer).
 ///

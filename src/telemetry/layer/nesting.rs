@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use throughline_core::trace::Innermost;
+use throughline_core::trace::FindDescendant;
 use throughline_core::{Context, Span, SpanContext, SpanId};
 use tracing::dispatcher;
 use tracing_core::{Event, Subscriber};
@@ -57,7 +57,7 @@ fn entered<T>(find: impl Fn(&Data) -> Option<T>) -> Option<T> {
 }
 
 /// The entered span, if it is further in than the context's.
-pub(in crate::telemetry) fn innermost() -> Innermost {
+pub(in crate::telemetry) fn find_descendant() -> FindDescendant {
     Arc::new(|ctx: &Context| {
         let outer = id(ctx)?;
         entered(|data| if data.is_within(outer) { data.span.span_context().cloned() } else { None })
@@ -67,7 +67,7 @@ pub(in crate::telemetry) fn innermost() -> Innermost {
 /// The entered span, for a context that is in no span of this process, if no other context is ambient.
 ///
 /// A context that names a tracer was set up to start traces. It joins only a span that no context stands above.
-pub(in crate::telemetry) fn surrounding(ctx: &Context) -> Option<Context> {
+pub(in crate::telemetry) fn find_enclosing(ctx: &Context) -> Option<Context> {
     let remote = id(ctx);
     if remote.is_none() && id(&Context::current()).is_some() {
         return None;

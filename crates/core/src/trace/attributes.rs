@@ -30,7 +30,7 @@ type Attribute = (Cow<'static, str>, Value);
 pub struct Attributes {
     // `None` until the first write, so that an empty set is one store to make and one load to drop.
     inline: Option<[Option<Attribute>; INLINE]>,
-    more: Vec<Attribute>,
+    overflow: Vec<Attribute>,
     /// How many were dropped for their keys: the span, event or link that the others come to counts them.
     refused: u32,
 }
@@ -39,7 +39,7 @@ impl Attributes {
     /// No attribute.
     #[inline]
     pub const fn new() -> Self {
-        Self { inline: None, more: Vec::new(), refused: 0 }
+        Self { inline: None, overflow: Vec::new(), refused: 0 }
     }
 
     /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`; the event, link or span that these
@@ -57,7 +57,11 @@ impl Attributes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        if self.more.is_empty() { self.inline.iter().flatten().flatten().count() } else { INLINE + self.more.len() }
+        if self.overflow.is_empty() {
+            self.inline.iter().flatten().flatten().count()
+        } else {
+            INLINE + self.overflow.len()
+        }
     }
 
     /// Whether there is none.
@@ -67,7 +71,7 @@ impl Attributes {
 
     /// The attributes, in the order of first writing.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { inline: self.inline.as_slice().as_flattened().iter(), more: self.more.iter() }
+        Iter { inline: self.inline.as_slice().as_flattened().iter(), overflow: self.overflow.iter() }
     }
 
     /// Keeps those for which `keep` says so; it may change the values.
@@ -108,7 +112,7 @@ impl Attributes {
 
     /// Applies `limits` to attributes that came as a whole; the number dropped, those for their keys included.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
-        for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.more).map(|(_, value)| value) {
+        for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.overflow).map(|(_, value)| value) {
             value.truncate(limits.characters());
         }
         let refused = std::mem::take(&mut self.refused);
@@ -144,24 +148,24 @@ impl Attributes {
                 }
             }
         }
-        self.put_more(key, value, count)
+        self.put_overflow(key, value, count)
     }
 
     #[cold]
-    fn put_more(&mut self, key: Cow<'static, str>, value: Value, count: u32) -> bool {
-        if let Some((_, old)) = self.more.iter_mut().find(|(name, _)| *name == key) {
+    fn put_overflow(&mut self, key: Cow<'static, str>, value: Value, count: u32) -> bool {
+        if let Some((_, old)) = self.overflow.iter_mut().find(|(name, _)| *name == key) {
             *old = value;
             return true;
         }
-        let room = INLINE + self.more.len() < usize::try_from(count).unwrap_or(usize::MAX);
+        let room = INLINE + self.overflow.len() < usize::try_from(count).unwrap_or(usize::MAX);
         if room {
-            self.more.push((key, value));
+            self.overflow.push((key, value));
         }
         room
     }
 
     fn into_pairs(self) -> impl Iterator<Item = Attribute> {
-        self.inline.into_iter().flatten().flatten().chain(self.more)
+        self.inline.into_iter().flatten().flatten().chain(self.overflow)
     }
 }
 
@@ -226,7 +230,7 @@ impl<'a> IntoIterator for &'a Attributes {
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     inline: std::slice::Iter<'a, Option<Attribute>>,
-    more: std::slice::Iter<'a, Attribute>,
+    overflow: std::slice::Iter<'a, Attribute>,
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -234,6 +238,6 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let inline = self.inline.next().and_then(Option::as_ref);
-        inline.or_else(|| self.more.next()).map(|(key, value)| (key.as_ref(), value))
+        inline.or_else(|| self.overflow.next()).map(|(key, value)| (key.as_ref(), value))
     }
 }

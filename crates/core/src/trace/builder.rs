@@ -4,15 +4,15 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::{Cell, More, Recording, SPAN, TRACER, bound_name, tracer};
 use super::clock::{self, Epoch};
+use super::foreign;
 use super::id::{SpanId, TraceFlags, TraceId};
-use super::innermost;
 use super::limits::SpanLimits;
 use super::record::{Link, SpanKind, UnixNanos};
 use super::sampler::{SamplingParameters, SamplingResult};
 use super::span::Span;
 use super::span_context::SpanContext;
+use super::state::{RareFields, Recording, SPAN, SpanState, TRACER, bound_name, tracer};
 use super::tracer::{Tracer, TracerConfig};
 use super::value::Value;
 use crate::Context;
@@ -135,7 +135,7 @@ impl<'a> SpanBuilder<'a> {
     /// The innermost span is the one that would be the parent.
     pub fn new_root(mut self) -> Self {
         if !self.is_root {
-            let left = self.left();
+            let left = self.span_left();
             self.links.extend(left.map(Link::from));
             self.is_root = true;
         }
@@ -180,7 +180,7 @@ impl<'a> SpanBuilder<'a> {
         if self.decision.is_none() && self.is_shared() {
             return Span::identity(self.ctx.clone());
         }
-        self.start_own()
+        self.start_with_own_identity()
     }
 
     /// Whether the span is one of those that share an unrecorded span's identity.
@@ -188,14 +188,14 @@ impl<'a> SpanBuilder<'a> {
     fn is_shared(&self) -> bool {
         let shares = !self.is_root && self.remote_parent.is_none() && self.kind == SpanKind::Internal;
         shares
-            && self.ctx.value(&SPAN).is_some_and(|cell| {
-                !cell.is_recorded
-                    && !cell.span_context.is_remote()
-                    && self.outer.as_ref().is_none_or(|outer| is_in(outer, cell))
+            && self.ctx.value(&SPAN).is_some_and(|state| {
+                !state.is_recorded
+                    && !state.span_context.is_remote()
+                    && self.outer.as_ref().is_none_or(|outer| is_in(outer, state))
             })
     }
 
-    fn start_own(&mut self) -> Span {
+    fn start_with_own_identity(&mut self) -> Span {
         let now = clock::ticks();
         let decision = match self.decision.take() {
             Some(decision) => decision,
@@ -211,7 +211,7 @@ impl<'a> SpanBuilder<'a> {
         };
         let Some(config) = tracer(ctx).config().filter(|_| decision.is_recorded) else {
             return Span::identity(
-                ctx.with_value(&SPAN, Cell::identity(decision.span_context, decision.is_local_root)),
+                ctx.with_value(&SPAN, SpanState::identity(decision.span_context, decision.is_local_root)),
             );
         };
         if let Some(from_context) = &config.from_context {
@@ -219,9 +219,9 @@ impl<'a> SpanBuilder<'a> {
         }
         let limits = config.limits;
         bound_name(&mut self.name);
-        let (mut dropped_attributes, mut more) = (0, None);
+        let (mut dropped_attributes, mut rare) = (0, None);
         if !(self.attributes.is_untouched() && decision.attributes.is_empty() && self.links.is_empty()) {
-            (dropped_attributes, more) = self.bound(decision.attributes, &limits);
+            (dropped_attributes, rare) = self.apply_limits(decision.attributes, &limits);
         }
         let recording = Recording {
             is_live: true,
@@ -233,9 +233,9 @@ impl<'a> SpanBuilder<'a> {
             start_time: self.start.unwrap_or_else(|| decision.epoch.at(now)),
             name: std::mem::take(&mut self.name),
             attributes: self.attributes.take(),
-            more,
+            rare,
         };
-        let cell = Cell {
+        let state = SpanState {
             span_context: decision.span_context,
             is_recorded: true,
             is_local_root: decision.is_local_root,
@@ -244,40 +244,44 @@ impl<'a> SpanBuilder<'a> {
             writes_to: None,
             recording: Mutex::new(recording),
         };
-        Span::recorded(ctx.with_value(&SPAN, cell))
+        Span::recorded(ctx.with_value(&SPAN, state))
     }
 
     /// Adds the sampler's attributes and applies `limits`: how many attributes are dropped, and the links.
-    fn bound(&mut self, sampled: Vec<(Cow<'static, str>, Value)>, limits: &SpanLimits) -> (u32, Option<Box<More>>) {
+    fn apply_limits(
+        &mut self,
+        sampled: Vec<(Cow<'static, str>, Value)>,
+        limits: &SpanLimits,
+    ) -> (u32, Option<Box<RareFields>>) {
         self.attributes.extend(sampled);
         let dropped = self.attributes.shrink_to(limits.attributes, limits);
         if self.links.is_empty() {
             return (dropped, None);
         }
-        let mut more = Box::<More>::default();
-        std::mem::take(&mut self.links).into_iter().for_each(|link| more.link(link, limits));
-        (dropped, Some(more))
+        let mut rare = Box::<RareFields>::default();
+        std::mem::take(&mut self.links).into_iter().for_each(|link| rare.add_link(link, limits));
+        (dropped, Some(rare))
     }
 
     fn decide(&mut self, now: u64) -> Decision {
         let ctx = self.ctx;
-        let of_context = ctx.value(&SPAN);
-        let is_given = self.is_root || self.remote_parent.is_some() || self.outer.is_some();
-        if !is_given {
-            self.look_around(of_context);
+        let context_span = ctx.value(&SPAN);
+        let has_explicit_parent = self.is_root || self.remote_parent.is_some() || self.outer.is_some();
+        if !has_explicit_parent {
+            self.find_enclosing(context_span);
         }
         let config = self.other_tracer().unwrap_or_else(|| tracer(ctx)).config();
         let current = match &self.outer {
             _ if self.is_root || self.remote_parent.is_some() => None,
             Some(outer) => outer.value(&SPAN),
-            None => of_context,
+            None => context_span,
         };
         let Some(current) = current else {
             return self.decide_root(config, self.remote_parent.as_ref(), now);
         };
         let parent = &current.span_context;
-        let innermost = if is_given { None } else { innermost::below(ctx, config, parent) };
-        match innermost {
+        let descendant = if has_explicit_parent { None } else { foreign::descendant(ctx, config, parent) };
+        match descendant {
             // Its local root is another tracing system's, and was dated by that.
             Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), clock::epoch(), now),
             Some(span) => follow(config, &span, current.is_recorded, current.epoch, now),
@@ -289,33 +293,33 @@ impl<'a> SpanBuilder<'a> {
     /// Where the spans go, if not where those of the context go.
     #[inline]
     fn other_tracer(&self) -> Option<&Tracer> {
-        let of_outer = || self.outer.as_ref().filter(|_| self.follows_outer).map(tracer);
-        self.tracer.or_else(of_outer)
+        let outer_tracer = || self.outer.as_ref().filter(|_| self.follows_outer).map(tracer);
+        self.tracer.or_else(outer_tracer)
     }
 
     /// Finds the span that the task is in, for a context that is in none of this process. What enters the process is in no
     /// such span.
     #[inline]
-    fn look_around(&mut self, of_context: Option<&Cell>) {
-        let is_in_span = of_context.is_some_and(|cell| !cell.span_context.is_remote());
+    fn find_enclosing(&mut self, context_span: Option<&SpanState>) {
+        let is_in_span = context_span.is_some_and(|state| !state.span_context.is_remote());
         if !is_in_span && !matches!(self.kind, SpanKind::Server | SpanKind::Consumer) {
-            self.outer = innermost::around(self.ctx);
+            self.outer = foreign::enclosing(self.ctx);
             self.follows_outer = self.ctx.value(&TRACER).is_none();
         }
     }
 
     /// The span that a new root leaves.
-    fn left(&mut self) -> Option<SpanContext> {
-        let of_context = self.ctx.value(&SPAN);
+    fn span_left(&mut self) -> Option<SpanContext> {
+        let context_span = self.ctx.value(&SPAN);
         if self.outer.is_none() {
-            self.look_around(of_context);
+            self.find_enclosing(context_span);
         }
         if let Some(outer) = &self.outer {
             return outer.span_context().cloned();
         }
-        let current = of_context?;
+        let current = context_span?;
         let config = tracer(self.ctx).config().filter(|_| current.is_recorded);
-        innermost::below(self.ctx, config, &current.span_context).or_else(|| Some(current.span_context.clone()))
+        foreign::descendant(self.ctx, config, &current.span_context).or_else(|| Some(current.span_context.clone()))
     }
 
     /// The first span of a trace in this process.
@@ -338,14 +342,15 @@ impl<'a> SpanBuilder<'a> {
                 SamplingResult { sampled: parent.is_some_and(SpanContext::is_sampled), ..SamplingResult::default() }
             }
         };
-        let own = if config.is_some_and(|config| config.random_flag) { TraceFlags::RANDOM } else { TraceFlags::NONE };
-        let flags = parent.map_or(own, SpanContext::flags).with_sampled(result.sampled);
+        let new_trace_flags =
+            if config.is_some_and(|config| config.random_flag) { TraceFlags::RANDOM } else { TraceFlags::NONE };
+        let flags = parent.map_or(new_trace_flags, SpanContext::flags).with_sampled(result.sampled);
         let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
         let decided = SpanContext::new(trace_id, SpanId::random_at(now), flags, trace_state.unwrap_or_default(), false);
-        let is_open = config.is_none() && parent.is_some_and(SpanContext::is_undecided);
-        let is_recorded = result.sampled && admits(config);
+        let stays_undecided = config.is_none() && parent.is_some_and(SpanContext::is_undecided);
+        let is_recorded = result.sampled && recorder_admits(config);
         Decision {
-            span_context: if is_open { decided.into_undecided() } else { decided },
+            span_context: if stays_undecided { decided.into_undecided() } else { decided },
             parent_span_id: parent.map(SpanContext::span_id),
             parent_is_remote: parent.is_some(),
             is_recorded,
@@ -356,9 +361,9 @@ impl<'a> SpanBuilder<'a> {
     }
 }
 
-/// Whether `ctx` is in the span of `cell`.
-fn is_in(ctx: &Context, cell: &Cell) -> bool {
-    ctx.span_context().is_some_and(|span| span.span_id() == cell.span_context.span_id())
+/// Whether `ctx` is in the span of `state`.
+fn is_in(ctx: &Context, state: &SpanState) -> bool {
+    ctx.span_context().is_some_and(|span| span.span_id() == state.span_context.span_id())
 }
 
 /// A span below another of this process: as that one was decided.
@@ -368,7 +373,7 @@ fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool
         span_context: parent.child(SpanId::random_at(now)),
         parent_span_id: Some(parent.span_id()),
         parent_is_remote: false,
-        is_recorded: is_recorded && admits(config),
+        is_recorded: is_recorded && recorder_admits(config),
         is_local_root: false,
         epoch,
         attributes: Vec::new(),
@@ -376,6 +381,6 @@ fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool
 }
 
 #[inline]
-fn admits(config: Option<&TracerConfig>) -> bool {
+fn recorder_admits(config: Option<&TracerConfig>) -> bool {
     config.is_some_and(|config| config.recorder.admit())
 }

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use super::builder::SpanBuilder;
-use super::cell::{Cell, SPAN, TRACER, tracer};
 use super::span::Span;
 use super::span_context::SpanContext;
 use super::span_ref::SpanRef;
+use super::state::{SPAN, SpanState, TRACER, tracer};
 use super::tracer::Tracer;
 use crate::Context;
 
@@ -18,9 +18,9 @@ impl Context {
     /// The parent is this context's span, or its remote parent. [`Context::current`] is not looked at. Spans of another tracing
     /// system, as `tracing`'s are, have a part in two cases:
     ///
-    /// - One that descends from this context's span takes its place ([`Innermost`](crate::trace::Innermost)).
+    /// - One that descends from this context's span takes its place ([`FindDescendant`](crate::trace::FindDescendant)).
     /// - Where this context is in no span, the one that the task is in is the parent
-    ///   ([`Surrounding`](crate::trace::Surrounding)); [`new_root`](SpanBuilder::new_root) starts a trace all the same.
+    ///   ([`FindEnclosing`](crate::trace::FindEnclosing)); [`new_root`](SpanBuilder::new_root) starts a trace all the same.
     ///
     /// # Examples
     /// ```
@@ -88,15 +88,15 @@ impl Context {
     #[inline]
     pub fn current_span(&self) -> SpanRef<'_> {
         match self.value(&SPAN) {
-            Some(Cell { writes_to: Some(ctx), .. }) => SpanRef::new(ctx, ctx.value(&SPAN)),
-            cell => SpanRef::new(self, cell),
+            Some(SpanState { writes_to: Some(ctx), .. }) => SpanRef::new(ctx, ctx.value(&SPAN)),
+            state => SpanRef::new(self, state),
         }
     }
 
     /// The identity of the span that this context is in, or else of its remote parent; what goes on the wire.
     #[inline]
     pub fn span_context(&self) -> Option<&SpanContext> {
-        self.value(&SPAN).map(|cell| &cell.span_context)
+        self.value(&SPAN).map(|state| &state.span_context)
     }
 
     /// A context whose next span goes on with the trace of `parent`, which another process has sent.
@@ -113,7 +113,7 @@ impl Context {
     /// assert_ne!(ours.span_id(), caller.span_id());
     /// ```
     pub fn with_remote_parent(&self, parent: SpanContext) -> Context {
-        self.with_value(&SPAN, Cell::identity(parent.into_remote(), false))
+        self.with_value(&SPAN, SpanState::identity(parent.into_remote(), false))
     }
 
     /// A context whose spans, and those below, go to `tracer` instead of the process's default. A trace that is

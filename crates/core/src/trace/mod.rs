@@ -5,11 +5,10 @@
 
 mod attributes;
 mod builder;
-mod cell;
 mod clock;
+mod foreign;
 pub(crate) mod hex;
 pub(crate) mod id;
-mod innermost;
 mod limits;
 mod methods;
 mod ratio;
@@ -19,14 +18,15 @@ mod sampler;
 pub(crate) mod span;
 pub(crate) mod span_context;
 mod span_ref;
+mod state;
 mod tracer;
 pub(crate) mod tracestate;
 mod value;
 
 pub use attributes::{Attributes, Iter};
 pub use builder::SpanBuilder;
+pub use foreign::{FindDescendant, FindEnclosing};
 pub use id::ParseIdError;
-pub use innermost::{Innermost, Surrounding};
 pub use limits::SpanLimits;
 pub use ratio::TraceIdRatio;
 pub use record::{Batch, Event, Link, Resource, SpanKind, Status, UnixNanos};

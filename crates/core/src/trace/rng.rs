@@ -10,13 +10,13 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 thread_local! {
-    static STATE: Cell<State> = Cell::new(State::seeded());
+    static STATE: Cell<Generator> = Cell::new(Generator::seeded());
 }
 
 /// 64 random bits, at this time of the monotonic clock.
 #[inline]
 pub(super) fn next(ticks: u64) -> u64 {
-    draw(ticks, State::next)
+    draw(ticks, Generator::next)
 }
 
 /// Twice 64 random bits, at this time of the monotonic clock.
@@ -26,9 +26,9 @@ pub(super) fn next_pair(ticks: u64) -> [u64; 2] {
 }
 
 #[inline]
-fn draw<T>(ticks: u64, take: impl FnOnce(&mut State) -> T) -> T {
+fn draw<T>(ticks: u64, take: impl FnOnce(&mut Generator) -> T) -> T {
     // A thread that is being torn down has lost its state: a fresh one then.
-    let mut state = STATE.try_with(Cell::get).unwrap_or_else(|_| State::seeded());
+    let mut state = STATE.try_with(Cell::get).unwrap_or_else(|_| Generator::seeded());
     state.stir(ticks);
     let out = take(&mut state);
     let _ = STATE.try_with(|cell| cell.set(state));
@@ -36,9 +36,9 @@ fn draw<T>(ticks: u64, take: impl FnOnce(&mut State) -> T) -> T {
 }
 
 #[derive(Clone, Copy)]
-struct State(u64, u64);
+struct Generator(u64, u64);
 
-impl State {
+impl Generator {
     /// std keys each thread's `RandomState` with 128 bits from the operating system.
     fn seeded() -> Self {
         let random = RandomState::new();
@@ -65,11 +65,11 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::State;
+    use super::Generator;
 
     #[test]
     fn t08_two_copies_of_one_state_part_with_the_clock() {
-        let (mut ours, mut theirs) = (State(1, 2), State(1, 2));
+        let (mut ours, mut theirs) = (Generator(1, 2), Generator(1, 2));
         for tick in 0..1_000 {
             ours.stir(tick);
             theirs.stir(tick + 1);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn t08_no_state_is_stuck_at_zero() {
-        let mut state = State(0, 0);
+        let mut state = Generator(0, 0);
         state.stir(0);
         assert_ne!([state.next(), state.next(), state.next()], [0; 3]);
     }

@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::{SPAN, tracer};
 use super::record::{Link, SpanRecord, Status, UnixNanos};
 use super::span_ref::SpanRef;
+use super::state::{SPAN, tracer};
 use super::value::Value;
 use crate::{Cause, Context};
 
@@ -43,22 +43,22 @@ use crate::{Cause, Context};
 pub struct Span {
     ctx: Context,
     /// Whether the context's innermost span is ours to end, and not one that we share.
-    recorded: bool,
+    is_owner: bool,
     /// A drop without [`end`](Self::end) is the drop of its work.
-    is_works: bool,
+    abandoned_if_dropped: bool,
     /// A span started while unwinding, by a destructor, is not what panicked.
-    panicking: bool,
+    started_in_panic: bool,
 }
 
 impl Span {
     #[inline]
     pub(super) fn recorded(ctx: Context) -> Self {
-        Self { ctx, recorded: true, is_works: false, panicking: std::thread::panicking() }
+        Self { ctx, is_owner: true, abandoned_if_dropped: false, started_in_panic: std::thread::panicking() }
     }
 
     #[inline]
     pub(super) fn identity(ctx: Context) -> Self {
-        Self { ctx, recorded: false, is_works: false, panicking: false }
+        Self { ctx, is_owner: false, abandoned_if_dropped: false, started_in_panic: false }
     }
 
     /// The context below the span: what `&span` derefs to.
@@ -85,7 +85,7 @@ impl Span {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn abandoned_if_dropped(mut self) -> Self {
-        self.is_works = true;
+        self.abandoned_if_dropped = true;
         self
     }
 
@@ -166,22 +166,22 @@ impl Span {
     }
 
     pub(super) fn as_ref(&self) -> SpanRef<'_> {
-        if self.recorded { self.ctx.current_span() } else { SpanRef::new(&self.ctx, None) }
+        if self.is_owner { self.ctx.current_span() } else { SpanRef::new(&self.ctx, None) }
     }
 
     /// Ends the span, once; `last` has the last word on its record.
     #[inline]
     fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord)) {
-        if !self.recorded {
+        if !self.is_owner {
             return;
         }
-        let Some(cell) = self.ctx.value(&SPAN) else { return };
-        let end = end.unwrap_or_else(|| cell.epoch.now());
+        let Some(state) = self.ctx.value(&SPAN) else { return };
+        let end = end.unwrap_or_else(|| state.epoch.now());
         if self.ctx.is_done() {
-            self.record_end(end);
+            self.record_cause(end);
         }
-        self.recorded = false;
-        let Some(mut record) = cell.end(end) else { return };
+        self.is_owner = false;
+        let Some(mut record) = state.end(end) else { return };
         last(&mut record);
         if let Some(config) = tracer(&self.ctx).config() {
             config.recorder.record(record);
@@ -190,9 +190,9 @@ impl Span {
 
     /// Records why the context is done, unless that was recorded before.
     #[cold]
-    fn record_end(&self, end: UnixNanos) {
+    fn record_cause(&self, end: UnixNanos) {
         if let Some(cause) = self.ctx.cause() {
-            self.as_ref().cancelled("throughline.cancelled", &cause, Some(end));
+            self.as_ref().record_cancellation("throughline.cancelled", &cause, Some(end));
         }
     }
 }
@@ -209,10 +209,10 @@ impl Deref for Span {
 impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
-        if self.recorded {
+        if self.is_owner {
             let panicking = std::thread::panicking();
-            let panicked = panicking && !self.panicking;
-            if self.is_works && !panicking && !self.ctx.is_done() {
+            let panicked = panicking && !self.started_in_panic;
+            if self.abandoned_if_dropped && !panicking && !self.ctx.is_done() {
                 self.record_cancelled(&Cause::Abandoned);
             }
             self.finish(None, |record| {

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::cell::{Cell, count_late_write};
 use super::record::{Event, Link, SpanKind, Status, UnixNanos};
 use super::span_context::SpanContext;
+use super::state::{SpanState, count_late_write};
 use super::value::Value;
 use crate::{Cause, Context, ContextError};
 
@@ -39,32 +39,32 @@ const MESSAGE: &str = "exception.message";
 #[derive(Clone, Copy)]
 pub struct SpanRef<'a> {
     ctx: &'a Context,
-    cell: Option<&'a Cell>,
+    state: Option<&'a SpanState>,
 }
 
 impl<'a> SpanRef<'a> {
     #[inline]
-    pub(super) fn new(ctx: &'a Context, cell: Option<&'a Cell>) -> Self {
-        Self { ctx, cell }
+    pub(super) fn new(ctx: &'a Context, state: Option<&'a SpanState>) -> Self {
+        Self { ctx, state }
     }
 
     /// The span's identity, or its remote parent's where none was started here.
     pub fn span_context(&self) -> Option<&'a SpanContext> {
-        self.cell.map(|cell| &cell.span_context)
+        self.state.map(|state| &state.span_context)
     }
 
     /// Whether writes have an effect: the span is recorded and has not ended.
     pub fn is_recording(&self) -> bool {
-        self.cell.is_some_and(Cell::is_recording)
+        self.state.is_some_and(SpanState::is_recording)
     }
 
     /// Sets an attribute; the last write of a key wins. One with an empty key, or beyond the
     /// [limit](crate::trace::SpanLimits), is dropped and counted in the record.
     #[inline]
     pub fn set_attribute(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
-        if let Some(cell) = self.recorded() {
+        if let Some(state) = self.recorded_state() {
             let (key, value) = (key.into(), value.into());
-            cell.write(self.ctx, |span, limits| span.attribute(key, value, limits));
+            state.write(self.ctx, |span, limits| span.set_attribute(key, value, limits));
         }
     }
 
@@ -73,15 +73,15 @@ impl<'a> SpanRef<'a> {
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         if self.is_recording() {
             self.set_attribute(key, value());
-        } else if self.recorded().is_some() {
+        } else if self.recorded_state().is_some() {
             count_late_write(self.ctx);
         }
     }
 
     /// Adds an event that happens now. `attributes`: `()` for none, an array of pairs, or [`Attributes`].
     pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
-        if let Some(cell) = self.recorded() {
-            self.event(Event::new(name, cell.epoch.now(), attributes));
+        if let Some(state) = self.recorded_state() {
+            self.push_event(Event::new(name, state.epoch.now(), attributes));
         }
     }
 
@@ -92,23 +92,23 @@ impl<'a> SpanRef<'a> {
         time: SystemTime,
         attributes: impl Into<Attributes>,
     ) {
-        if self.recorded().is_some() {
-            self.event(Event::new(name, UnixNanos::from(time), attributes));
+        if self.recorded_state().is_some() {
+            self.push_event(Event::new(name, UnixNanos::from(time), attributes));
         }
     }
 
     /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.
     pub fn add_link(&self, link: impl Into<Link>) {
-        if let Some(cell) = self.recorded() {
+        if let Some(state) = self.recorded_state() {
             let link = link.into();
-            cell.write(self.ctx, |span, limits| span.more().link(link, limits));
+            state.write(self.ctx, |span, limits| span.rare().add_link(link, limits));
         }
     }
 
     /// Sets the status. `Ok` is final: a later `Error` is ignored. `Unset` changes nothing.
     pub fn set_status(&self, status: Status) {
-        if let Some(cell) = self.recorded() {
-            cell.write(self.ctx, |span, _| span.more().status(status));
+        if let Some(state) = self.recorded_state() {
+            state.write(self.ctx, |span, _| span.rare().set_status(status));
         }
     }
 
@@ -118,9 +118,9 @@ impl<'a> SpanRef<'a> {
     /// An error recorded twice on one span, which is to say at one address with one message, is one event. One that was
     /// returned lies elsewhere: [`record_returned`](Self::record_returned) is for those.
     pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
-        if self.recorded().is_some() {
+        if self.recorded_state().is_some() {
             let address = std::ptr::from_ref(error).cast::<()>().addr();
-            self.exception(Some(address), std::any::type_name::<E>(), error_message(error));
+            self.add_exception(Some(address), std::any::type_name::<E>(), error_message(error));
         }
     }
 
@@ -128,8 +128,8 @@ impl<'a> SpanRef<'a> {
     /// have recorded it, and it has moved since. Nothing is done if the last error recorded has the same message, or one
     /// that begins with it.
     pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
-        if self.recorded().is_some() {
-            self.exception(None, std::any::type_name::<E>(), error_message(error));
+        if self.recorded_state().is_some() {
+            self.add_exception(None, std::any::type_name::<E>(), error_message(error));
         }
     }
 
@@ -145,22 +145,22 @@ impl<'a> SpanRef<'a> {
     /// span.current_span().record_exception("disk full", [("exception.type", "IoError")]);
     /// ```
     pub fn record_exception(&self, message: &str, attributes: impl Into<Attributes>) {
-        if let Some(cell) = self.recorded() {
+        if let Some(state) = self.recorded_state() {
             let mut text = Bounded(String::new());
             let _ = text.write_str(message);
             let mut attributes = attributes.into();
             if attributes.get(MESSAGE).is_none() {
                 attributes.set(MESSAGE, text.0.clone());
             }
-            let event = Event::new("exception", cell.epoch.now(), attributes);
-            cell.write(self.ctx, |span, limits| span.more().new_exception(text.0, event, limits));
+            let event = Event::new("exception", state.epoch.now(), attributes);
+            state.write(self.ctx, |span, limits| span.rare().add_new_exception(text.0, event, limits));
         }
     }
 
     /// Changes the kind. The sampler has seen the first one.
     pub fn set_kind(&self, kind: SpanKind) {
-        if let Some(cell) = self.recorded() {
-            cell.write(self.ctx, |span, _| span.kind = kind);
+        if let Some(state) = self.recorded_state() {
+            state.write(self.ctx, |span, _| span.kind = kind);
         }
     }
 
@@ -181,65 +181,65 @@ impl<'a> SpanRef<'a> {
     /// Context::background().current_span().record_cancelled(&Cause::Abandoned);
     /// ```
     pub fn record_cancelled(&self, cause: &Cause) {
-        self.cancelled("throughline.cancelled", cause, None);
+        self.record_cancellation("throughline.cancelled", cause, None);
     }
 
     /// As [`record_cancelled`](Self::record_cancelled), for work that did not start. The event is
     /// `throughline.shed`.
     pub fn record_shed(&self, cause: &Cause) {
-        self.cancelled("throughline.shed", cause, None);
+        self.record_cancellation("throughline.shed", cause, None);
     }
 
-    pub(super) fn cancelled(&self, event: &'static str, cause: &Cause, time: Option<UnixNanos>) {
-        let is_own_end = |cell: &Cell| cell.is_local_root && matches!(cause, Cause::RequestFinished);
-        let Some(cell) = self.recorded().filter(|cell| !is_own_end(cell)) else { return };
+    pub(super) fn record_cancellation(&self, event: &'static str, cause: &Cause, time: Option<UnixNanos>) {
+        let is_end_of_own_request = |state: &SpanState| state.is_local_root && matches!(cause, Cause::RequestFinished);
+        let Some(state) = self.recorded_state().filter(|state| !is_end_of_own_request(state)) else { return };
         let message = match cause {
             // It may run in the destructor of a span that ends while its thread unwinds: there a
             // second panic would abort.
             Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| error_message(&**error))).unwrap_or_default()),
             _ => None,
         };
-        let time = time.unwrap_or_else(|| cell.epoch.now());
-        cell.write(self.ctx, |span, limits| span.cancelled(event, cause.name(), message, time, limits));
+        let time = time.unwrap_or_else(|| state.epoch.now());
+        state.write(self.ctx, |span, limits| span.record_cancellation(event, cause.name(), message, time, limits));
     }
 
     /// Changes the name, as a server does once it knows the route. The sampler has seen the first one.
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
-        if let Some(cell) = self.recorded() {
+        if let Some(state) = self.recorded_state() {
             let name = name.into();
-            cell.write(self.ctx, |span, _| span.name(name));
+            state.write(self.ctx, |span, _| span.set_name(name));
         }
     }
 
     /// Records an error that has only a text. An error that only reports that the context is done
     /// is not recorded.
     pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
-        if self.recorded().is_some() {
+        if self.recorded_state().is_some() {
             let mut text = Bounded(String::new());
             let _ = write!(text, "{error:#}");
-            if !self.ctx.err().is_some_and(|stopped| reports(&text.0, stopped)) {
-                self.exception(None, std::any::type_name::<E>(), text.0);
+            if !self.ctx.err().is_some_and(|stopped| only_reports(&text.0, stopped)) {
+                self.add_exception(None, std::any::type_name::<E>(), text.0);
             }
         }
     }
 
-    fn exception(&self, address: Option<usize>, kind: &'static str, message: String) {
-        let Some(cell) = self.cell else { return };
+    fn add_exception(&self, address: Option<usize>, kind: &'static str, message: String) {
+        let Some(state) = self.state else { return };
         let status = Status::Error(message.clone().into());
         let attributes = [("exception.type", Value::from(kind)), (MESSAGE, Value::from(message.clone()))];
-        let event = Event::new("exception", cell.epoch.now(), attributes);
-        cell.write(self.ctx, |span, limits| span.more().exception(address, message, event, status, limits));
+        let event = Event::new("exception", state.epoch.now(), attributes);
+        state.write(self.ctx, |span, limits| span.rare().add_exception(address, message, event, status, limits));
     }
 
-    fn event(&self, event: Event) {
-        if let Some(cell) = self.recorded() {
-            cell.write(self.ctx, |span, limits| span.more().event(event, limits));
+    fn push_event(&self, event: Event) {
+        if let Some(state) = self.recorded_state() {
+            state.write(self.ctx, |span, limits| span.rare().add_event(event, limits));
         }
     }
 
     #[inline]
-    fn recorded(&self) -> Option<&'a Cell> {
-        self.cell.filter(|cell| cell.is_recorded)
+    fn recorded_state(&self) -> Option<&'a SpanState> {
+        self.state.filter(|state| state.is_recorded)
     }
 }
 
@@ -252,7 +252,7 @@ impl fmt::Debug for SpanRef<'_> {
 /// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps
 /// within another error, whose text then ends with it; or an error of the services' taxonomy, whose
 /// text begins with the code.
-fn reports(text: &str, stopped: ContextError) -> bool {
+fn only_reports(text: &str, stopped: ContextError) -> bool {
     let code = if stopped.is_timeout() { "DEADLINE_EXCEEDED: " } else { "CANCELLED: " };
     text.starts_with(code) || text.ends_with(&stopped.to_string())
 }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::attributes::Attributes;
-use super::innermost::{self, Innermost};
+use super::foreign::{self, FindDescendant};
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
@@ -65,7 +65,7 @@ pub struct TracerConfig {
     /// How much one span may hold.
     pub limits: SpanLimits,
     /// Spans of another kind that the same task is in; default: none.
-    pub innermost: Option<Innermost>,
+    pub find_descendant: Option<FindDescendant>,
     /// Attributes that recorded spans have from their context; default: none.
     pub from_context: Option<FromContext>,
     /// Whether new traces carry [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM); default: no.
@@ -87,7 +87,7 @@ impl TracerConfig {
             sampler: Arc::new(ParentBased::default()),
             resource: Arc::default(),
             limits: SpanLimits::default(),
-            innermost: None,
+            find_descendant: None,
             from_context: None,
             random_flag: false,
         }
@@ -100,8 +100,8 @@ static NOOP: Tracer = Tracer::noop();
 impl Tracer {
     /// A tracer made of `config`.
     pub fn new(config: TracerConfig) -> Self {
-        if config.innermost.is_some() {
-            set_derive_for_spawn(innermost::spawned);
+        if config.find_descendant.is_some() {
+            set_derive_for_spawn(foreign::for_spawned);
         }
         Self(Some(Arc::new(Inner { config, late_writes: AtomicU64::new(0) })))
     }

@@ -127,7 +127,7 @@ fn with_hook() -> (Arc<Memory>, Context, Answer) {
     let answer = Answer::default();
     let hook = answer.clone();
     let (memory, ctx) =
-        Memory::with(|config| config.innermost = Some(Arc::new(move |_: &Context| hook.lock().unwrap().clone())));
+        Memory::with(|config| config.find_descendant = Some(Arc::new(move |_: &Context| hook.lock().unwrap().clone())));
     (memory, ctx, answer)
 }
 
@@ -223,7 +223,7 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
 fn t12_the_hook_is_asked_for_recorded_spans_only() {
     let (memory, ctx) = Memory::with(|config| {
         config.sampler = Arc::new(AlwaysOff);
-        config.innermost = Some(Arc::new(|_: &Context| unreachable!("not for a span nobody will see")));
+        config.find_descendant = Some(Arc::new(|_: &Context| unreachable!("not for a span nobody will see")));
     });
     let root = ctx.span("root").start();
     root.span("child").start().end();

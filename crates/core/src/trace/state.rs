@@ -15,7 +15,7 @@ use super::value::Value;
 use crate::{Context, Key};
 
 /// The nearest one wins: the span that the context is in, or the remote parent.
-pub(super) static SPAN: Key<Cell> = Key::new("span");
+pub(super) static SPAN: Key<SpanState> = Key::new("span");
 /// Where the spans below go. A recorded span's own context always leads to its tracer, so spans need not hold one.
 pub(super) static TRACER: Key<Tracer> = Key::new("tracer");
 
@@ -32,7 +32,7 @@ pub(super) fn count_late_write(ctx: &Context) {
     }
 }
 
-pub(super) struct Cell {
+pub(super) struct SpanState {
     pub(super) span_context: SpanContext,
     /// Whether there ever was a recording; it may be over.
     pub(super) is_recorded: bool,
@@ -61,12 +61,12 @@ pub(super) struct Recording {
     pub(super) start_time: UnixNanos,
     pub(super) name: Cow<'static, str>,
     pub(super) attributes: Attributes,
-    pub(super) more: Option<Box<More>>,
+    pub(super) rare: Option<Box<RareFields>>,
 }
 
 /// What many spans never have.
 #[derive(Default)]
-pub(super) struct More {
+pub(super) struct RareFields {
     events: Vec<Event>,
     links: Vec<Link>,
     status: Status,
@@ -78,7 +78,7 @@ pub(super) struct More {
     last_error: Option<String>,
 }
 
-impl Cell {
+impl SpanState {
     /// A span that is not recorded, or is one of another process.
     #[inline(always)]
     pub(super) fn identity(span_context: SpanContext, is_local_root: bool) -> Self {
@@ -92,7 +92,7 @@ impl Cell {
             start_time: UnixNanos(0),
             name: Cow::Borrowed(""),
             attributes: Attributes::new(),
-            more: None,
+            rare: None,
         };
         let recording = Mutex::new(recording);
         Self {
@@ -108,8 +108,8 @@ impl Cell {
 
     /// The parent of work that is spawned under `ctx`: the span `parent`, which takes no writes, and stands where `like`
     /// stands.
-    pub(super) fn spawner(parent: SpanContext, like: &Cell, ctx: &Context) -> Self {
-        let writes_to = ctx.value(&SPAN).and_then(|cell| cell.writes_to.clone()).unwrap_or_else(|| ctx.clone());
+    pub(super) fn spawner(parent: SpanContext, like: &SpanState, ctx: &Context) -> Self {
+        let writes_to = ctx.value(&SPAN).and_then(|state| state.writes_to.clone()).unwrap_or_else(|| ctx.clone());
         let identity = Self::identity(parent, false);
         Self { is_recorded: like.is_recorded, epoch: like.epoch, writes_to: Some(writes_to), ..identity }
     }
@@ -141,8 +141,8 @@ impl Cell {
             dropped_events_count: 0,
             dropped_links_count: 0,
         };
-        if let Some(more) = recording.more.take() {
-            (*more).fill(&mut record);
+        if let Some(rare) = recording.rare.take() {
+            (*rare).move_into(&mut record);
         }
         Some(record)
     }
@@ -171,14 +171,14 @@ impl Cell {
 
 impl Recording {
     #[inline]
-    pub(super) fn attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &SpanLimits) {
+    pub(super) fn set_attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &SpanLimits) {
         if !self.attributes.set_within(key, value, limits.attributes, limits) {
             count(&mut self.dropped_attributes, 1);
         }
     }
 
     /// Records a cancellation, once. The first cause stays, also one that was set as an attribute.
-    pub(super) fn cancelled(
+    pub(super) fn record_cancellation(
         &mut self,
         event: &'static str,
         cause: &'static str,
@@ -190,25 +190,25 @@ impl Recording {
         if std::mem::replace(&mut self.is_cancelled, true) || self.attributes.get(CAUSE).is_some() {
             return;
         }
-        self.attribute(CAUSE.into(), cause.into(), limits);
+        self.set_attribute(CAUSE.into(), cause.into(), limits);
         if let Some(message) = message {
-            self.attribute("throughline.cancel.message".into(), message.into(), limits);
+            self.set_attribute("throughline.cancel.message".into(), message.into(), limits);
         }
-        self.more().event(Event::new(event, time, ()), limits);
+        self.rare().add_event(Event::new(event, time, ()), limits);
     }
 
-    pub(super) fn name(&mut self, mut name: Cow<'static, str>) {
+    pub(super) fn set_name(&mut self, mut name: Cow<'static, str>) {
         bound_name(&mut name);
         self.name = name;
     }
 
-    pub(super) fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
+    pub(super) fn rare(&mut self) -> &mut RareFields {
+        self.rare.get_or_insert_default()
     }
 }
 
-impl More {
-    fn fill(self, record: &mut SpanRecord) {
+impl RareFields {
+    fn move_into(self, record: &mut SpanRecord) {
         record.events = self.events;
         record.links = self.links;
         record.status = self.status;
@@ -216,8 +216,8 @@ impl More {
         record.dropped_links_count = self.dropped_links;
     }
 
-    pub(super) fn event(&mut self, mut event: Event, limits: &SpanLimits) {
-        if full(&self.events, limits.events) {
+    pub(super) fn add_event(&mut self, mut event: Event, limits: &SpanLimits) {
+        if is_full(&self.events, limits.events) {
             return count(&mut self.dropped_events, 1);
         }
         bound_name(&mut event.name);
@@ -226,8 +226,8 @@ impl More {
         self.events.push(event);
     }
 
-    pub(super) fn link(&mut self, mut link: Link, limits: &SpanLimits) {
-        if full(&self.links, limits.links) {
+    pub(super) fn add_link(&mut self, mut link: Link, limits: &SpanLimits) {
+        if is_full(&self.links, limits.links) {
             return count(&mut self.dropped_links, 1);
         }
         let excess = link.attributes.shrink_to(limits.link_attributes, limits);
@@ -235,7 +235,7 @@ impl More {
         self.links.push(link);
     }
 
-    pub(super) fn status(&mut self, mut status: Status) {
+    pub(super) fn set_status(&mut self, mut status: Status) {
         if let Status::Error(description) = &mut status {
             bound(description);
         }
@@ -249,7 +249,7 @@ impl More {
 
     /// Adds an `exception` event and sets the status, unless the same error is there already: it lay at `address` and
     /// its `message` was the same, or lay at an unknown address (`None`) and said what the last one begins with.
-    pub(super) fn exception(
+    pub(super) fn add_exception(
         &mut self,
         address: Option<usize>,
         message: String,
@@ -266,19 +266,19 @@ impl More {
             return;
         }
         // As many as there can be events; one where there can be none.
-        if !full(&self.errors, limits.events.max(1)) {
+        if !is_full(&self.errors, limits.events.max(1)) {
             self.errors.extend(error);
         }
         self.last_error = Some(message);
-        self.event(event, limits);
-        self.status(status);
+        self.add_event(event, limits);
+        self.set_status(status);
     }
 
     /// Adds an `exception` event and sets the status, whatever was recorded before.
-    pub(super) fn new_exception(&mut self, message: String, event: Event, limits: &SpanLimits) {
-        self.status(Status::Error(message.clone().into()));
+    pub(super) fn add_new_exception(&mut self, message: String, event: Event, limits: &SpanLimits) {
+        self.set_status(Status::Error(message.clone().into()));
         self.last_error = Some(message);
-        self.event(event, limits);
+        self.add_event(event, limits);
     }
 }
 
@@ -295,6 +295,6 @@ pub(super) fn count(counter: &mut u32, by: u32) {
     *counter = counter.saturating_add(by);
 }
 
-fn full<T>(list: &[T], limit: u32) -> bool {
+fn is_full<T>(list: &[T], limit: u32) -> bool {
     u32::try_from(list.len()).map_or(true, |len| len >= limit)
 }
