@@ -35,7 +35,7 @@ pub use throughline_core::{
 };
 
 /// The target of the log lines about errors that end requests.
-const LOG_OF_ERRORS: &str = "throughline::error";
+const ERROR_LOG_TARGET: &str = "throughline::error";
 
 #[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]
 #[doc = include_str!("../README.md")]

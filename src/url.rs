@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_keys_are_redacted_by_choice_however_they_are_written() {
+    fn chosen_keys_are_redacted_in_any_percent_encoding() {
         let more = ["token".into(), "api key".into()];
         for (url, shown) in [
             ("https://host?token=abc&x=1", "https://host?token=REDACTED&x=1"),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn credentials_are_redacted() {
         for (url, shown) in [
             ("http://host/path?q=1#part", "http://host/path?q=1#part"),
             ("https://user:secret@host:8443/a@b", "https://REDACTED:REDACTED@host:8443/a@b"),

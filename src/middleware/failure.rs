@@ -6,7 +6,7 @@ use std::io;
 
 use throughline_core::Span;
 
-use crate::LOG_OF_ERRORS;
+use crate::ERROR_LOG_TARGET;
 use crate::error::{Chain, Code, Error};
 
 /// Records an error that ends a request, with its sources: an `exception` event on the request's span, and one line in the log.
@@ -27,8 +27,8 @@ pub(super) fn report(span: &Span, error: &(dyn StdError + 'static), is_fault: bo
         _ => {}
     }
     span.enter(|| match is_fault {
-        true => tracing::error!(target: LOG_OF_ERRORS, error = %Chain(error), "a request has failed"),
-        false => tracing::debug!(target: LOG_OF_ERRORS, error = %Chain(error), "a request is refused"),
+        true => tracing::error!(target: ERROR_LOG_TARGET, error = %Chain(error), "a request has failed"),
+        false => tracing::debug!(target: ERROR_LOG_TARGET, error = %Chain(error), "a request is refused"),
     });
 }
 

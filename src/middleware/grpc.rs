@@ -80,17 +80,17 @@ pub(super) fn remove_status(headers: &mut HeaderMap) {
 
 /// Takes out of an error's status what is not for strangers, as [`Error::redacted`] does: its details, and a message that comes from the
 /// depths of this service, or from another one.
-pub(super) fn make_public(headers: &mut HeaderMap) {
+pub(super) fn redact(headers: &mut HeaderMap) {
     let is_passed_on = headers.remove(ORIGIN).is_some();
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
-    if is_passed_on || code.is_of_the_depths() || details.is_some_and(|details| may_tell_origin(&details)) {
+    if is_passed_on || code.is_of_the_depths() || details.is_some_and(|details| may_name_origin(&details)) {
         headers.insert(MESSAGE, HeaderValue::from_static(code.describe()));
     }
 }
 
 /// Whether an error has come from another service; details that can't be read may say so.
-fn may_tell_origin(details: &HeaderValue) -> bool {
+fn may_name_origin(details: &HeaderValue) -> bool {
     #[cfg(feature = "tonic")]
     return decode(details).is_none_or(|details| {
         let status = tonic::Status::with_details(tonic::Code::Unknown, "", details);
@@ -154,7 +154,7 @@ pub(super) fn write_origin(host: Option<&str>, is_external: bool, headers: &mut 
 }
 
 /// Whether a status is an error of the server's span, too (OpenTelemetry semantic conventions 1.45, "gRPC").
-pub(super) fn is_servers_fault(code: Code) -> bool {
+pub(super) fn is_server_fault(code: Code) -> bool {
     use Code::*;
     matches!(code, Unknown | DeadlineExceeded | Unimplemented | Internal | Unavailable | DataLoss)
 }

@@ -107,7 +107,7 @@ fn no_use_path_points_upward() {
 }
 
 #[test]
-fn an_upward_arrow_is_seen() {
+fn upward_arrows_finds_paths_in_code_only() {
     assert_eq!(upward_arrows("use crate::trace::Span;", &["crate::trace"]).len(), 1);
     assert_eq!(upward_arrows("let x = crate::trace::Span::new();", &["crate::trace"]).len(), 1);
     assert_eq!(upward_arrows("use opentelemetry_proto::tonic;", &["opentelemetry"]).len(), 1);
@@ -146,7 +146,7 @@ fn manifest_names(package: &str, section: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_feature_and_every_dependency_is_of_use() {
+fn every_feature_and_every_dependency_is_used() {
     let mut idle = Vec::new();
     for (package, _) in PACKAGES {
         let sources = rust_files(&root().join(package).join("src")).into_iter();

@@ -19,7 +19,7 @@ pub(crate) struct Bar {
     /// The work.
     pub(crate) work: [u64; 2],
     /// The time from the sender's start to its end, if another one's work is within it.
-    pub(crate) way: Option<[u64; 2]>,
+    pub(crate) transit: Option<[u64; 2]>,
     pub(crate) is_critical: bool,
     pub(crate) style: Style,
 }
@@ -65,7 +65,7 @@ impl Axis {
 #[derive(Default)]
 pub(crate) struct Marks {
     pub(crate) not_waited: bool,
-    pub(crate) way: bool,
+    pub(crate) transit: bool,
     pub(crate) deadline: bool,
 }
 
@@ -73,7 +73,7 @@ impl Pen {
     /// The bar in exactly `width` columns.
     pub(crate) fn bar(&self, bar: &Bar, axis: &Axis, width: usize, marks: &mut Marks) -> String {
         let [from, to] = axis.range(bar.work, width);
-        let [leaves, returns] = bar.way.map_or([from, from], |way| axis.range(way, width));
+        let [leaves, returns] = bar.transit.map_or([from, from], |transit| axis.range(transit, width));
         let deadline = axis.deadline_column(width);
         let (solid, way, line) = match (self.unicode, bar.is_critical) {
             (true, true) => ('█', '─', '│'),
@@ -90,7 +90,7 @@ impl Pen {
                 let mark = if bar.is_critical && self.unicode { part(covered, from > first) } else { solid };
                 (mark, Some(bar.style))
             } else if leaves < last && first < returns {
-                marks.way = true;
+                marks.transit = true;
                 (way, Some(bar.style))
             } else if deadline == Some(column) {
                 marks.deadline = true;

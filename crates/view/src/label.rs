@@ -34,7 +34,7 @@ pub(crate) enum End<'a> {
     /// Without a word.
     Quiet,
     /// With a status of HTTP.
-    Answered(u16),
+    Responded(u16),
     /// With an error of this type, which may be "".
     Failed(&'a str),
     /// Cancelled, for this cause.
@@ -57,12 +57,12 @@ impl<'a> End<'a> {
             return End::Cancelled(cause);
         }
         let status = span.number("http.response.status_code").filter(|status| (0.0..=65_535.0).contains(status));
-        status.map_or(End::Quiet, |status| End::Answered(status as u16))
+        status.map_or(End::Quiet, |status| End::Responded(status as u16))
     }
 
     /// Whether it is a reason to look closer.
     pub(crate) fn is_trouble(self) -> bool {
-        !matches!(self, End::Quiet | End::Answered(_))
+        !matches!(self, End::Quiet | End::Responded(_))
     }
 
     /// The end in words, shortened where the long form takes more than `room` columns.
@@ -71,7 +71,7 @@ impl<'a> End<'a> {
     pub(crate) fn words(self, origin: Option<&str>, message: Option<&str>, room: usize, unicode: bool) -> String {
         let (long, short) = match self {
             End::Quiet => return String::new(),
-            End::Answered(status) => return status.to_string(),
+            End::Responded(status) => return status.to_string(),
             End::Cancelled(cause) => match message {
                 // The message is the error's.
                 Some(message) if cause == "error" => (format!("cancelled: {message}"), message.to_owned()),
@@ -111,7 +111,7 @@ pub(crate) fn message(span: &SpanView) -> Option<&str> {
         }
         End::Cancelled(_) => span.text("throughline.cancel.message"),
         End::Shed(_) => span.cause(),
-        End::Quiet | End::Answered(_) => None,
+        End::Quiet | End::Responded(_) => None,
     }
 }
 

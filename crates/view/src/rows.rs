@@ -8,7 +8,7 @@ use crate::label::End;
 use crate::trace::{SpanView, Trace};
 
 /// Of more siblings that are alike, two are drawn: the first, and the one that took longest.
-const ALIKE: usize = 10;
+const MAX_ALIKE: usize = 10;
 
 pub(crate) struct Row {
     pub(crate) depth: usize,
@@ -27,7 +27,7 @@ pub(crate) enum Item {
     Hop { from: usize, to: usize },
     /// Siblings that are not drawn: how many, from the start of the first to the end of the last,
     /// and the longest duration.
-    More { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
+    Collapsed { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
 }
 
 impl Item {
@@ -35,7 +35,7 @@ impl Item {
     pub(crate) fn named(self) -> Option<usize> {
         match self {
             Item::Span(index) | Item::Hop { to: index, .. } => Some(index),
-            Item::More { .. } => None,
+            Item::Collapsed { .. } => None,
         }
     }
 }
@@ -75,7 +75,7 @@ fn trouble(trace: &Trace) -> Vec<bool> {
 fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[bool]) -> Vec<Item> {
     let spans = trace.spans();
     let items: Vec<_> = indexes.iter().map(|index| item(spans, *index)).collect();
-    if items.len() <= ALIKE {
+    if items.len() <= MAX_ALIKE {
         return items;
     }
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
@@ -86,25 +86,25 @@ fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[b
     }
     let mut is_drawn = vec![true; items.len()];
     // What comes behind the item at a place.
-    let mut more = HashMap::new();
-    for alike in groups.into_values().filter(|alike| alike.len() > ALIKE) {
+    let mut collapsed = HashMap::new();
+    for alike in groups.into_values().filter(|alike| alike.len() > MAX_ALIKE) {
         let time = |at: usize| spans[indexes[at]].record.duration();
         // Of several that took as long, the first.
         let longest = alike[1..].iter().copied().rev().max_by_key(|at| time(*at)).unwrap_or(alike[0]);
         let hidden: Vec<_> = alike.into_iter().skip(1).filter(|at| *at != longest).collect();
         hidden.iter().for_each(|at| is_drawn[*at] = false);
         let record = |at: &usize| &spans[indexes[*at]].record;
-        let item = Item::More {
+        let item = Item::Collapsed {
             count: hidden.len(),
             from: hidden.iter().map(|at| record(at).start_time.0).min().unwrap_or(0),
             to: hidden.iter().map(|at| record(at).end_time.0).max().unwrap_or(0),
             longest: hidden.iter().map(|at| time(*at).as_nanos() as u64).max().unwrap_or(0),
             is_critical: hidden.iter().any(|at| is_critical[indexes[*at]]),
         };
-        more.insert(longest, item);
+        collapsed.insert(longest, item);
     }
     let drawn = items.into_iter().enumerate().filter(|(at, _)| is_drawn[*at]);
-    drawn.flat_map(|(at, item)| [Some(item), more.remove(&at)]).flatten().collect()
+    drawn.flat_map(|(at, item)| [Some(item), collapsed.remove(&at)]).flatten().collect()
 }
 
 /// A sender whose only child is the receiver shares its line, unless they ended differently.
@@ -124,10 +124,10 @@ fn item(spans: &[SpanView], from: usize) -> Item {
 /// client alone.
 fn ended_alike(client: &SpanView, server: &SpanView) -> bool {
     let status = |span: &SpanView| span.number("http.response.status_code");
-    let is_same_answer = status(client).is_some() && status(client) == status(server);
+    let is_same_response = status(client).is_some() && status(client) == status(server);
     match (End::of(client), End::of(server)) {
         (ours, theirs) if ours == theirs => true,
-        (End::Failed(_), End::Failed(_)) => is_same_answer,
-        (_, theirs) => is_same_answer && !theirs.is_trouble(),
+        (End::Failed(_), End::Failed(_)) => is_same_response,
+        (_, theirs) => is_same_response && !theirs.is_trouble(),
     }
 }

@@ -15,9 +15,9 @@ use crate::text::{columns, count, cut, duration, fit};
 use crate::trace::Trace;
 
 /// How many levels the guides show at most.
-const DEEPEST: usize = 30;
+const MAX_GUIDES: usize = 30;
 /// How many columns of a name are left however deep it stands.
-const NAME: usize = 12;
+const MIN_NAME: usize = 12;
 
 /// Where what stands, in columns.
 struct Columns {
@@ -94,7 +94,7 @@ impl Columns {
             of_row.max().unwrap_or(0) + 2
         };
         // Guides are narrow where wide ones leave too little of the names.
-        let step = if wanted(2, 2 * NAME) <= most { 2 } else { 1 };
+        let step = if wanted(2, 2 * MIN_NAME) <= most { 2 } else { 1 };
         let label = wanted(step, 80).clamp(20, most);
         Columns { label, bar: width - end - label, end, step }
     }
@@ -105,7 +105,7 @@ impl Columns {
 
     /// How many levels have guides of their own: deeper, nothing of a name would be left.
     fn deepest(&self) -> usize {
-        DEEPEST.min(self.label.saturating_sub(NAME + 1) / self.step)
+        MAX_GUIDES.min(self.label.saturating_sub(MIN_NAME + 1) / self.step)
     }
 }
 
@@ -159,31 +159,35 @@ impl Drawing<'_> {
             Item::Span(index) => {
                 let record = &spans[index].record;
                 let work = [record.start_time.0, record.end_time.0];
-                (Some(index), Bar { work, way: None, is_critical: self.is_critical[index], style: Style::Cyan }, None)
+                (
+                    Some(index),
+                    Bar { work, transit: None, is_critical: self.is_critical[index], style: Style::Cyan },
+                    None,
+                )
             }
             Item::Hop { from, to } => {
                 let (sender, receiver) = (&spans[from].record, &spans[to].record);
                 let work = [receiver.start_time.0, receiver.end_time.0];
                 let is_message = receiver.kind == SpanKind::Consumer;
                 let until = if is_message { receiver.start_time } else { sender.end_time };
-                let way = Some([sender.start_time.0, until.0]);
+                let transit = Some([sender.start_time.0, until.0]);
                 let shown = if is_message { to } else { from };
-                (Some(shown), Bar { work, way, is_critical: self.is_critical[to], style: Style::Cyan }, None)
+                (Some(shown), Bar { work, transit, is_critical: self.is_critical[to], style: Style::Cyan }, None)
             }
-            Item::More { from, to, longest, is_critical, .. } => {
+            Item::Collapsed { from, to, longest, is_critical, .. } => {
                 let rest = self.pen.ascii(format!("up to {}", duration(Duration::from_nanos(longest))));
-                (None, Bar { work: [from, to], way: None, is_critical, style: Style::Dim }, Some(rest))
+                (None, Bar { work: [from, to], transit: None, is_critical, style: Style::Dim }, Some(rest))
             }
         };
         let (mut took, mut left, mut ended, mut style) = (String::new(), String::new(), rest.unwrap_or_default(), None);
-        let mut said_below = None;
+        let mut message_below = None;
         let room = self.columns.end.saturating_sub(18);
         if let Some(index) = shown {
             let span = &spans[index];
             took = self.pen.ascii(duration(span.record.duration()));
             let remaining = span.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left));
             left = remaining.map_or(left, |left| self.pen.ascii(duration(Duration::from_secs_f64(left / 1e3))));
-            (ended, style, said_below) = self.end(index, row.item.named().unwrap_or(index), room);
+            (ended, style, message_below) = self.end(index, row.item.named().unwrap_or(index), room);
         }
         let bar = Bar { style: style.unwrap_or(bar.style), ..bar };
         let bar = self.pen.bar(&bar, &self.axis, self.columns.bar, &mut self.marks);
@@ -201,7 +205,7 @@ impl Drawing<'_> {
         let left = pen.paint(&format!("{left:>8}"), Style::Dim);
         let line = format!("{}{name} {bar}{took:>8}{left}  {ended}", pen.paint(guide, Style::Dim));
         let _ = writeln!(self.out, "{}", line.trim_end());
-        if let Some(said) = said_below {
+        if let Some(said) = message_below {
             let room = widths.all().saturating_sub(below.chars().count());
             let said = pen.paint(&cut(&said, room, pen.unicode), Style::Red);
             let _ = writeln!(self.out, "{}{said}", pen.paint(below, Style::Dim));
@@ -216,13 +220,13 @@ impl Drawing<'_> {
         let style = match end {
             End::Failed(_) => Some(Style::Red),
             End::Cancelled(_) | End::Shed(_) => Some(Style::Yellow),
-            End::Quiet | End::Answered(_) => None,
+            End::Quiet | End::Responded(_) => None,
         };
         let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*spans[named].service);
         let said = message(span).or_else(|| message(&spans[named]));
         // What a line below says is not said again.
-        let is_told = |child: &usize| message(&spans[*child]) == said && End::of(&spans[*child]).is_trouble();
-        let said = said.filter(|_| !spans[named].children.iter().any(is_told));
+        let is_shown_below = |child: &usize| message(&spans[*child]) == said && End::of(&spans[*child]).is_trouble();
+        let said = said.filter(|_| !spans[named].children.iter().any(is_shown_below));
         let words = end.words(origin, said, room, self.pen.unicode);
         if columns(&words) <= room {
             return (words, style, None);
@@ -252,7 +256,7 @@ impl Drawing<'_> {
         let all = [
             (marks.not_waited, "█ waited for", "# waited for"),
             (marks.not_waited, "▒ not waited for", "= not waited for"),
-            (marks.way, "─ on the way", "- on the way"),
+            (marks.transit, "─ on the way", "- on the way"),
             (is_drawn(&[SpanKind::Client]), "→ call", "> call"),
             (is_drawn(&[SpanKind::Producer, SpanKind::Consumer]), "⇢ message", "~ message"),
             (marks.deadline, "│ deadline", "| deadline"),
@@ -279,7 +283,7 @@ fn name(trace: &Trace, item: Item, unicode: bool) -> String {
     match item {
         // The names of all lines are kept for a while, and one may have megabytes.
         Item::Span(index) | Item::Hop { to: index, .. } => cut(&label(trace, index, unicode), 512, unicode),
-        Item::More { count: siblings, .. } => format!("+{} more", count(siblings)),
+        Item::Collapsed { count: siblings, .. } => format!("+{} more", count(siblings)),
     }
 }
 

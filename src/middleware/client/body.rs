@@ -24,7 +24,7 @@ pin_project! {
         // What the body has said last: dropping it can't ask.
         is_end_stream: bool,
         // No frame has been taken.
-        is_untouched: bool,
+        is_first_frame: bool,
     }
 
     impl<R> PinnedDrop for CallBody<R> {
@@ -32,7 +32,7 @@ pin_project! {
             let this = this.project();
             // Nobody polls a body that has nothing (more) to give.
             if *this.is_end_stream {
-                let _noted = this.call.body_ended();
+                let _recorded = this.call.body_ended();
             }
         }
     }
@@ -44,7 +44,7 @@ impl<R> CallBody<R> {
         R: Body,
     {
         let (is_end_stream, done) = (is_end_stream(&body), call.context().done_owned());
-        CallBody { body, done, call, is_end_stream, is_untouched: true }
+        CallBody { body, done, call, is_end_stream, is_first_frame: true }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -56,7 +56,7 @@ impl<R> CallBody<R> {
     }
 
     /// For code that ends the call on its own.
-    pub(super) fn parts(self: Pin<&mut Self>) -> (Option<Pin<&mut R>>, &mut Call) {
+    pub(super) fn body_and_call(self: Pin<&mut Self>) -> (Option<Pin<&mut R>>, &mut Call) {
         let this = self.project();
         (this.body.as_pin_mut(), this.call)
     }
@@ -84,11 +84,11 @@ where
             Poll::Ready(None) => Poll::Ready(this.call.body_ended().err().map(Err)),
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    this.call.ended(trailers);
+                    this.call.record_trailers(trailers);
                 }
-                let is_first = std::mem::take(this.is_untouched);
+                let is_first = std::mem::take(this.is_first_frame);
                 if frame.is_trailers() || (*this.is_end_stream && !this.call.is_missing_status()) {
-                    let _noted = this.call.body_ended();
+                    let _recorded = this.call.body_ended();
                 } else if !is_first && this.call.is_live() && this.call.context().is_done() {
                     // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
                     return Poll::Ready(Some(Err(this.call.interrupted())));

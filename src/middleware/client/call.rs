@@ -8,7 +8,7 @@ use throughline_core::trace::{SpanKind, Status};
 use throughline_core::{CancelHandle, Context, Span};
 use tokio::time::Instant;
 
-use super::inject::{inject_for_strangers, inject_timeout};
+use super::inject::{inject_external, inject_timeout};
 use super::layer::Config;
 use super::trust;
 use crate::error::{Code, Error};
@@ -40,13 +40,13 @@ pub(super) struct Outgoing<'a, U> {
     /// How many redirects were followed before it.
     pub(super) resend: u32,
     /// A redirect has led to another origin than the one that was called first.
-    pub(super) is_elsewhere: bool,
+    pub(super) is_cross_origin: bool,
 }
 
 impl Call {
     /// Starts the span and writes the headers; an error for a call that is not to be sent.
     pub(super) fn begin(config: &Config, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
-        let Outgoing { method, uri, full_url, headers, resend, is_elsewhere } = out;
+        let Outgoing { method, uri, full_url, headers, resend, is_cross_origin } = out;
         let is_grpc = *method == Method::POST && grpc::is_grpc(headers);
         let mut span = if is_grpc {
             // The names that a client's code has are known.
@@ -73,7 +73,7 @@ impl Call {
         }
         // A call that is dropped half-way has a caller with no more use for it, and so is no error.
         let span = span.start().abandoned_if_dropped();
-        let is_external = !config.internal.has(uri, headers, is_elsewhere);
+        let is_external = !config.internal.contains(uri, headers, is_cross_origin);
         let mut call = Call {
             ctx: span.context().clone(),
             span: Some(span),
@@ -88,7 +88,7 @@ impl Call {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
         if is_external {
-            inject_for_strangers(&config.propagator, &call.ctx, headers);
+            inject_external(&config.propagator, &call.ctx, headers);
         } else {
             config.propagator.inject(&call.ctx, headers);
         }
@@ -100,7 +100,7 @@ impl Call {
     }
 
     /// The context that is done when the call is over: the body of its request ends then.
-    pub(super) fn end_of_request(&mut self) -> Context {
+    pub(super) fn request_end(&mut self) -> Context {
         self.request.get_or_insert_with(|| self.ctx.with_cancel()).context().clone()
     }
 
@@ -111,23 +111,23 @@ impl Call {
     fn not_sent(&mut self, error: Error) -> Error {
         if let Some(span) = &self.span {
             span.set_attribute(semconv::SHED, "not sent");
-            self.note_interruption(span, &error);
+            self.record_interruption(span, &error);
         }
         self.finish();
-        self.outward(error)
+        self.for_caller(error)
     }
 
     /// The context is done before the answer.
     pub(super) fn interrupted(&self) -> Error {
         let error = Error::from_context(&self.ctx);
         if let Some(span) = &self.span {
-            self.note_interruption(span, &error);
+            self.record_interruption(span, &error);
         }
-        self.outward(error)
+        self.for_caller(error)
     }
 
     /// The error as the caller gets it: tonic's clients look for a status among its sources.
-    fn outward(&self, error: Error) -> Error {
+    fn for_caller(&self, error: Error) -> Error {
         #[cfg(feature = "tonic")]
         if self.is_grpc {
             return error.with_grpc_status();
@@ -135,19 +135,19 @@ impl Call {
         error
     }
 
-    fn note_interruption(&self, span: &Span, error: &Error) {
+    fn record_interruption(&self, span: &Span, error: &Error) {
         if let Some(cause) = self.ctx.cause() {
             span.record_cancelled(&cause);
         }
         // That its own caller cancelled it is no failure of the call.
         if error.code() == Code::DeadlineExceeded {
-            self.note_error(span, error);
+            self.record_error(span, error);
         } else if self.is_grpc {
             span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
         }
     }
 
-    fn note_error(&self, span: &Span, error: &Error) {
+    fn record_error(&self, span: &Span, error: &Error) {
         span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
         span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
         if self.is_grpc {
@@ -182,14 +182,14 @@ impl Call {
 
     fn end_with(&mut self, error: Error) -> Error {
         if let Some(span) = &self.span {
-            self.note_error(span, &error);
+            self.record_error(span, &error);
         }
         self.finish();
-        self.outward(error)
+        self.for_caller(error)
     }
 
     /// Notes the head of the answer. `false`: its body is not the callee's, and is dropped.
-    pub(super) fn answered(&mut self, status: StatusCode, headers: &mut HeaderMap) -> bool {
+    pub(super) fn record_head(&mut self, status: StatusCode, headers: &mut HeaderMap) -> bool {
         let is_foreign = self.is_grpc && !grpc::is_grpc(headers);
         if is_foreign && grpc::status(headers).is_none() {
             // gRPC over HTTP/2, "Responses": a proxy has answered, or a server that does not speak gRPC.
@@ -205,17 +205,17 @@ impl Call {
                 span.set_status(Status::Error("".into()));
             }
         }
-        self.note_grpc(grpc::status_of_head(status, headers), headers);
+        self.record_grpc_status(grpc::status_of_head(status, headers), headers);
         !is_foreign
     }
 
     /// Notes what gRPC says in trailers.
-    pub(super) fn ended(&mut self, trailers: &mut HeaderMap) {
-        self.note_grpc(grpc::status(trailers), trailers);
+    pub(super) fn record_trailers(&mut self, trailers: &mut HeaderMap) {
+        self.record_grpc_status(grpc::status(trailers), trailers);
     }
 
     /// Notes the status of a call by gRPC, and takes out of what it came in what tonic can't read.
-    fn note_grpc(&mut self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
+    fn record_grpc_status(&mut self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
         #[cfg(feature = "tonic")]
         super::grpc::drop_unreadable_details(headers);
         let Some(code) = status.filter(|_| self.is_grpc) else { return };
@@ -228,7 +228,7 @@ impl Call {
         };
         grpc::write_origin(self.host.as_deref(), self.is_external, headers);
         if let Some(span) = &self.span {
-            self.note_error(span, &grpc::error_of(code, headers, self.is_external));
+            self.record_error(span, &grpc::error_of(code, headers, self.is_external));
         }
     }
 
@@ -263,7 +263,7 @@ impl Call {
         let error = if self.is_external { error } else { error.told_in(headers, body) };
         let error = error.born_in(self.host.as_deref());
         if let Some(span) = &self.span {
-            self.note_error(span, &error);
+            self.record_error(span, &error);
         }
         self.finish();
         error
@@ -340,7 +340,7 @@ mod tests {
             let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
             let layer = ClientLayer::internal();
             let (method, headers) = (&Method::POST, &mut headers);
-            let out = Outgoing { method, uri: &uri, full_url: &url, headers, resend: 0, is_elsewhere: false };
+            let out = Outgoing { method, uri: &uri, full_url: &url, headers, resend: 0, is_cross_origin: false };
             assert!(Call::begin(layer.config(), ctx, out).is_ok());
             assert_eq!(url.0.get(), written, "{media_type}");
         }

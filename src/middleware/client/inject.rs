@@ -11,7 +11,7 @@ use throughline_core::{Context, Propagator};
 use super::layer::Config;
 
 /// The `traceparent` alone, whatever else was there.
-pub(super) fn inject_for_strangers(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
+pub(super) fn inject_external(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
     for name in Propagator::new(Format::ALL).fields() {
         headers.remove(name);
     }
@@ -57,8 +57,8 @@ pub(super) fn inject_timeout(
         Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
     };
     let Some(remaining) = remaining else { return Ok(requested) };
-    let granted = remaining.saturating_sub(config.reserve.of(remaining));
-    if requested.is_some_and(|requested| requested <= granted) {
+    let timeout = remaining.saturating_sub(config.reserve.of(remaining));
+    if requested.is_some_and(|requested| requested <= timeout) {
         // The request already carries a shorter timeout: it stays.
         return Ok(requested);
     }
@@ -66,7 +66,7 @@ pub(super) fn inject_timeout(
         Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers)?,
         Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers)?,
     }
-    Ok(Some(granted))
+    Ok(Some(timeout))
 }
 
 /// What is spoken over HTTP.

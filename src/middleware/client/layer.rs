@@ -71,7 +71,7 @@ impl ClientLayer {
         Self::new(Hosts::None)
     }
 
-    /// As [`internal`](Self::internal) for these hosts, and as [`external`](Self::external) for all others.
+    /// As [`internal`](Self::internal) for listed hosts, and as [`external`](Self::external) for all others.
     ///
     /// A host is a name or an address without a port; `*.bank.internal` is every name below `bank.internal`. It is the one of the
     /// request's URI, or else of its `host` header; a request that names none goes to a stranger.
@@ -83,7 +83,7 @@ impl ClientLayer {
     /// # let _ = layer;
     /// ```
     pub fn internal_hosts<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
-        Self::new(Hosts::these(hosts))
+        Self::new(Hosts::listed(hosts))
     }
 
     fn new(internal: Hosts) -> Self {
@@ -107,7 +107,7 @@ impl ClientLayer {
         self
     }
 
-    /// Redacts the values of these keys of the query in the span's `url.full`, too:
+    /// Redacts the values of listed keys of the query in the span's `url.full`, too:
     /// `?token=REDACTED`. Calls add up.
     ///
     /// Keys are case-sensitive. The keys of presigned URLs that OpenTelemetry's semantic
@@ -170,7 +170,7 @@ impl fmt::Debug for ClientLayer {
         f.write_str(match self.config.internal {
             Hosts::All => "ClientLayer::internal",
             Hosts::None => "ClientLayer::external",
-            Hosts::These(_) => "ClientLayer::internal_hosts",
+            Hosts::Listed(_) => "ClientLayer::internal_hosts",
         })
     }
 }

@@ -11,24 +11,24 @@ use reqwest::{Request, Url};
 pub(super) struct Template {
     request: Request,
     /// It had a body that can't be had twice.
-    is_body_lost: bool,
+    has_single_use_body: bool,
 }
 
 impl Template {
     pub(super) fn of(request: &Request) -> Self {
         if let Some(request) = request.try_clone() {
-            return Template { request, is_body_lost: false };
+            return Template { request, has_single_use_body: false };
         }
         let mut again = Request::new(request.method().clone(), request.url().clone());
         *again.headers_mut() = request.headers().clone();
         *again.timeout_mut() = request.timeout().copied();
         *again.version_mut() = request.version();
-        Template { request: again, is_body_lost: true }
+        Template { request: again, has_single_use_body: true }
     }
 
     /// What an answer with this status and `location` asks for; `None`: nothing that we can do.
     pub(super) fn redirected(self, status: StatusCode, location: &http::HeaderValue) -> Option<Request> {
-        let Template { mut request, is_body_lost } = self;
+        let Template { mut request, has_single_use_body } = self;
         let becomes_get = match status {
             // §15.4.2 and §15.4.3: as all clients do.
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *request.method() == Method::POST,
@@ -42,7 +42,7 @@ impl Template {
             for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
                 request.headers_mut().remove(name);
             }
-        } else if is_body_lost {
+        } else if has_single_use_body {
             return None;
         }
         let url = request.url().join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;

@@ -129,14 +129,14 @@ where
     let first = request.url().origin();
     loop {
         let template = (resend < layer.config().redirects).then(|| Template::of(&request));
-        let is_elsewhere = resend > 0 && request.url().origin() != first;
-        let call = begin(layer, ctx, &mut request, resend, is_elsewhere)?;
-        let response = CallFuture::sent(call, answer(client.call(request))).await?;
+        let is_cross_origin = resend > 0 && request.url().origin() != first;
+        let call = begin(layer, ctx, &mut request, resend, is_cross_origin)?;
+        let response = CallFuture::sent(call, with_url(client.call(request))).await?;
         let next =
             template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
         let Some(next) = next else { return Ok(response) };
         // Its head was all of it.
-        pin!(response.into_body()).parts().1.finish();
+        pin!(response.into_body()).body_and_call().1.finish();
         ctx.run(poll_fn(|cx| client.poll_ready(cx)))
             .await
             .map_err(|_| Error::from_context(ctx))?
@@ -151,31 +151,31 @@ fn begin(
     ctx: &Context,
     request: &mut Request,
     resend: u32,
-    is_elsewhere: bool,
+    is_cross_origin: bool,
 ) -> Result<Call, Error> {
     let mut headers = std::mem::take(request.headers_mut());
     let (method, url) = (request.method(), request.url());
     let uri = url.as_str().parse().unwrap_or_default();
-    let out = Outgoing { method, uri: &uri, full_url: url, headers: &mut headers, resend, is_elsewhere };
+    let out = Outgoing { method, uri: &uri, full_url: url, headers: &mut headers, resend, is_cross_origin };
     let call = Call::begin(layer.config(), ctx, out);
     *request.headers_mut() = headers;
     let mut call = call?;
     // Bytes are sent at once, and can be sent again.
     if let Some(body) = request.body_mut().as_mut().filter(|body| body.as_bytes().is_none()) {
-        *body = Body::wrap(RequestBody::ending_with(std::mem::take(body), &call.end_of_request()));
+        *body = Body::wrap(RequestBody::ending_with(std::mem::take(body), &call.request_end()));
     }
     Ok(call)
 }
 
 /// The URL that has answered: after redirects another one than was asked.
 #[derive(Clone)]
-struct Answered(Url);
+struct ResponseUrl(Url);
 
-async fn answer(
+async fn with_url(
     sent: impl Future<Output = Result<Response, reqwest::Error>>,
 ) -> Result<http::Response<Body>, reqwest::Error> {
     let response = sent.await.map_err(reqwest::Error::without_url)?;
-    let url = Answered(response.url().clone());
+    let url = ResponseUrl(response.url().clone());
     let mut response = http::Response::from(response);
     response.extensions_mut().insert(url);
     Ok(response)
@@ -184,7 +184,7 @@ async fn answer(
 /// The response as reqwest has it; reading its body goes on under the context.
 fn wrap(response: http::Response<CallBody<Body>>) -> Response {
     let (mut parts, body) = response.into_parts();
-    let Answered(url) = parts.extensions.remove().expect("every answer has been given its URL");
+    let ResponseUrl(url) = parts.extensions.remove().expect("every answer has been given its URL");
     let rebuilt = http::Response::builder().status(parts.status).version(parts.version).url(url).body(Body::wrap(body));
     let mut response = rebuilt.expect("status, version and URL are those of a response");
     *response.headers_mut() = parts.headers;

@@ -51,10 +51,10 @@ where
         head.extensions.remove::<Served>();
         let (method, uri) = (&head.method, &head.uri);
         let headers = &mut head.headers;
-        let out = Outgoing { method, uri, full_url: uri, headers, resend: 0, is_elsewhere: false };
+        let out = Outgoing { method, uri, full_url: uri, headers, resend: 0, is_cross_origin: false };
         match Call::begin(self.layer.config(), &ctx, out) {
             Ok(mut call) => {
-                let body = end_with_call(body, &mut head.extensions, || call.end_of_request());
+                let body = end_with_call(body, &mut head.extensions, || call.request_end());
                 CallFuture::sent(call, self.inner.call(Request::from_parts(head, body)))
             }
             Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
@@ -74,14 +74,14 @@ pin_project! {
     #[project = StateProjection]
     enum State<F> {
         // The call is dropped before its span.
-        Sent { #[pin] answer: F, #[pin] done: DoneOwned, call: Option<Call> },
+        Sent { #[pin] response: F, #[pin] done: DoneOwned, call: Option<Call> },
         NotSent { error: Option<Error> },
     }
 }
 
 impl<F> CallFuture<F> {
-    pub(super) fn sent(call: Call, answer: F) -> Self {
-        CallFuture { state: State::Sent { answer, done: call.context().done_owned(), call: Some(call) } }
+    pub(super) fn sent(call: Call, response: F) -> Self {
+        CallFuture { state: State::Sent { response, done: call.context().done_owned(), call: Some(call) } }
     }
 }
 
@@ -95,12 +95,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let (answer, call) = match state.as_mut().project() {
+        let (response, call) = match state.as_mut().project() {
             StateProjection::NotSent { error } => {
                 return Poll::Ready(Err(error.take().expect("a future is not polled after it was ready")));
             }
-            StateProjection::Sent { answer, done, call } => match answer.poll(cx) {
-                Poll::Ready(answer) => (Some(answer), call.take()),
+            StateProjection::Sent { response, done, call } => match response.poll(cx) {
+                Poll::Ready(response) => (Some(response), call.take()),
                 Poll::Pending => {
                     ready!(done.poll(cx));
                     (None, call.take())
@@ -108,9 +108,9 @@ where
             },
         };
         let mut call = call.expect("a future is not polled after it was ready");
-        Poll::Ready(match answer {
+        Poll::Ready(match response {
             Some(Ok(mut response)) => {
-                let is_passed = call.answered(response.status(), response.headers_mut());
+                let is_passed = call.record_head(response.status(), response.headers_mut());
                 Ok(response.map(|body| CallBody::new(Some(body).filter(|_| is_passed), call)))
             }
             Some(Err(e)) => Err(call.failed(e)),

@@ -51,13 +51,13 @@ where
     let (parts, body) = response.into_parts();
     let mut body = pin!(body);
     if body.is_external() {
-        return Err(body.as_mut().parts().1.error_of(parts.status, &parts.headers, &[]));
+        return Err(body.as_mut().body_and_call().1.error_of(parts.status, &parts.headers, &[]));
     }
     let ctx = body.context().clone();
     let mut document = Vec::new();
     let read = ctx.run(poll_fn(|cx| {
         loop {
-            let Some(body) = body.as_mut().parts().0 else { return Poll::Ready(()) };
+            let Some(body) = body.as_mut().body_and_call().0 else { return Poll::Ready(()) };
             match body.poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
@@ -77,6 +77,6 @@ where
     if read.await.is_err() {
         document.clear();
     }
-    let (_, call) = body.as_mut().parts();
+    let (_, call) = body.as_mut().body_and_call();
     Err(call.error_of(parts.status, &parts.headers, &document))
 }

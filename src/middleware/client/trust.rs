@@ -12,32 +12,32 @@ pub(super) enum Hosts {
     All,
     None,
     /// Names in lower case, without a dot at the end; one that begins with a dot stands for all below it.
-    These(Arc<[String]>),
+    Listed(Arc<[String]>),
 }
 
 impl Hosts {
-    pub(super) fn these<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
+    pub(super) fn listed<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
         let normal = |host: H| {
             let host = host.into().to_ascii_lowercase();
             let host = host.strip_prefix('*').unwrap_or(&host);
             host.strip_suffix('.').unwrap_or(host).to_owned()
         };
-        Hosts::These(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
+        Hosts::Listed(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
     }
 
     /// Whether a call to that address is one to an internal service. An address without a host is not.
     ///
-    /// `is_elsewhere`: a redirect names the address, and it is of another origin than the call. Then only a listed host is internal.
-    pub(super) fn has(&self, uri: &Uri, headers: &HeaderMap, is_elsewhere: bool) -> bool {
-        let these = match self {
-            Hosts::All => return !is_elsewhere,
+    /// `is_cross_origin`: a redirect names the address, and it is of another origin than the call. Then only a listed host is internal.
+    pub(super) fn contains(&self, uri: &Uri, headers: &HeaderMap, is_cross_origin: bool) -> bool {
+        let listed = match self {
+            Hosts::All => return !is_cross_origin,
             Hosts::None => return false,
-            Hosts::These(these) => these,
+            Hosts::Listed(listed) => listed,
         };
         let Some(authority) = authority(uri, headers) else { return false };
         let host = authority.host().to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
-        these.iter().any(|ours| match ours.starts_with('.') {
+        listed.iter().any(|ours| match ours.starts_with('.') {
             // A name below, not one that merely ends alike.
             true => host.len() > ours.len() && host.ends_with(ours.as_str()),
             false => host == ours,
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_host_is_ours_by_its_whole_name_or_by_a_domain_above_it() {
-        let hosts = Hosts::these(["Balance", "*.bank.internal.", ".cards", "127.0.0.1", "[::1]", "", "*", "*."]);
+        let hosts = Hosts::listed(["Balance", "*.bank.internal.", ".cards", "127.0.0.1", "[::1]", "", "*", "*."]);
         for (uri, is_ours) in [
             ("http://balance/", true),
             ("http://BALANCE.:8080/", true),
@@ -82,17 +82,17 @@ mod tests {
             ("/balance", false),
         ] {
             let uri: Uri = uri.parse().expect("an address");
-            assert_eq!(hosts.has(&uri, &HeaderMap::new(), true), is_ours, "{uri}");
+            assert_eq!(hosts.contains(&uri, &HeaderMap::new(), true), is_ours, "{uri}");
         }
     }
 
     #[test]
     fn an_address_without_a_host_is_that_of_the_host_header() {
-        let hosts = Hosts::these(["balance"]);
+        let hosts = Hosts::listed(["balance"]);
         for (host, is_ours) in [("balance:80", true), ("evil", false), ("\u{fe}", false)] {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, http::HeaderValue::from_bytes(host.as_bytes()).expect("a value"));
-            assert_eq!(hosts.has(&Uri::from_static("/reserve"), &headers, false), is_ours, "{host}");
+            assert_eq!(hosts.contains(&Uri::from_static("/reserve"), &headers, false), is_ours, "{host}");
         }
     }
 }

@@ -224,7 +224,7 @@ impl Exchange {
     /// Redacts what a handler says by gRPC, in headers or trailers, if the client is not trusted.
     pub(super) fn redact_grpc(&self, headers: &mut HeaderMap) {
         if self.is_edge() && self.is_grpc() {
-            grpc::make_public(headers);
+            grpc::redact(headers);
         }
     }
 

@@ -219,7 +219,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     }
 
     fn on_event(&self, event: &Event<'_>, scope: Scope<'_, S>) {
-        if event.metadata().target() == crate::LOG_OF_ERRORS {
+        if event.metadata().target() == crate::ERROR_LOG_TARGET {
             // The span has it already.
             return;
         }

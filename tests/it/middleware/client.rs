@@ -46,7 +46,7 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
 }
 
 #[tokio::test]
-async fn keys_of_a_query_are_redacted_by_choice_on_the_span_and_not_in_the_request() {
+async fn chosen_query_keys_are_redacted_on_the_span_but_not_in_the_request() {
     let caller = Traced::new("api");
     let echo = async |uri: axum::http::Uri| uri.to_string();
     let address = serve(Router::new().route("/", get(echo))).await;
@@ -60,7 +60,7 @@ async fn keys_of_a_query_are_redacted_by_choice_on_the_span_and_not_in_the_reque
 }
 
 #[tokio::test]
-async fn a_stranger_gets_the_traceparent_alone() {
+async fn an_external_host_gets_only_the_traceparent() {
     let address = serve(Router::new().route("/", get(echo))).await;
     let ctx = Context::background().with_timeout(Duration::from_secs(10));
     let request = reqwest::Client::new().get(format!("http://{address}/")).header("tracestate", "internal=1");
@@ -84,7 +84,7 @@ async fn a_call_without_time_left_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_sent_as_its_caller_is_cancelled_is_no_error_of_the_call() {
+async fn a_call_that_is_not_sent_because_its_caller_cancelled_is_no_error_on_the_span() {
     let caller = Traced::new("api");
     let request = Context::background().with_tracer(caller.telemetry.tracer()).with_cancel();
     request.cancel_with(Cause::ClientDisconnected);
@@ -98,7 +98,7 @@ async fn a_call_that_is_not_sent_as_its_caller_is_cancelled_is_no_error_of_the_c
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_there_is_unavailable() {
+async fn a_peer_that_does_not_listen_is_unavailable() {
     let caller = Traced::new("api");
     let ctx = Context::background().with_tracer(caller.telemetry.tracer());
     let error = reqwest::Client::new().get("http://127.0.0.1:1/").send_with(&ctx, &client()).await.unwrap_err();
@@ -107,7 +107,7 @@ async fn a_peer_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn cancelling_a_call_tells_the_other_side_and_is_no_error_of_the_call() {
+async fn cancelling_a_call_cancels_the_callee_and_is_no_error_on_the_span() {
     let (caller, callee) = (Traced::new("api"), Traced::new("cards"));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let handler = move |Extension(ctx): Extension<Context>| async move {
@@ -139,7 +139,7 @@ async fn cancelling_a_call_tells_the_other_side_and_is_no_error_of_the_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_was_abandoned_and_one_that_an_error_cancels_says_which() {
+async fn a_dropped_call_is_abandoned_and_a_call_cancelled_by_an_error_records_the_error() {
     let (caller, callee) = (Traced::new("api"), Traced::new("cards"));
     let address = serve(Router::new().route("/", get(std::future::pending::<()>)).layer(callee.internal())).await;
     let request = Context::background().with_tracer(caller.telemetry.tracer()).with_cancel();
@@ -178,7 +178,7 @@ async fn cut_off() -> String {
 }
 
 #[tokio::test]
-async fn an_error_of_reqwests_is_the_one_that_the_call_ended_with_or_what_reqwest_says() {
+async fn a_reqwest_error_becomes_the_error_of_the_call_or_else_the_one_of_reqwest() {
     let half = async || {
         let begun = futures_util::stream::once(async { Ok::<_, Infallible>("half") });
         Body::from_stream(begun.chain(futures_util::stream::pending()))
@@ -212,7 +212,7 @@ async fn an_error_of_reqwests_is_the_one_that_the_call_ended_with_or_what_reqwes
 }
 
 #[tokio::test]
-async fn reqwests_client_as_a_service_takes_the_ambient_context() {
+async fn a_reqwest_client_as_a_service_uses_the_ambient_context() {
     use tower::{Layer, Service, ServiceExt};
     let caller = Traced::new("api");
     let address = serve(Router::new().route("/", get(echo))).await;

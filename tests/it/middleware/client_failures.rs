@@ -67,7 +67,7 @@ async fn a_timeout_of_a_layer_inside_or_of_the_connection_is_deadline_exceeded()
 }
 
 #[tokio::test]
-async fn an_error_of_a_service_inside_stays_as_it_is() {
+async fn an_error_of_an_inner_service_is_kept() {
     let denied = || Error::new(Code::PermissionDenied, "no card of yours").with_retryable(false);
     let error = fails_with(io::Error::other(denied())).await;
     assert_eq!(
@@ -95,7 +95,7 @@ async fn an_error_of_a_service_inside_stays_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_within_the_reply_reserve_has_exceeded_the_deadline() {
+async fn a_failure_within_the_reply_reserve_is_deadline_exceeded() {
     let reserve = ReplyReserve { min: Duration::from_secs(2), percent: 0, max: Duration::MAX };
     for (after, code) in [(7, Code::Unavailable), (8, Code::DeadlineExceeded)] {
         for is_head in [true, false] {
@@ -123,7 +123,7 @@ async fn what_ends_within_the_reply_reserve_has_exceeded_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_that_the_request_carries_already_has_no_other_reserve() {
+async fn a_timeout_already_in_the_request_gets_no_further_reserve() {
     let failing = service_fn(async |_: Request<()>| {
         tokio::time::advance(Duration::from_secs(1)).await;
         Err::<Response<Body>, _>(io::Error::from(io::ErrorKind::ConnectionReset))
@@ -180,7 +180,7 @@ fn http2() -> reqwest::Client {
 }
 
 #[tokio::test]
-async fn a_reset_means_what_the_table_of_grpc_says() {
+async fn a_reset_gets_the_code_of_the_grpc_table() {
     for (reason, code, retryable) in [
         (Reason::NO_ERROR, Code::Internal, None),
         (Reason::PROTOCOL_ERROR, Code::Internal, None),
@@ -249,7 +249,7 @@ fn has_headers(read: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_connection_says_nothing() {
+async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_connection_is_undecided() {
     // The last stream that was processed is 0: the request is above it.
     const UNPROCESSED: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     for (bytes, retryable) in [(UNPROCESSED, Some(true)), (&[], None)] {
@@ -261,7 +261,7 @@ async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_conne
 }
 
 #[tokio::test]
-async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
+async fn the_origin_of_a_foreign_error_is_the_host_that_was_called() {
     let app = Router::new().route("/", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "db is down") }));
     let address = serve(app).await;
     for layer in [client(), ClientLayer::external()] {
@@ -273,7 +273,7 @@ async fn an_error_of_a_foreign_service_began_at_the_host_that_was_called() {
 }
 
 #[tokio::test]
-async fn the_body_of_an_external_error_is_its_callers_to_read() {
+async fn the_body_of_an_external_error_is_left_for_the_caller() {
     let endless = || async {
         let begun = futures_util::stream::once(async { Ok::<_, Infallible>("{") });
         let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
@@ -297,7 +297,7 @@ async fn the_body_of_an_external_error_is_its_callers_to_read() {
 }
 
 #[tokio::test]
-async fn below_a_buffer_a_call_has_its_context_from_the_request() {
+async fn below_a_buffer_a_call_takes_its_context_from_the_request() {
     let caller = Traced::new("api");
     let ctx = Context::background().with_tracer(caller.telemetry.tracer()).span("ask").start();
     let answering = service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty()))));

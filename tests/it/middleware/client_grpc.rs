@@ -52,7 +52,7 @@ fn under_tonic(ctx: &Context) -> tonic::Request<Bytes> {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_grpc_reaches_no_client_of_grpc() {
+async fn a_body_that_is_not_grpc_does_not_reach_a_grpc_client() {
     for (status, code) in [
         (502, Code::Unavailable),
         (503, Code::Unavailable),
@@ -75,7 +75,7 @@ async fn a_body_that_is_not_grpc_reaches_no_client_of_grpc() {
 }
 
 #[tokio::test]
-async fn a_response_of_grpc_that_ends_without_a_status_is_an_error_of_the_call() {
+async fn a_grpc_response_that_ends_without_a_status_is_an_error_on_the_span() {
     let message = || Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"));
     let no_status = HeaderMap::from_iter([(http::header::ETAG, "1".parse().unwrap())]);
     let bodies: [Vec<Frame<Bytes>>; 3] = [vec![message()], vec![], vec![message(), Frame::trailers(no_status)]];
@@ -108,7 +108,7 @@ async fn a_response_of_grpc_that_ends_without_a_status_is_an_error_of_the_call()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_without_a_status_when_its_time_is_over_has_exceeded_the_deadline() {
+async fn a_stream_that_ends_without_a_status_within_the_reply_reserve_is_deadline_exceeded() {
     let ctx = Context::background().with_timeout(Duration::from_secs(10));
     let reserve = ReplyReserve { min: Duration::from_secs(2), percent: 0, max: Duration::MAX };
     let cut = futures_util::stream::once(async {
@@ -121,7 +121,7 @@ async fn a_stream_that_ends_without_a_status_when_its_time_is_over_has_exceeded_
 }
 
 #[tokio::test(start_paused = true)]
-async fn tonics_users_see_our_deadline_and_our_cancellation_in_the_code_of_the_status() {
+async fn a_tonic_status_has_the_code_of_a_deadline_or_a_cancellation() {
     let late = Context::background().with_timeout(Duration::ZERO);
     let stopped = Context::background().with_cancel();
     stopped.cancel_with(Cause::Shutdown);
@@ -153,7 +153,7 @@ async fn tonics_users_see_our_deadline_and_our_cancellation_in_the_code_of_the_s
 }
 
 #[tokio::test]
-async fn the_span_of_a_call_that_failed_by_grpc_has_the_message_and_the_origin_of_its_error() {
+async fn the_span_of_a_failed_grpc_call_has_the_message_and_the_origin_of_the_error() {
     let own = Error::new(Code::Aborted, "100 % of row 7").through_service(Some("cards"));
     for (status, layer, message, origin) in [
         (Status::from(own.clone()), client(), "100 % of row 7", "cards"),
@@ -181,7 +181,7 @@ async fn the_span_of_a_call_that_failed_by_grpc_has_the_message_and_the_origin_o
 }
 
 #[tokio::test]
-async fn a_status_of_a_foreign_service_began_at_the_host_that_was_called() {
+async fn the_origin_of_a_foreign_status_is_the_host_that_was_called() {
     let down = || Status::unavailable("db is down").into_http::<Body>();
     for (layer, read) in [
         (client(), Error::from_grpc_status as fn(Status) -> Error),
@@ -195,7 +195,7 @@ async fn a_status_of_a_foreign_service_began_at_the_host_that_was_called() {
 }
 
 #[tokio::test]
-async fn a_relay_that_passes_a_foreign_status_on_is_not_its_origin_and_an_edge_names_no_host() {
+async fn a_relay_of_a_foreign_status_is_not_its_origin_and_an_edge_names_no_host() {
     let service = Traced::new("r-int");
     for (layer, origin, message) in
         [(service.internal(), "db.internal", "db is down"), (service.edge(), "127.0.0.1", "unavailable")]

@@ -125,7 +125,7 @@ async fn told(mut ends: UnboundedReceiver<End>) -> End {
 }
 
 #[tokio::test]
-async fn hyper_over_http2_tells_the_peer_that_a_call_is_over_though_its_request_goes_on() {
+async fn hyper_over_http2_resets_the_stream_of_an_ended_call_whose_request_continues() {
     for by in WAYS {
         let (address, ends) = peer().await;
         let ctx = ctx(by);
@@ -137,7 +137,7 @@ async fn hyper_over_http2_tells_the_peer_that_a_call_is_over_though_its_request_
 }
 
 #[tokio::test]
-async fn a_body_of_axum_is_wrapped_by_the_layer() {
+async fn the_layer_wraps_an_axum_body() {
     for by in WAYS {
         let (address, ends) = peer().await;
         let ctx = ctx(by);
@@ -149,7 +149,7 @@ async fn a_body_of_axum_is_wrapped_by_the_layer() {
 }
 
 #[tokio::test]
-async fn reqwest_over_http2_tells_the_peer_that_a_call_is_over_though_its_request_goes_on() {
+async fn reqwest_over_http2_resets_the_stream_of_an_ended_call_whose_request_continues() {
     for by in WAYS {
         let (address, ends) = peer().await;
         let ctx = ctx(by);
@@ -162,7 +162,7 @@ async fn reqwest_over_http2_tells_the_peer_that_a_call_is_over_though_its_reques
 }
 
 #[tokio::test]
-async fn over_http1_the_connection_of_a_call_that_is_over_is_closed() {
+async fn over_http1_the_connection_of_an_ended_call_is_closed() {
     let (address, ends) = peer().await;
     let ctx = ctx(By::Drop);
     let sent = reqwest::Client::new().post(format!("http://{address}/")).body(reqwest::Body::wrap(endless()));
@@ -212,7 +212,7 @@ async fn talk(ctx: &Context, to: SocketAddr, held: UnboundedSender<()>) -> Strea
 }
 
 #[tokio::test]
-async fn tonic_tells_the_peer_that_a_bidirectional_call_is_over_though_its_requests_go_on() {
+async fn tonic_resets_the_stream_of_an_ended_bidirectional_call_whose_requests_continue() {
     for by in WAYS {
         let (tell, mut served) = unbounded_channel();
         let messages = || stream::iter([Ok(Bytes::from("one"))]).chain(stream::pending()).boxed();
@@ -233,7 +233,7 @@ async fn tonic_tells_the_peer_that_a_bidirectional_call_is_over_though_its_reque
 }
 
 #[tokio::test]
-async fn the_requests_of_a_call_by_grpc_end_with_its_status() {
+async fn the_requests_of_a_grpc_call_end_with_its_status() {
     let (tell, _served) = unbounded_channel();
     let address = serve_streams(tell, || stream::iter([Ok(Bytes::from("one"))]).boxed()).await;
     let ctx = Context::background().with_timeout(PATIENCE * 2);
@@ -245,7 +245,7 @@ async fn the_requests_of_a_call_by_grpc_end_with_its_status() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_when_the_peer_has_answered_early_and_the_answer_is_whole() {
+async fn an_upload_continues_after_an_early_and_complete_response() {
     let (ends, told_ends) = unbounded_channel();
     let early = async |State(ends): State<UnboundedSender<End>>, request: Request<Body>| {
         drop(tokio::spawn(async move {
@@ -267,7 +267,7 @@ async fn an_upload_goes_on_when_the_peer_has_answered_early_and_the_answer_is_wh
 }
 
 #[tokio::test]
-async fn without_a_layer_a_wrapped_body_is_the_body_inside() {
+async fn without_a_layer_a_wrapped_body_passes_unchanged() {
     let wrapped = RequestBody::wrap(Request::new(Body::from("7")));
     assert_eq!(http_body::Body::size_hint(wrapped.body()).exact(), Some(1));
     assert_eq!(wrapped.into_body().collect().await.unwrap().to_bytes(), "7");

@@ -44,7 +44,7 @@ fn ctx(traced: &Traced) -> Context {
 }
 
 #[tokio::test]
-async fn a_redirect_is_a_request_of_its_own_with_what_its_host_may_know() {
+async fn a_redirect_is_a_call_of_its_own_with_the_headers_its_host_may_have() {
     let traced = Traced::new("api");
     let heads = Heads::default();
     let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
@@ -114,7 +114,7 @@ async fn a_redirect_back_to_the_first_origin_is_internal_again() {
 }
 
 #[tokio::test]
-async fn a_redirect_has_the_time_that_is_left_by_then() {
+async fn a_redirect_gets_the_time_that_is_left_when_it_is_sent() {
     let traced = Traced::new("api");
     let heads = Heads::default();
     let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
@@ -129,7 +129,7 @@ async fn a_redirect_has_the_time_that_is_left_by_then() {
 }
 
 #[tokio::test]
-async fn as_many_redirects_are_followed_as_allowed() {
+async fn redirects_are_followed_up_to_the_limit() {
     let app = Router::new().route("/", get(|| async { axum::response::Redirect::to("/") }));
     let address = serve(app).await;
     for most in [0, 3] {
@@ -180,7 +180,7 @@ impl<B: Clone, R> tower::retry::Policy<Request<B>, Response<R>, throughline::Err
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_is_a_request_of_its_own_with_the_time_that_is_left_by_then() {
+async fn a_retry_is_a_call_of_its_own_with_the_time_that_is_left_when_it_is_sent() {
     let traced = Traced::new("api");
     let heads = Heads::default();
     let seen = heads.clone();

@@ -55,7 +55,7 @@ async fn a_reset_stream_cancels_the_work_that_its_handler_spawned() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_a_body_has_disconnected() {
+async fn a_client_that_drops_the_response_body_has_disconnected() {
     let service = Traced::new("cards");
     let endless = || async {
         let chunks = futures_util::stream::iter([Ok::<_, Infallible>("half")]);
@@ -69,7 +69,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_body_has_disconnected() {
 }
 
 #[tokio::test]
-async fn hyper_alone_serves_through_the_layer_and_names_no_route() {
+async fn a_hyper_server_works_with_the_layer_and_names_no_route() {
     let service = Traced::new("cards");
     let answering = service_fn(async |request: Request<hyper::body::Incoming>| {
         let ctx = request.extensions().get::<Context>().unwrap();
@@ -90,7 +90,7 @@ async fn hyper_alone_serves_through_the_layer_and_names_no_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_upgrade_the_context_goes_on_until_its_deadline() {
+async fn after_an_upgrade_the_context_lasts_until_its_deadline() {
     for (method, status) in [(Method::GET, 101), (Method::CONNECT, 200)] {
         let (tell, mut told) = unbounded_channel();
         let answering = service_fn(move |request: Request<()>| {

@@ -89,7 +89,7 @@ impl Exchange {
     fn record_grpc_status(&self, status: Option<Option<Code>>) {
         let Some(code) = status else { return };
         self.record_grpc_code(code);
-        let code = code.filter(|code| self.is_grpc() && grpc::is_servers_fault(*code));
+        let code = code.filter(|code| self.is_grpc() && grpc::is_server_fault(*code));
         if let (Some(span), Some(code)) = (self.span(), code) {
             span.set_attribute(semconv::ERROR_TYPE, code.as_str());
             span.set_status(Status::Error("".into()));
