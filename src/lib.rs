@@ -1,19 +1,20 @@
-//! One [`Context`] for every request (deadline, Done signal, errors, typed values), across async calls, HTTP and messages, and the spans
-//! it leaves.
+//! One [`Context`] per request: deadline, cancellation, errors, typed values and spans.
+//!
+//! The context follows the request through async calls, HTTP, gRPC and messages.
 //!
 //! | | |
 //! |---|---|
-//! | [`Context`] | what a request carries; [`Group`] for work in parallel, [`Key`] for values |
-//! | [`ContextLayer`] | gives every request of a server its context, and ends it: [`middleware::server`] says when |
+//! | [`Context`] | what a request carries; [`Group`] runs work in parallel, [`Key`] names a value |
+//! | [`ContextLayer`] | gives each request of a server a context: [`middleware::server`] |
 //! | [`ClientLayer`] | sends the context with every call: [`middleware::client`] |
 //! | [`SendWith`] | sends a reqwest request with a context |
 //! | [`ReplyReserve`] | the part of a timeout that is kept for the response's way back |
 //! | [`TimeoutHeader`] | a header that a caller's timeout is read from |
-//! | [`Error`], [`Code`] | one taxonomy of errors, in the process and on the wire |
-//! | [`telemetry`] | where spans go: [`telemetry::init`] is the one line in `main` |
-//! | [`trace`], [`propagation`] | what spans are made of, and the bytes of headers |
+//! | [`Error`], [`Code`] | one set of errors, in the process and on the wire |
+//! | [`telemetry`] | exports spans: call [`telemetry::init`] in `main` |
+//! | [`trace`], [`propagation`] | spans and their parts; headers that carry a context |
 //!
-//! The README's sample is built and run with the tests.
+//! The samples of the README are compiled and run with the tests.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -34,7 +35,7 @@ pub use throughline_core::{
     Propagator, Span, SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
 };
 
-/// The target of the log lines about errors that end requests.
+/// The log target for errors that end a request.
 const ERROR_LOG_TARGET: &str = "throughline::error";
 
 #[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]

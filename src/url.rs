@@ -1,8 +1,10 @@
-//! URLs as spans and messages show them.
+//! Redacts URLs before they appear in spans and messages.
 
 use percent_encoding::percent_decode_str;
 
-/// Keys of a query whose values are credentials (OpenTelemetry semantic conventions 1.45, `url.full`). Case-sensitive, as there.
+/// Query keys whose values are credentials. They are case-sensitive.
+///
+/// Source: OpenTelemetry semantic conventions 1.45, `url.full`.
 pub(crate) const SENSITIVE_QUERY_KEYS: [&str; 7] = [
     "AWSAccessKeyId",
     "Signature",
@@ -13,22 +15,22 @@ pub(crate) const SENSITIVE_QUERY_KEYS: [&str; 7] = [
     "X-Goog-Signature",
 ];
 
-/// The URL without credentials: those of its authority, and the values of [`SENSITIVE_QUERY_KEYS`].
+/// Redacts the user and password, and the values of [`SENSITIVE_QUERY_KEYS`].
 #[cfg(any(test, feature = "otlp"))]
 pub(crate) fn redacted(url: &str) -> String {
     redacted_with(url, &[])
 }
 
-/// As [`redacted`], with more keys.
+/// Like [`redacted`]. Redacts the values of the keys in `more`, too.
 pub(crate) fn redacted_with(url: &str, more: &[Box<str>]) -> String {
     let is_sensitive = |name: &str| {
-        // A receiver decodes the name first.
+        // A receiver decodes the name before it compares it.
         let name = percent_decode_str(name).decode_utf8_lossy();
         SENSITIVE_QUERY_KEYS.contains(&&*name) || more.iter().any(|key| **key == *name)
     };
     let (url, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
-    // One without a scheme may have lost it, and have an authority.
+    // A URL without a scheme may still have an authority with credentials.
     let (scheme, rest) = base.split_at(base.find("://").map_or(0, |at| at + 3));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let mut text = match authority.rsplit_once('@') {

@@ -1,4 +1,6 @@
-//! What an error does not tell its caller, shown inside the process.
+//! Reports errors inside the process: on the span and in the log.
+//!
+//! Callers never see the sources of an error. Here they are recorded.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -9,10 +11,12 @@ use throughline_core::Span;
 use crate::ERROR_LOG_TARGET;
 use crate::error::{Chain, Code, Error};
 
-/// Records an error that ends a request, with its sources: an `exception` event on the request's span, and one line in the log.
+/// Records an error that ends a request, with its sources.
 ///
-/// A fault is what has a status of 5xx. Other errors are the callers', who can cause any number of them: their lines are at the level
-/// DEBUG, and the span's status does not change.
+/// The span gets an `exception` event, and the log gets one line.
+///
+/// An error is a fault if its status is 5xx. Callers cause the other errors, and can cause any
+/// number of them. So those are logged at level DEBUG, and do not change the span's status.
 pub(super) fn report(span: &Span, error: &(dyn StdError + 'static), is_fault: bool) {
     match error.downcast_ref::<Error>() {
         Some(error) if is_fault => span.record_returned(error),
@@ -32,13 +36,17 @@ pub(super) fn report(span: &Span, error: &(dyn StdError + 'static), is_fault: bo
     });
 }
 
-/// [`report`]s a service's error of any type, as far as it is known to be an error. Returns its code, if it has one.
+/// Reports a service error of any type, if the type is a known error type.
+///
+/// The known types are a boxed error, [`Error`] and [`io::Error`].
+///
+/// Returns the code of the [`Error`] among the error and its sources.
 pub(super) fn report_any(span: &Span, error: &dyn Any) -> Option<Code> {
     let boxed =
         || error.downcast_ref::<Box<dyn StdError + Send + Sync>>().map(|error| &**error as &(dyn StdError + 'static));
-    let ours = || error.downcast_ref::<Error>().map(|error| error as &(dyn StdError + 'static));
+    let own = || error.downcast_ref::<Error>().map(|error| error as &(dyn StdError + 'static));
     let io = || error.downcast_ref::<io::Error>().map(|error| error as &(dyn StdError + 'static));
-    let error = boxed().or_else(ours).or_else(io)?;
+    let error = boxed().or_else(own).or_else(io)?;
     report(span, error, true);
     Error::among(error).map(Error::code)
 }

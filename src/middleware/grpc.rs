@@ -1,4 +1,4 @@
-//! What gRPC's requests and answers have of their own (gRPC over HTTP/2).
+//! Reads and writes gRPC statuses in headers and trailers (gRPC over HTTP/2).
 
 use bytes::Bytes;
 #[cfg(feature = "tonic")]
@@ -13,18 +13,22 @@ const MESSAGE: &str = "grpc-message";
 pub(super) const DETAILS: &str = "grpc-status-details-bin";
 pub(super) use crate::error::ORIGIN;
 
-/// `Content-Type: application/grpc`, also with what follows it (`+proto`), but not gRPC-Web's.
+/// Whether the `Content-Type` is gRPC's: `application/grpc`, also with a suffix such as `+proto`.
+///
+/// gRPC-Web's content type is not.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
-/// The response that reports `error`: a 200 with the status in its headers, and no body ("Trailers-Only").
+/// A response that reports `error`: a 200 with the status in its headers and no body.
+///
+/// gRPC calls this form "Trailers-Only".
 pub(super) fn response(error: Error) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    // As tonic does it, for a layer outside of this one.
+    // Tonic does this, too. A layer outside this one can read it.
     #[cfg(feature = "tonic")]
     response.extensions_mut().insert(tonic::Status::from(error.clone()));
     write_status(error, response.headers_mut());
@@ -38,8 +42,9 @@ pub(super) fn trailers(error: Error) -> HeaderMap {
     trailers
 }
 
-/// The error that a response of tonic's reports, made from an [`Error`] here or in a service below. `None` if there is none, or if the
-/// status in the headers is no longer what tonic has written.
+/// The [`Error`], of this service or of a callee, that a tonic response was made from.
+///
+/// `None` if there is none, or if the status in the headers is not the one that tonic wrote.
 pub(super) fn error_in<B>(response: &Response<B>) -> Option<Error> {
     #[cfg(feature = "tonic")]
     {
@@ -56,7 +61,7 @@ pub(super) fn error_in<B>(response: &Response<B>) -> Option<Error> {
     }
 }
 
-/// The error behind a status of tonic's that has a source.
+/// The error of a tonic status, if that status has a source.
 pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
     #[cfg(feature = "tonic")]
     {
@@ -71,15 +76,18 @@ pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
     }
 }
 
-/// Removes what [`response`] writes: no part of another status is left beside it.
+/// Removes every header of a status, so that no part of an old one stays beside a new one.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
     for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms", ORIGIN] {
         headers.remove(name);
     }
 }
 
-/// Takes out of an error's status what is not for strangers, as [`Error::redacted`] does: its details, and a message that comes from the
-/// depths of this service, or from another one.
+/// Redacts a status for an untrusted client.
+///
+/// - The details are removed.
+/// - The message is replaced by the meaning of the code, if the error comes from another service,
+///   or if its code stands for an internal failure.
 pub(super) fn redact(headers: &mut HeaderMap) {
     let is_passed_on = headers.remove(ORIGIN).is_some();
     let Some(Some(code)) = status(headers) else { return };
@@ -89,7 +97,7 @@ pub(super) fn redact(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether an error has come from another service; details that can't be read may say so.
+/// Whether the details name another service as the origin. Details that cannot be read may.
 fn may_name_origin(details: &HeaderValue) -> bool {
     #[cfg(feature = "tonic")]
     return decode(details).is_none_or(|details| {
@@ -103,14 +111,18 @@ fn may_name_origin(details: &HeaderValue) -> bool {
     }
 }
 
-/// The details of a status; `None`: they are no base64.
+/// Decodes the details of a status. `None` if they are not base64.
 #[cfg(feature = "tonic")]
 pub(super) fn decode(details: &HeaderValue) -> Option<Bytes> {
     let alone = HeaderMap::from_iter([(HeaderName::from_static(DETAILS), details.clone())]);
     tonic::metadata::MetadataMap::from_headers(alone).get_bin(DETAILS)?.to_bytes().ok()
 }
 
-/// The code that headers or trailers tell of: `Some(None)` is success; a number that is none of gRPC's is `UNKNOWN`.
+/// The status in headers or trailers.
+///
+/// - `None`: there is no status.
+/// - `Some(None)`: success.
+/// - `Some(Some(code))`: an error. A number that gRPC does not define is `UNKNOWN`.
 pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
     let number = headers.get(STATUS)?.to_str().ok().and_then(|number| number.parse().ok());
     Some(match number {
@@ -119,13 +131,15 @@ pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
     })
 }
 
-/// The code that the head of an answer tells of: as [`status`], or what an answer that is no success means without one.
+/// The status in the head of a response.
+///
+/// Like [`status`]. Without a `grpc-status`, an HTTP status that is not a success becomes a code.
 pub(super) fn status_of_head(status: StatusCode, headers: &HeaderMap) -> Option<Option<Code>> {
     let meant = || (!status.is_success()).then(|| Some(Code::from_http_status_of_grpc(status)));
     self::status(headers).or_else(meant)
 }
 
-/// The error that a status tells of, as far as its sender is trusted.
+/// The error that a status describes. From an external host, only its code is trusted.
 pub(super) fn error_of(code: Code, headers: &HeaderMap, is_external: bool) -> Error {
     #[cfg(feature = "tonic")]
     if let Some(status) = tonic::Status::from_header_map(headers) {
@@ -140,9 +154,9 @@ pub(super) fn error_of(code: Code, headers: &HeaderMap, is_external: bool) -> Er
     }
 }
 
-/// Names the service in which an error began, for a status that does not say it itself.
+/// Writes the origin of an error into a status that does not name one.
 ///
-/// An internal service that passes a status on keeps the name that is there; an external one has no say in it.
+/// A name from an internal service stays. A name from an external host is replaced.
 pub(super) fn write_origin(host: Option<&str>, is_external: bool, headers: &mut HeaderMap) {
     if headers.contains_key(ORIGIN) && !is_external {
         return;
@@ -153,7 +167,9 @@ pub(super) fn write_origin(host: Option<&str>, is_external: bool, headers: &mut 
     }
 }
 
-/// Whether a status is an error of the server's span, too (OpenTelemetry semantic conventions 1.45, "gRPC").
+/// Whether a status is an error on the server's span.
+///
+/// Source: OpenTelemetry semantic conventions 1.45, "gRPC".
 pub(super) fn is_server_fault(code: Code) -> bool {
     use Code::*;
     matches!(code, Unknown | DeadlineExceeded | Unimplemented | Internal | Unavailable | DataLoss)
@@ -170,7 +186,7 @@ pub(super) fn write_status(error: Error, headers: &mut HeaderMap) {
 #[cfg(not(feature = "tonic"))]
 pub(super) fn write_status(error: Error, headers: &mut HeaderMap) {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    /// Everything but `%x20-24 / %x26-7E` ("Percent-Encoded").
+    /// Everything except `%x20-24 / %x26-7E` (gRPC over HTTP/2, "Percent-Encoded").
     const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
     headers.insert(STATUS, HeaderValue::from(error.code().grpc_number()));
     let message: String = utf8_percent_encode(error.message(), ENCODED).collect();

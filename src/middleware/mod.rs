@@ -1,4 +1,6 @@
-//! Tower layers that carry a context across a connection: one on the server, one on the client.
+//! Tower layers that propagate a context from a client to a server.
+//!
+//! [`client`] injects the context into calls, and [`server`] extracts it from requests.
 
 pub mod client;
 mod failure;

@@ -1,4 +1,4 @@
-//! Attributes of spans (OpenTelemetry semantic conventions 1.45, "HTTP spans" and "RPC spans").
+//! Span attributes (OpenTelemetry semantic conventions 1.45, "HTTP spans" and "RPC spans").
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,29 +10,33 @@ use throughline_core::trace::{SpanBuilder, Value};
 
 pub(super) use crate::url::redacted_with;
 
-/// The names that are ours.
+// Names that the conventions do not define begin with `throughline.`.
+/// The time left until the deadline, in milliseconds.
 pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";
-/// Of an error that became a response; for a 4xx, which is no error of the span, with its message.
+/// The code of an error that became a response.
 pub(super) const ERROR_CODE: &str = "throughline.error.code";
+/// The message of a 4xx. A 4xx is not an error on the span, so the span's status cannot hold it.
 pub(super) const ERROR_MESSAGE: &str = "throughline.error.message";
 pub(super) const ERROR_ORIGIN: &str = "throughline.error.origin";
-/// Why a request was answered without its handler, or a call not sent.
+/// Why the handler of a request was not called, or why a call was not sent.
 pub(super) const SHED: &str = "throughline.shed";
 
 pub(super) const ERROR_TYPE: &str = "error.type";
-/// The name of gRPC's status, from headers or trailers.
+/// The name of the gRPC status in headers or trailers.
 pub(super) const RPC_STATUS_CODE: &str = "rpc.status_code";
 pub(super) const RPC_METHOD: &str = "rpc.method";
 
-/// Longer texts of a peer's are cut off.
+/// The most bytes that an attribute holds of a text from a peer.
 const MAX_TEXT: usize = 256;
 
-/// A time in milliseconds, with three decimals.
+/// Converts a time to milliseconds, with three decimals.
 pub(super) fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }
 
-/// The method as names and attributes show it: one that is not known could be anything.
+/// The method for span names and attributes: `_OTHER` for an unknown one.
+///
+/// A peer can make up any number of methods.
 pub(super) fn method(method: &Method) -> &'static str {
     const KNOWN: [(Method, &str); 9] = [
         (Method::GET, "GET"),
@@ -54,7 +58,7 @@ pub(super) fn with_method<'a>(span: SpanBuilder<'a>, sent: &Method) -> SpanBuild
     if name == "_OTHER" { span.attribute("http.request.method_original", cut(sent.as_str())) } else { span }
 }
 
-/// What a request calls by gRPC: `package.Service/Method`.
+/// The full name of a gRPC method: `package.Service/Method`.
 pub(super) fn rpc_method(uri: &Uri) -> String {
     cut(uri.path().strip_prefix('/').unwrap_or(uri.path()))
 }
@@ -63,7 +67,7 @@ pub(super) fn with_rpc<'a>(span: SpanBuilder<'a>, uri: &Uri) -> SpanBuilder<'a> 
     span.attribute("rpc.system.name", "grpc").attribute(RPC_METHOD, rpc_method(uri))
 }
 
-/// Of a method that the server does not know, as anybody can make up names.
+/// Marks a gRPC method that the server does not know: a client can make up any name.
 pub(super) fn set_unknown_rpc(span: &Span, uri: &Uri) {
     span.set_name("grpc");
     span.set_attribute(RPC_METHOD, "_OTHER");
@@ -80,12 +84,14 @@ pub(super) fn protocol_version(version: Version) -> &'static str {
     }
 }
 
-/// `server.address` and `server.port`, as the client named them; a port that it left out is its scheme's.
+/// Adds `server.address` and `server.port`, as the client named them.
+///
+/// A missing port is the default port of the scheme.
 pub(super) fn with_server<'a>(mut span: SpanBuilder<'a>, uri: &Uri, headers: &HeaderMap) -> SpanBuilder<'a> {
     let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     let Some(authority) = uri.authority().cloned().or(named) else { return span };
     let host = authority.host();
-    // The brackets of an IPv6 address belong to the URL.
+    // The brackets around an IPv6 address are part of the URL, not of the address.
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     span = span.attribute("server.address", cut(address));
     let of_scheme = || match uri.scheme_str() {
@@ -103,6 +109,7 @@ pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(cut)
 }
 
+/// The first [`MAX_TEXT`] bytes of a text, or fewer: a character is never split.
 pub(super) fn cut(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
@@ -111,7 +118,7 @@ pub(super) fn cut(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// The status as `error.type` has it.
+/// The status as a value of `error.type`.
 pub(super) fn error_type(status: StatusCode) -> Value {
     Value::Str(Cow::Owned(status.as_str().to_owned()))
 }

@@ -1,7 +1,7 @@
-//! tonic's metadata as a carrier.
+//! Tonic metadata as a carrier, for code that injects or extracts by hand.
 //!
-//! [`ContextLayer`](crate::ContextLayer) and [`ClientLayer`](crate::ClientLayer) need none of it: they see the headers themselves. It is for
-//! interceptors, and for whoever passes metadata on by hand.
+//! Interceptors need it. [`ContextLayer`](crate::ContextLayer) and
+//! [`ClientLayer`](crate::ClientLayer) do not: they read and write the HTTP headers themselves.
 
 use std::borrow::{Borrow, BorrowMut};
 
@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use throughline_core::{Extractor, Injector};
 use tonic::metadata::MetadataMap;
 
-/// tonic's metadata, borrowed or owned, as what names and values are written to and read from.
+/// Tonic metadata, borrowed or owned, as an [`Extractor`] and an [`Injector`].
 ///
 /// # Examples
 /// ```
@@ -23,7 +23,7 @@ use tonic::metadata::MetadataMap;
 /// Propagator::default().inject(&span, &mut Metadata(&mut metadata));
 ///
 /// let received = Propagator::default().extract(&ctx, &Metadata(&metadata));
-/// let parent = received.span_context().expect("it has been sent");
+/// let parent = received.span_context().expect("the span was injected");
 /// assert_eq!(Some(parent.span_id()), span.span_context().map(|sent| sent.span_id()));
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,9 @@
-//! Arrows point down only: the layers of docs/architecture.md, held by the `use` paths and the manifests.
+//! Checks the layers of docs/architecture.md: no `use` path and no manifest points upward.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A folder or file of the sources and the paths that no line of code in it may name.
+/// A source folder, and the paths that its code must not name.
 struct Layer {
     place: &'static str,
     may_not_name: &'static [&'static str],
@@ -32,7 +32,7 @@ const LAYERS: &[Layer] = &[
     Layer { place: "crates/view/src", may_not_name: &["throughline::", "throughline_transport", "opentelemetry"] },
 ];
 
-/// A package and the packages of this workspace that it may depend on (development dependencies aside).
+/// Each package, and the workspace packages that it may depend on. Dev-dependencies do not count.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("crates/core", &[]),
     (".", &["throughline-core"]),
@@ -63,12 +63,12 @@ fn rust_files(place: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a line: what stands before a comment.
+/// The code of a line, without its comment.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or("")
 }
 
-/// Whether `path` stands in `code` as the beginning of a path of its own, not as the tail of a longer name.
+/// Whether a path in `code` begins with `path`. The tail of a longer name does not count.
 fn names(code: &str, path: &str) -> bool {
     code.match_indices(path).any(|(at, _)| {
         let before = code[..at].chars().next_back();
@@ -136,7 +136,7 @@ fn no_manifest_points_upward() {
     }
 }
 
-/// The names in a section of a package's manifest.
+/// The keys in a section of a package's manifest.
 fn manifest_names(package: &str, section: &str) -> Vec<String> {
     let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
     let lines = manifest.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
@@ -165,7 +165,7 @@ fn every_feature_and_every_dependency_is_used() {
     assert!(idle.is_empty(), "{idle:?}");
 }
 
-/// `unsafe` lives in `context/tree*` of the core alone.
+/// `unsafe` is allowed only in `context/tree*` of the core.
 #[test]
 fn unsafe_code_stays_in_the_tree() {
     let mut wrong = Vec::new();
@@ -187,7 +187,9 @@ fn unsafe_code_stays_in_the_tree() {
     assert!(wrong.is_empty(), "unsafe outside the tree:\n{}", wrong.join("\n"));
 }
 
-/// A deadline is a number of the monotonic clock. The wall clock dates spans, once per process, and reads the dates of `Retry-After`.
+/// Deadlines use the monotonic clock only.
+///
+/// The wall clock dates spans, once per process, and converts the dates of `Retry-After`.
 #[test]
 fn the_wall_clock_is_read_in_three_places() {
     let mut readers = Vec::new();

@@ -1,4 +1,4 @@
-//! Public behaviour, one module per behaviour.
+//! Tests of public behaviour, one module per behaviour.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 

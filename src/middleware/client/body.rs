@@ -12,25 +12,26 @@ use super::call::Call;
 use crate::error::Error;
 
 pin_project! {
-    /// The body of an answer, with which its call ends: see [the module](super). It ends with an [`Error`] when the context is done before
-    /// its last frame.
+    /// The body of a response. Its call ends with it: see [the module](super).
+    ///
+    /// The body ends with an [`Error`] if the context is done before the last frame.
     pub struct CallBody<R> {
-        // `None`: the response had a body that is not its callee's.
+        // `None`: the response was not gRPC, so its body was dropped.
         #[pin]
         body: Option<R>,
         #[pin]
         done: DoneOwned,
         call: Call,
-        // What the body has said last: dropping it can't ask.
+        // What the inner body returned last. `drop` cannot ask it: that needs `R: Body`.
         is_end_stream: bool,
-        // No frame has been taken.
+        // No frame has been taken yet.
         is_first_frame: bool,
     }
 
     impl<R> PinnedDrop for CallBody<R> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            // Nobody polls a body that has nothing (more) to give.
+            // A reader does not poll a body that has no more frames. The call still completes.
             if *this.is_end_stream {
                 let _recorded = this.call.body_ended();
             }
@@ -55,7 +56,7 @@ impl<R> CallBody<R> {
         self.call.is_external()
     }
 
-    /// For code that ends the call on its own.
+    /// The inner body and the call, for code that ends the call itself.
     pub(super) fn body_and_call(self: Pin<&mut Self>) -> (Option<Pin<&mut R>>, &mut Call) {
         let this = self.project();
         (this.body.as_pin_mut(), this.call)
@@ -90,7 +91,8 @@ where
                 if frame.is_trailers() || (*this.is_end_stream && !this.call.is_missing_status()) {
                     let _recorded = this.call.body_ended();
                 } else if !is_first && this.call.is_live() && this.call.context().is_done() {
-                    // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
+                    // A body that is always ready never gets to the poll of `done` below. The
+                    // first frame passes: it may have been ready at the deadline.
                     return Poll::Ready(Some(Err(this.call.interrupted())));
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -1,4 +1,7 @@
-//! One call from its beginning to its end: its span, below the caller's context.
+//! The life of one call: its headers, its span and its error.
+//!
+//! A call begins with [`Call::begin`]. It ends with [`Call::finish`], once: then the span ends, and
+//! the body of the request.
 
 use std::error::Error as StdError;
 use std::fmt::Display;
@@ -15,41 +18,44 @@ use crate::error::{Code, Error};
 use crate::middleware::{grpc, semconv};
 
 pub(super) struct Call {
-    /// `None` once it has ended.
+    /// `None` after the call has ended.
     span: Option<Span>,
     ctx: Context,
     is_external: bool,
     is_grpc: bool,
-    /// The called host, without a port.
+    /// The host that is called, without a port.
     host: Option<Box<str>>,
-    /// The reply reserve: from here on, no time is left of the timeout that the callee was given.
+    /// When the timeout that the callee got expires. From here on only the reply reserve is left.
     reserve_starts_at: Option<Instant>,
-    /// A status of gRPC has come, in the head or in trailers.
+    /// A gRPC status has arrived, in the head or in trailers.
     has_grpc_status: bool,
     /// Ends the body of the request.
     request: Option<CancelHandle>,
 }
 
-/// What a call begins with.
+/// The parts of a request that a call needs.
 pub(super) struct Outgoing<'a, U> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
-    /// Written if the span shows it.
+    /// Formatted only if the span records it.
     pub(super) full_url: U,
     pub(super) headers: &'a mut HeaderMap,
-    /// How many redirects were followed before it.
+    /// The number of redirects that were followed before this request.
     pub(super) resend: u32,
-    /// A redirect has led to another origin than the one that was called first.
+    /// A redirect led to another origin than the first request's.
     pub(super) is_cross_origin: bool,
 }
 
 impl Call {
-    /// Starts the span and writes the headers; an error for a call that is not to be sent.
+    /// Starts the span and writes the headers.
+    ///
+    /// # Errors
+    /// The context is done or has no time left. The call must not be sent.
     pub(super) fn begin(config: &Config, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
         let Outgoing { method, uri, full_url, headers, resend, is_cross_origin } = out;
         let is_grpc = *method == Method::POST && grpc::is_grpc(headers);
         let mut span = if is_grpc {
-            // The names that a client's code has are known.
+            // The client's own code names the method, so the number of names is limited.
             semconv::with_rpc(ctx.span(semconv::rpc_method(uri)), uri)
         } else {
             let name = semconv::method(method);
@@ -71,7 +77,7 @@ impl Call {
         if let Some(remaining) = remaining {
             span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
         }
-        // A call that is dropped half-way has a caller with no more use for it, and so is no error.
+        // A call that is dropped early is no longer needed by its caller. That is not an error.
         let span = span.start().abandoned_if_dropped();
         let is_external = !config.internal.contains(uri, headers, is_cross_origin);
         let mut call = Call {
@@ -99,7 +105,7 @@ impl Call {
         Ok(call)
     }
 
-    /// The context that is done when the call is over: the body of its request ends then.
+    /// A context that is done when the call ends. The body of the request ends with it.
     pub(super) fn request_end(&mut self) -> Context {
         self.request.get_or_insert_with(|| self.ctx.with_cancel()).context().clone()
     }
@@ -117,7 +123,7 @@ impl Call {
         self.for_caller(error)
     }
 
-    /// The context is done before the answer.
+    /// The error of a call whose context is done before the response is complete.
     pub(super) fn interrupted(&self) -> Error {
         let error = Error::from_context(&self.ctx);
         if let Some(span) = &self.span {
@@ -126,7 +132,9 @@ impl Call {
         self.for_caller(error)
     }
 
-    /// The error as the caller gets it: tonic's clients look for a status among its sources.
+    /// The error as the caller gets it.
+    ///
+    /// Tonic clients look for a status among its sources.
     fn for_caller(&self, error: Error) -> Error {
         #[cfg(feature = "tonic")]
         if self.is_grpc {
@@ -139,7 +147,7 @@ impl Call {
         if let Some(cause) = self.ctx.cause() {
             span.record_cancelled(&cause);
         }
-        // That its own caller cancelled it is no failure of the call.
+        // If the caller cancelled the call, the call has not failed.
         if error.code() == Code::DeadlineExceeded {
             self.record_error(span, error);
         } else if self.is_grpc {
@@ -157,16 +165,17 @@ impl Call {
             span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
         if error.source().is_some() {
-            // With the chain, which the message leaves out.
+            // This records the sources, too. The message does not contain them.
             span.record_returned(error);
         }
         span.set_status(Status::Error(error.message().to_owned().into()));
     }
 
-    /// There is no answer, or half of one.
+    /// Ends the call with a failure: there is no response, or only a part of one.
     pub(super) fn failed(&mut self, failure: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         let failure = failure.into();
-        // The context ends the body of the request, and the client may report that first.
+        // When the context is done, the request body ends with an error. The client may report
+        // that error before this layer sees the end of the context.
         if self.ctx.is_done() && Error::among(&*failure).is_none() {
             let error = self.interrupted();
             self.finish();
@@ -188,11 +197,13 @@ impl Call {
         self.for_caller(error)
     }
 
-    /// Notes the head of the answer. `false`: its body is not the callee's, and is dropped.
+    /// Records the head of the response.
+    ///
+    /// Returns `false` if the response is not gRPC and its body must be dropped.
     pub(super) fn record_head(&mut self, status: StatusCode, headers: &mut HeaderMap) -> bool {
         let is_foreign = self.is_grpc && !grpc::is_grpc(headers);
         if is_foreign && grpc::status(headers).is_none() {
-            // gRPC over HTTP/2, "Responses": a proxy has answered, or a server that does not speak gRPC.
+            // gRPC over HTTP/2, "Responses": a proxy or a server without gRPC sent this response.
             let error = Error::new(Code::from_http_status_of_grpc(status), format!("HTTP {status}, which is not gRPC"));
             grpc::write_status(error, headers);
         }
@@ -209,12 +220,12 @@ impl Call {
         !is_foreign
     }
 
-    /// Notes what gRPC says in trailers.
+    /// Records the gRPC status in trailers.
     pub(super) fn record_trailers(&mut self, trailers: &mut HeaderMap) {
         self.record_grpc_status(grpc::status(trailers), trailers);
     }
 
-    /// Notes the status of a call by gRPC, and takes out of what it came in what tonic can't read.
+    /// Records the status of a gRPC call. Removes details that tonic cannot read from the headers.
     fn record_grpc_status(&mut self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
         #[cfg(feature = "tonic")]
         super::grpc::drop_unreadable_details(headers);
@@ -232,9 +243,11 @@ impl Call {
         }
     }
 
-    /// The body has yielded its last frame. An error: it ends without the status that gRPC ends with.
+    /// Ends the call after the last frame of the response body.
     ///
-    /// hyper ends a body like this, too, when the peer resets the stream with NO_ERROR.
+    /// # Errors
+    /// A gRPC response ended without a status. Hyper ends a body like this, too, when the peer
+    /// resets the stream with NO_ERROR.
     pub(super) fn body_ended(&mut self) -> Result<(), Error> {
         if !self.is_missing_status() {
             self.complete();
@@ -253,7 +266,7 @@ impl Call {
         self.is_grpc && !self.has_grpc_status && self.is_live()
     }
 
-    /// The error that an answer tells of, as far as its sender is believed; the call ends.
+    /// The error that a response describes, as far as its sender is trusted. Ends the call.
     pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let meant = match self.is_grpc {
             true => Code::from_http_status_of_grpc(status),
@@ -273,16 +286,17 @@ impl Call {
         self.is_external
     }
 
-    /// The last frame of the answer has been taken.
+    /// Ends the call after the last frame of the response.
     fn complete(&mut self) {
-        // A server may answer before it has read the request (RFC 9113 §8.1). A call by gRPC is over with its status.
+        // A server may respond before it has read the whole request (RFC 9113 §8.1), and the
+        // request then continues. A gRPC call ends with its status, and so does its request.
         if let Some(request) = self.request.take_if(|_| !self.is_grpc) {
-            let _goes_on = request.disarm();
+            let _continues = request.disarm();
         }
         self.finish();
     }
 
-    /// The call is over: its span ends, and the body of its request.
+    /// Ends the call: its span and the body of its request.
     pub(super) fn finish(&mut self) {
         if let Some(span) = self.span.take() {
             span.end();
@@ -315,7 +329,7 @@ mod tests {
         fn record(&self, _: SpanRecord) {}
     }
 
-    /// A URL that counts how often it is written.
+    /// A URL that counts how often it is formatted.
     #[derive(Default)]
     struct Url(Cell<u32>);
 
@@ -327,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_written_for_spans_that_show_it_alone() {
+    fn a_url_is_formatted_only_for_spans_that_record_it() {
         let recorded = Context::background().with_tracer(&Tracer::new(TracerConfig::new(Arc::new(DiscardSpans))));
         let unrecorded = Context::background().with_tracer(&Tracer::noop());
         for (ctx, media_type, written) in [

@@ -1,4 +1,4 @@
-//! What a call writes into its headers, by how far the callee is trusted.
+//! Injects the context into the headers of a call, as far as the callee is trusted.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use throughline_core::{Context, Propagator};
 
 use super::layer::Config;
 
-/// The `traceparent` alone, whatever else was there.
+/// Injects the `traceparent` only, for an external host.
+///
+/// Removes every other header of a trace or of a context that the request already has.
 pub(super) fn inject_external(propagator: &Propagator, ctx: &Context, headers: &mut HeaderMap) {
     for name in Propagator::new(Format::ALL).fields() {
         headers.remove(name);
@@ -25,7 +27,10 @@ pub(super) fn inject_external(propagator: &Propagator, ctx: &Context, headers: &
     }
 }
 
-/// Writes the time left as the callee's protocol has it, in place of one that is longer. It gives back what the callee gets.
+/// Writes the timeout into the header of the callee's protocol, unless a shorter one is there.
+///
+/// Returns the timeout that the callee gets: the time left less the reply reserve, or the shorter
+/// one of the request. An external host gets none over plain HTTP.
 pub(super) fn inject_timeout(
     config: &Config,
     remaining: Option<Duration>,
@@ -59,7 +64,7 @@ pub(super) fn inject_timeout(
     let Some(remaining) = remaining else { return Ok(requested) };
     let timeout = remaining.saturating_sub(config.reserve.of(remaining));
     if requested.is_some_and(|requested| requested <= timeout) {
-        // The request already carries a shorter timeout: it stays.
+        // The request already carries a shorter timeout; keep it.
         return Ok(requested);
     }
     match protocol {
@@ -69,7 +74,7 @@ pub(super) fn inject_timeout(
     Ok(Some(timeout))
 }
 
-/// What is spoken over HTTP.
+/// The protocol of a call, on top of HTTP.
 enum Protocol {
     Grpc,
     Connect,
@@ -78,10 +83,11 @@ enum Protocol {
 
 impl Protocol {
     fn of(headers: &HeaderMap) -> Self {
-        // Connect protocol, "Unary-Request": unary calls have a version, streams a media type.
+        // Connect protocol, "Unary-Request": a unary call has a version header, a stream has a
+        // media type of its own.
         static CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
         let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |media_type| media_type.as_bytes());
-        // gRPC-Web's, too.
+        // This matches gRPC-Web, too.
         if media_type.starts_with(b"application/grpc") {
             Protocol::Grpc
         } else if media_type.starts_with(b"application/connect+") || headers.contains_key(&CONNECT_PROTOCOL_VERSION) {

@@ -12,8 +12,12 @@ use super::trust::Hosts;
 
 /// Sends the context with every call: see [the module](super) for when each thing happens.
 ///
-/// Whom the calls go to is said by name: [`internal`](Self::internal) or [`external`](Self::external), or for each host by
-/// [`internal_hosts`](Self::internal_hosts). Cloning it costs one reference count.
+/// Trust is explicit; there is no default. Choose one:
+/// - [`internal`](Self::internal): all callees are trusted;
+/// - [`external`](Self::external): no callee is trusted;
+/// - [`internal_hosts`](Self::internal_hosts): the listed hosts are trusted.
+///
+/// Cloning a layer costs one reference count.
 ///
 /// # Examples
 /// ```
@@ -34,8 +38,8 @@ use super::trust::Hosts;
 /// let ctx = Context::background().with_timeout(std::time::Duration::from_secs(2));
 /// let mut request = Request::new(());
 /// request.extensions_mut().insert(ctx);
-/// let answer = client.ready().await?.call(request).await?;
-/// assert_eq!(answer.status(), 200);
+/// let response = client.ready().await?.call(request).await?;
+/// assert_eq!(response.status(), 200);
 /// # Ok::<(), throughline::Error>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -58,24 +62,36 @@ pub(super) struct Config {
 }
 
 impl ClientLayer {
-    /// For services of ours: they get the trace, its baggage, the values of keys that are declared for the wire, the principal and the
-    /// time left, and what their errors tell is believed.
+    /// A layer for calls to internal services.
+    ///
+    /// - They get the trace, its baggage, the values of keys that are declared for the wire, the
+    ///   principal and the time left.
+    /// - Their errors are trusted: code, message and origin.
     pub fn internal() -> Self {
         Self::new(Hosts::All)
     }
 
-    /// For strangers: they get `traceparent` alone (a gRPC or Connect service its timeout too), and of their errors the status counts.
-    /// What a request that is passed on has of the other headers, in any [`Format`](crate::propagation::Format) of a trace and for any
-    /// time left, is taken out.
+    /// A layer for calls to external hosts.
+    ///
+    /// - They get `traceparent` only. A gRPC or Connect service gets its timeout, too.
+    /// - Of their errors, only the status is trusted.
+    /// - Other headers of a context are removed, in case the request is a forwarded one: every
+    ///   [`Format`](crate::propagation::Format) of a trace, and every timeout.
     pub fn external() -> Self {
         Self::new(Hosts::None)
     }
 
-    /// As [`internal`](Self::internal) for listed hosts, and as [`external`](Self::external) for all others.
+    /// A layer that trusts the listed hosts, and no others.
     ///
-    /// A host is a name or an address without a port; `*.bank.internal` is every name below `bank.internal`. It is the one of the
-    /// request's URI, or else of its `host` header; a request that names none goes to a stranger.
+    /// Calls to the listed hosts are like [`internal`](Self::internal), all others are like
+    /// [`external`](Self::external).
     ///
+    /// - A host is a name or an address without a port. `*.bank.internal` matches every name below
+    ///   `bank.internal`, but not that name itself.
+    /// - The host of a request is that of its URI, or else of its `host` header. A request without
+    ///   a host goes to an external host.
+    ///
+    /// # Examples
     /// ```
     /// use throughline::ClientLayer;
     ///
@@ -100,20 +116,23 @@ impl ClientLayer {
         ClientLayer { config: Arc::new(config) }
     }
 
-    /// The header that tells the time left on plain HTTP, in the grammar of `grpc-timeout`, which is its default. gRPC and Connect have
-    /// names of their own.
+    /// Sets the header for the timeout over plain HTTP. Default: `grpc-timeout`.
+    ///
+    /// The value has the format of `grpc-timeout`. gRPC and Connect keep their own headers.
     pub fn timeout_header(mut self, name: HeaderName) -> Self {
         Arc::make_mut(&mut self.config).timeout_name = Some(name);
         self
     }
 
-    /// Redacts the values of listed keys of the query in the span's `url.full`, too:
-    /// `?token=REDACTED`. Calls add up.
+    /// Redacts the values of more query keys in the span's `url.full`: `?token=REDACTED`.
+    ///
+    /// A second call adds its keys to those of the first.
     ///
     /// Keys are case-sensitive. The keys of presigned URLs that OpenTelemetry's semantic
     /// conventions list are always redacted, and so are the user and password. The request itself
     /// does not change.
     ///
+    /// # Examples
     /// ```
     /// use throughline::ClientLayer;
     ///
@@ -125,28 +144,35 @@ impl ClientLayer {
         self
     }
 
-    /// Follows so many redirects with reqwest, each as a call of its own: see [the module](super#redirects). Default: none, a 3xx comes
-    /// back as it is.
+    /// Follows at most this number of redirects. Only for reqwest.
+    ///
+    /// Default: 0. A 3xx response is then returned. Each redirect is a call of its own: see
+    /// [the module](super#redirects-and-retries).
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-    pub fn follow_redirects(mut self, most: u32) -> Self {
-        Arc::make_mut(&mut self.config).redirects = most;
+    pub fn follow_redirects(mut self, max: u32) -> Self {
+        Arc::make_mut(&mut self.config).redirects = max;
         self
     }
 
-    /// Where the spans go; default: where the context's go.
+    /// Sets the tracer of the CLIENT spans. Default: the context's tracer.
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         Arc::make_mut(&mut self.config).tracer = Some(tracer);
         self
     }
 
-    /// The formats in which calls tell of their trace; default: those that `OTEL_PROPAGATORS` names, or W3C's, and baggage. Of them a stranger gets `traceparent`, or nothing.
+    /// Sets the formats that calls inject the trace in.
+    ///
+    /// Default: the formats that `OTEL_PROPAGATORS` names, or else W3C Trace Context and baggage.
+    /// An external host gets only `traceparent` of them, and only if W3C Trace Context is one.
     pub fn propagator(mut self, propagator: Propagator) -> Self {
         Arc::make_mut(&mut self.config).propagator = propagator;
         self
     }
 
-    /// What is kept back of the time left for the answer's way; default: 5 ms or 1 %, and at most 50 ms.
+    /// Sets the part of the time left that is kept for the response's way back.
+    ///
+    /// Default: 1 %, at least 5 ms and at most 50 ms.
     pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
         Arc::make_mut(&mut self.config).reserve = reserve;
         self

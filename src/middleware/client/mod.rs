@@ -1,58 +1,92 @@
-//! The client's side: [`ClientLayer`] sends the context with every call, and ends the call with it.
+//! The client side: [`ClientLayer`] sends the context with each call, and ends the call with it.
+//!
+//! Terms:
+//! - **Call**: one request to a callee, and its response with the body. A redirect or a retry is a
+//!   call of its own.
+//! - **Internal service**: a callee that the layer trusts. It gets the whole context.
+//! - **External host**: any other callee. It gets `traceparent` only.
+//! - **Reply reserve**: the part of the time left that is kept for the response's way back. The
+//!   timeout that the callee gets is shorter by it.
+//! - **Origin of an error**: the service in which the error began.
 //!
 //! # When each thing happens
-//! - **Before the send.** A call under a context that is done, or has no time left, is not sent. The context is the one among the request's
-//!   extensions, else the ambient one ([`Context::current`]); [`send_with`](SendWith::send_with) takes it as an argument. Below a
-//!   `tower::buffer::Buffer`, which calls from a task of its own, there is no ambient context: put the context into the extensions.
-//! - **At the send.** A CLIENT span begins, below the context's span. Its identity goes out as `traceparent`, and the time left, less the
-//!   reply reserve, as `grpc-timeout` (to a Connect service as `connect-timeout-ms`); each in place of what the request had. So do the
-//!   context's baggage, the values of keys that are declared for the wire, and the principal.
-//! - **While it is under way.** When the context is done the call is dropped, which resets its stream (HTTP/2) or closes its connection
-//!   (HTTP/1): that is how the other side learns. An answer that is ready at the very deadline wins. The body of the request ends with the
-//!   call: see [`RequestBody`].
-//! - **The end.** The span ends with the last frame of the answer's body, or when the body is dropped; a call whose future or body is dropped half-way says
-//!   `Abandoned` as its cause. The body ends with an error when the
-//!   context is done before.
+//! - **Before the send.** The layer takes the context from the request's extensions, or else the
+//!   ambient one ([`Context::current`]). [`send_with`](SendWith::send_with) has a parameter for it.
+//!   If the context is done, or has no time left, the call is not sent.
+//!   `tower::buffer::Buffer` calls the layer from its own task, where there is no ambient context.
+//!   Below a buffer, put the context into the extensions.
+//! - **At the send.** A CLIENT span starts as a child of the context's span. The layer writes these
+//!   headers, and replaces those that the request already has:
+//!   - the span's identity, as `traceparent`;
+//!   - the time left less the reply reserve, as `grpc-timeout`, or as `connect-timeout-ms` to a
+//!     Connect service. A shorter timeout of the request stays;
+//!   - the context's baggage, the values of keys that are declared for the wire, and the principal.
+//! - **During the call.** When the context is done, the call is dropped. This resets its stream
+//!   (HTTP/2) or closes its connection (HTTP/1), and so the callee learns of it. A response that is
+//!   ready exactly at the deadline is returned. The request body ends with the call: see
+//!   [`RequestBody`].
+//! - **At the end.** The span ends with the last frame of the response body, or when the body is
+//!   dropped. If the call's future or body is dropped before its end, the span has the cause
+//!   `Abandoned`. If the context is done before the last frame, the body ends with an error.
 //!
-//! A call that its own caller has cancelled is no error on the span; it says why (`throughline.cancel.cause`).
+//! When the caller cancels its own call, the span is not an error. It has the cause
+//! (`throughline.cancel.cause`).
 //!
 //! # Errors
-//! A call that fails keeps what is known of the failure, which is the source of the error:
+//! The failure of a call becomes an [`Error`](crate::Error). The failure is its source, and decides
+//! its code:
 //!
 //! | Failure | Code |
 //! |---|---|
 //! | The context is done | `DEADLINE_EXCEEDED` or `CANCELLED` |
 //! | An [`Error`](crate::Error) of a service inside | that error |
-//! | A timeout of the client, of a layer inside, or of the connection attempt | `DEADLINE_EXCEEDED` |
-//! | A reset, a close or a cut-off body with no more than the reply reserve left | `DEADLINE_EXCEEDED` |
-//! | An HTTP/2 stream that is reset | by its code, as gRPC maps it; `REFUSED_STREAM` is retryable |
-//! | An HTTP/2 connection that ends | `UNAVAILABLE`, retryable when the request was not processed (GOAWAY) |
+//! | A timeout of the client, of a layer inside, or of connecting | `DEADLINE_EXCEEDED` |
+//! | A reset, a close or a cut-off body within the reply reserve | `DEADLINE_EXCEEDED` |
+//! | A reset HTTP/2 stream | as gRPC maps the reset's code; `REFUSED_STREAM` is retryable |
+//! | A closed HTTP/2 connection | `UNAVAILABLE`; retryable if not processed (GOAWAY) |
 //! | A gRPC response that ends without a status | `UNKNOWN` |
 //! | Any other | `UNAVAILABLE` |
 //!
-//! The error of a response begins in the service that the response names, else at the host that was called.
+//! "Within the reply reserve" means: no more than the reserve is left of the time.
+//!
+//! The origin of a response's error is the service that the response names, or else the host that
+//! was called.
 //!
 //! # tonic
-//! A tonic channel starts a timer of its own from the `grpc-timeout` that it is given to send, which is the callee's time and so shorter than the
-//! caller's: it gives up as the callee does, and the answer that tells why mostly comes too late. The call has then exceeded its deadline. The
-//! `tonic::Status` that a client returns for an error of the layer has that error's code; [`Error::from_grpc_status`](crate::Error) gives back
-//! the error. A response that is not gRPC, such as the page of an ingress, reaches no client: it becomes a status with the code that
-//! its HTTP status means. A status with an error has the metadata `throughline-origin`, the host that was called. Which host is called, for
-//! the span and for [`internal_hosts`](ClientLayer::internal_hosts), the layer sees of a client that is made `with_origin`; the channel adds its own below.
+//! - **Timer.** A tonic channel starts its own timer from the `grpc-timeout` in the request. It is
+//!   the callee's timeout, so it is shorter than the caller's. The channel gives up when the callee
+//!   does, and the callee's response mostly arrives too late. The error is `DEADLINE_EXCEEDED`.
+//! - **Errors.** A client returns a `tonic::Status` with the code of the layer's error.
+//!   [`Error::from_grpc_status`](crate::Error) returns the error itself.
+//! - **Responses that are not gRPC**, such as the page of an ingress, do not reach the client. It
+//!   gets a status with the code that the HTTP status means.
+//! - **Origin.** A status with an error has the metadata `throughline-origin`: the host that was
+//!   called.
+//! - **Host.** The span and [`internal_hosts`](ClientLayer::internal_hosts) need the host. A client
+//!   made `with_origin` shows it to the layer. The channel adds its own only below the layer.
 //!
 //! # Redirects and retries
-//! Each is a request of its own: a span, a `traceparent`, the time that is left by then, and what its own host may know. Nothing that was
-//! written for one host goes on to another. A redirect to another origin than the first one goes to an external host, unless
-//! [`internal_hosts`](ClientLayer::internal_hosts) lists it.
+//! Each is a call of its own, with:
+//! - its own span and `traceparent`;
+//! - the time that is left when it is sent;
+//! - the headers that its own host may have. Headers written for one host are not sent to another.
 //!
-//! A client that follows redirects by itself sends the first request's headers again: a timeout that is stale, and the baggage, also to
-//! another host. So give reqwest a `redirect::Policy::none()`, and the layer [`follow_redirects`](ClientLayer::follow_redirects): it
-//! goes by RFC 9110 §15.4, leaves credentials behind where the origin changes, and returns the last answer when it has followed as many
-//! as it may, or the body cannot be sent again. With hyper, and for retries, put the layer that sends again (`tower::retry`) outside of
-//! this one.
+//! A redirect to another origin than the first request's goes to an external host, unless
+//! [`internal_hosts`](ClientLayer::internal_hosts) lists the host.
+//!
+//! A client that follows redirects itself sends the first request's headers again: a stale timeout,
+//! and the baggage even to another host. So, with reqwest:
+//! - Give the client `redirect::Policy::none()`.
+//! - Call [`follow_redirects`](ClientLayer::follow_redirects) on the layer. It follows RFC 9110
+//!   §15.4, and removes credentials where the origin changes.
+//! - It returns the last response when the limit is reached, or when the body cannot be sent again.
+//!
+//! With hyper, and for retries, put the layer that sends again (`tower::retry`) outside this one.
 //!
 //! # How it differs
-//! `tower-http`'s trace layer names no parent and sends no headers, and its span does not know of the deadline. A client's own timeout drops the call, and the other side works on: it was not told how long it has.
+//! - The trace layer of `tower-http` sets no parent and sends no headers. Its span does not have
+//!   the deadline.
+//! - A client's own timeout drops the call, but the callee works on: it does not know the deadline.
 //!
 //! [`Context::current`]: crate::Context::current
 

@@ -1,5 +1,6 @@
-//! Following redirects (RFC 9110 §15.4): each is a request of its own, made anew from what the first one was before anything was written
-//! for its host.
+//! Makes the request that follows a redirect (RFC 9110 §15.4).
+//!
+//! The next request is a copy of the first one, taken before the layer wrote headers for its host.
 
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
@@ -7,10 +8,10 @@ use http::header::{
 use http::{Method, StatusCode};
 use reqwest::{Request, Url};
 
-/// A request to be sent again, elsewhere.
+/// A copy of a request, from which the next request is made.
 pub(super) struct Template {
     request: Request,
-    /// It had a body that can't be had twice.
+    /// The body of the request can be sent only once, so the copy has none.
     has_single_use_body: bool,
 }
 
@@ -26,11 +27,13 @@ impl Template {
         Template { request: again, has_single_use_body: true }
     }
 
-    /// What an answer with this status and `location` asks for; `None`: nothing that we can do.
+    /// The request that follows a response with this status and `location`.
+    ///
+    /// `None` if the response is not a redirect, or if this redirect cannot be followed.
     pub(super) fn redirected(self, status: StatusCode, location: &http::HeaderValue) -> Option<Request> {
         let Template { mut request, has_single_use_body } = self;
         let becomes_get = match status {
-            // §15.4.2 and §15.4.3: as all clients do.
+            // §15.4.2 and §15.4.3 allow this, and all clients do it.
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *request.method() == Method::POST,
             StatusCode::SEE_OTHER => *request.method() != Method::HEAD,
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_and_bodies_go_by_the_status() {
+    fn the_status_decides_the_method_and_the_body() {
         for (method, status, then, has_body) in [
             (Method::POST, 301, Method::GET, false),
             (Method::POST, 302, Method::GET, false),
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_stay_with_their_origin() {
+    fn credentials_are_not_sent_to_another_origin() {
         for (location, stay) in [
             ("/a", true),
             ("https://bank:443/", true),
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_redirect_is_not_followed() {
+    fn a_response_that_is_no_redirect_is_not_followed() {
         for (status, location) in [(200, "/"), (304, "/"), (302, "file:///etc"), (302, "https://"), (302, "\t")] {
             assert!(
                 redirected(Method::GET, status, location)

@@ -14,15 +14,17 @@ use throughline_core::{Context, DoneOwned};
 pin_project! {
     /// A request body that ends with its call.
     ///
-    /// Over HTTP/2, hyper sends a request's body in a task of its own. Once the head of the response is here, that task survives the call:
-    /// a call that is cancelled or dropped is not reset while the body has more to send. This body then ends with an error, for which
-    /// hyper resets the stream (CANCEL). Over HTTP/1 hyper closes the connection.
+    /// **Why.** Over HTTP/2, hyper sends the body of a request in its own task. After the head of
+    /// the response has arrived, that task outlives the call. So hyper does not reset a cancelled
+    /// or dropped call while its body has more to send. This body ends with an error then. Over
+    /// HTTP/2 hyper resets the stream (CANCEL), and over HTTP/1 it closes the connection.
     ///
-    /// [`ClientLayer`](super::ClientLayer) does this by itself to the bodies of tonic, axum and reqwest. For a client that takes other bodies,
-    /// [`wrap`](Self::wrap) the requests before they reach the layer.
+    /// **When to use it.** [`ClientLayer`](super::ClientLayer) wraps the bodies of tonic, axum and
+    /// reqwest itself. For a client with other bodies, [`wrap`](Self::wrap) the requests before
+    /// they reach the layer. Without a `ClientLayer`, the body passes unchanged.
     ///
-    /// Without a `ClientLayer`, the body is passed on as it is. hyper polls no body while the peer's flow-control window is
-    /// closed: the reset then waits until the window opens.
+    /// **Limit.** Hyper does not poll a body while the peer's flow-control window is closed. The
+    /// reset then waits until the window opens.
     ///
     /// # Examples
     /// ```
@@ -48,13 +50,13 @@ pin_project! {
         #[pin]
         body: B,
         call: CallSlot,
-        // Set with the first poll below a call. Boxed, as hyper takes bodies that are `Unpin`.
+        // Set by the first poll below a call. Boxed because hyper needs bodies that are `Unpin`.
         end: Option<Pin<Box<DoneOwned>>>,
     }
 }
 
 impl<B> RequestBody<B> {
-    /// Makes the body of `request` end with its call.
+    /// Wraps the body of `request` so that it ends with its call.
     pub fn wrap(mut request: Request<B>) -> Request<RequestBody<B>> {
         let call = CallSlot::default();
         request.extensions_mut().insert(call.clone());
@@ -67,23 +69,25 @@ impl<B> RequestBody<B> {
     }
 }
 
-/// Where a wrapped body finds its call: a context that is done when the call is over.
+/// Gives a wrapped body its call: a context that is done when the call ends.
 #[derive(Clone, Default)]
 struct CallSlot(Arc<OnceLock<Context>>);
 
-/// Makes the body of a request end with its call. `call` makes the context that is done when the call is over.
+/// Makes the body of a request end with its call.
+///
+/// `call` returns the context that is done when the call ends.
 pub(super) fn end_with_call<B: 'static>(body: B, extensions: &mut Extensions, call: impl FnOnce() -> Context) -> B {
     if let Some(slot) = extensions.remove::<CallSlot>() {
-        // One that is set belongs to a layer outside of this one, whose call ends no earlier.
+        // A slot that is already set belongs to an outer layer, whose call does not end earlier.
         let _ = slot.0.set(call());
         return body;
     }
     let mut body = Some(body);
     wrap_known(&mut body, call);
-    body.expect("what is taken out is put back")
+    body.expect("wrap_known puts back every body that it takes")
 }
 
-/// Wraps the bodies that can hold any other.
+/// Wraps a body whose type can hold any other body: tonic's and axum's.
 fn wrap_known(body: &mut dyn Any, call: impl FnOnce() -> Context) {
     #[cfg(feature = "tonic")]
     if let Some(body) = body.downcast_mut::<Option<tonic::body::Body>>() {
@@ -138,7 +142,9 @@ impl<B> fmt::Debug for RequestBody<B> {
     }
 }
 
-/// The error of a request's body whose call is over. Its source is the code that hyper resets the stream with.
+/// The error of a request body whose call has ended.
+///
+/// Its source is the code with which hyper resets the stream.
 #[derive(Debug)]
 struct CallEnded(h2::Error);
 

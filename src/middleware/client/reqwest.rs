@@ -1,4 +1,4 @@
-//! reqwest: its client as a tower service, and `send_with` on its requests.
+//! Reqwest: `send_with` on its requests, and its client as a tower service.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,43 +15,48 @@ use super::request::RequestBody;
 use super::{CallBody, CallFuture, ClientLayer, ClientService, error_for_status};
 use crate::error::{Code, Error};
 
-/// Sends a request with a context.
+/// Sends a reqwest request with a context.
 pub trait SendWith {
-    /// Sends the request as part of `ctx`, as [the module](super) tells, and reads what went wrong out of an answer that is no success.
+    /// Sends the request with `ctx`. A 4xx or 5xx response is an error.
+    ///
+    /// [The module](super) says when each thing happens.
     ///
     /// # Errors
-    /// - The context is done, before or meanwhile: `DEADLINE_EXCEEDED` or `CANCELLED`.
-    /// - The request can't be built: `INVALID_ARGUMENT`.
+    /// - The context is done before or during the call: `DEADLINE_EXCEEDED` or `CANCELLED`.
+    /// - The request cannot be built: `INVALID_ARGUMENT`.
     /// - There is no response: see [the module](super#errors).
-    /// - The response is a 4xx or 5xx. From an [internal](ClientLayer::internal) host it is the error that the body describes; at
-    ///   most 64 KiB of it are read. From an external host it is what the status means, and the body is not read:
-    ///   [`response_with`](Self::response_with) returns it.
+    /// - The response is a 4xx or 5xx:
+    ///   - From an [internal](ClientLayer::internal) service, the error is the one that the body
+    ///     describes. At most 64 KiB of the body are read.
+    ///   - From an external host, the error is the meaning of the status. The body is not read.
+    ///     Use [`response_with`](Self::response_with) to read it.
     ///
     /// # Cancellation safety
-    /// Dropping the future drops the call: the other side learns of it.
+    /// Dropping the future drops the call: the stream is reset, or the connection is closed.
     ///
     /// # Examples
     /// ```no_run
     /// use throughline::{ClientLayer, Context, Error, SendWith};
     ///
     /// async fn balance(ctx: &Context, client: &reqwest::Client) -> Result<String, Error> {
-    ///     let answer = client.get("http://balance/accounts/7").send_with(ctx, &ClientLayer::internal()).await?;
-    ///     Ok(answer.text().await?)
+    ///     let request = client.get("http://balance/accounts/7");
+    ///     let response = request.send_with(ctx, &ClientLayer::internal()).await?;
+    ///     Ok(response.text().await?)
     /// }
     ///
-    /// // What is followed is up to the layer: by itself reqwest sends the first request's headers on, also to another host.
+    /// // The layer decides about redirects. Reqwest would send all headers to another host, too.
     /// fn client() -> reqwest::Result<reqwest::Client> {
     ///     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()
     /// }
     /// ```
     fn send_with(self, ctx: &Context, layer: &ClientLayer) -> impl Future<Output = Result<Response, Error>> + Send;
 
-    /// Sends the request as part of `ctx`, and returns the response whatever its status.
+    /// Sends the request with `ctx`. Returns the response with any status.
     ///
-    /// The caller reads the body, also of a 4xx or 5xx. The call, and its span, end with the body.
+    /// The caller reads the body, also of a 4xx or 5xx. The call and its span end with the body.
     ///
     /// # Errors
-    /// As of [`send_with`](Self::send_with), but for the status of a response.
+    /// Those of [`send_with`](Self::send_with), except a response's status.
     ///
     /// # Cancellation safety
     /// Dropping the future or the response drops the call.
@@ -106,7 +111,9 @@ where
         self.inner.poll_ready(cx).map_err(Error::from)
     }
 
-    /// With the ambient context: reqwest's requests have no extensions. Every answer is passed on, also a 4xx or 5xx.
+    /// Calls with the ambient context: a reqwest request has no extensions.
+    ///
+    /// Returns the response with any status, also a 4xx or 5xx.
     fn call(&mut self, request: Request) -> Self::Future {
         let other = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, other);
@@ -115,7 +122,7 @@ where
     }
 }
 
-/// Sends `request`, and what its answers redirect to. `client` is ready for the first one.
+/// Sends `request`, and follows redirects. `client` must be ready for the first request.
 async fn send<S>(
     layer: &ClientLayer,
     ctx: &Context,
@@ -135,7 +142,7 @@ where
         let next =
             template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
         let Some(next) = next else { return Ok(response) };
-        // Its head was all of it.
+        // The call ends here: nobody reads the body of a redirect that is followed.
         pin!(response.into_body()).body_and_call().1.finish();
         ctx.run(poll_fn(|cx| client.poll_ready(cx)))
             .await
@@ -160,14 +167,15 @@ fn begin(
     let call = Call::begin(layer.config(), ctx, out);
     *request.headers_mut() = headers;
     let mut call = call?;
-    // Bytes are sent at once, and can be sent again.
+    // A body of bytes is sent at once, so it need not end with the call. Unwrapped, it can be sent
+    // again.
     if let Some(body) = request.body_mut().as_mut().filter(|body| body.as_bytes().is_none()) {
         *body = Body::wrap(RequestBody::ending_with(std::mem::take(body), &call.request_end()));
     }
     Ok(call)
 }
 
-/// The URL that has answered: after redirects another one than was asked.
+/// The URL that the response came from. After redirects, it is not the one of the request.
 #[derive(Clone)]
 struct ResponseUrl(Url);
 
@@ -181,12 +189,12 @@ async fn with_url(
     Ok(response)
 }
 
-/// The response as reqwest has it; reading its body goes on under the context.
+/// Converts to reqwest's response. Its body still ends with the context.
 fn wrap(response: http::Response<CallBody<Body>>) -> Response {
     let (mut parts, body) = response.into_parts();
-    let ResponseUrl(url) = parts.extensions.remove().expect("every answer has been given its URL");
+    let ResponseUrl(url) = parts.extensions.remove().expect("`with_url` has inserted the URL");
     let rebuilt = http::Response::builder().status(parts.status).version(parts.version).url(url).body(Body::wrap(body));
-    let mut response = rebuilt.expect("status, version and URL are those of a response");
+    let mut response = rebuilt.expect("status, version and URL come from a valid response");
     *response.headers_mut() = parts.headers;
     response.extensions_mut().extend(parts.extensions);
     Response::from(response)

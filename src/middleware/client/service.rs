@@ -16,7 +16,7 @@ use super::{CallBody, ClientLayer};
 use crate::error::Error;
 use crate::middleware::server::Served;
 
-/// A client whose calls carry their context: made by [`ClientLayer`].
+/// A client that sends the context with each call. [`ClientLayer`] makes it.
 #[derive(Clone, Debug)]
 pub struct ClientService<S> {
     pub(super) inner: S,
@@ -47,7 +47,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let ctx = head.extensions.get::<Context>().cloned().unwrap_or_else(Context::current);
-        // A service in this process that is called gets a request of its own.
+        // If the callee is a server in this process, this is a new request to it.
         head.extensions.remove::<Served>();
         let (method, uri) = (&head.method, &head.uri);
         let headers = &mut head.headers;
@@ -63,7 +63,7 @@ where
 }
 
 pin_project! {
-    /// The answer to a call: made by [`ClientService`]. Dropped before it is ready, it drops the call.
+    /// The future of a [`ClientService`]: resolves to the response. Dropping it drops the call.
     pub struct CallFuture<F> {
         #[pin]
         state: State<F>,
@@ -73,7 +73,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F> {
-        // The call is dropped before its span.
+        // Field order: the inner future is dropped first, and then the call with its span.
         Sent { #[pin] response: F, #[pin] done: DoneOwned, call: Option<Call> },
         NotSent { error: Option<Error> },
     }
@@ -97,7 +97,7 @@ where
         let mut state = self.project().state;
         let (response, call) = match state.as_mut().project() {
             StateProjection::NotSent { error } => {
-                return Poll::Ready(Err(error.take().expect("a future is not polled after it was ready")));
+                return Poll::Ready(Err(error.take().expect("a future is not polled after it is ready")));
             }
             StateProjection::Sent { response, done, call } => match response.poll(cx) {
                 Poll::Ready(response) => (Some(response), call.take()),
@@ -107,7 +107,7 @@ where
                 }
             },
         };
-        let mut call = call.expect("a future is not polled after it was ready");
+        let mut call = call.expect("a future is not polled after it is ready");
         Poll::Ready(match response {
             Some(Ok(mut response)) => {
                 let is_passed = call.record_head(response.status(), response.headers_mut());
@@ -116,7 +116,7 @@ where
             Some(Err(e)) => Err(call.failed(e)),
             None => {
                 let error = call.interrupted();
-                // Resets the stream, or closes the connection.
+                // Dropping the inner future resets the stream or closes the connection.
                 state.set(State::NotSent { error: None });
                 Err(error)
             }

@@ -10,17 +10,19 @@ use http_body::Body;
 use super::CallBody;
 use crate::error::{Error, MAX_DOCUMENT};
 
-/// An answer that is no success as the error that it tells of: what its problem document says, if it comes from one of ours
-/// ([`internal`](super::ClientLayer::internal)), else what its status means: [over gRPC](crate::Code::from_http_status_of_grpc) not the same
-/// as [over plain HTTP](crate::Code::from_http_status).
+/// Turns a 4xx or 5xx response into the error that it describes.
 ///
-/// It reads 64 KiB of the body at most, and no longer than the context lasts. It reads no body of an external host: that status alone counts.
+/// - From an [internal](super::ClientLayer::internal) service, the error is that of the problem
+///   document in the body. It reads at most 64 KiB, and only until the context is done.
+/// - From an external host, or without a document, the error is the meaning of the status:
+///   [over gRPC](crate::Code::from_http_status_of_grpc) or
+///   [over plain HTTP](crate::Code::from_http_status). The body of an external host is not read.
 ///
 /// # Errors
 /// The status is a 4xx or 5xx.
 ///
 /// # Cancellation safety
-/// Dropping the future drops the answer.
+/// Dropping the future drops the response and the call.
 ///
 /// # Examples
 /// ```
@@ -31,11 +33,11 @@ use crate::error::{Error, MAX_DOCUMENT};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let peer = service_fn(async |_: Request<()>| {
-///     let answer = Error::new(Code::NotFound, "no such card").to_response();
-///     Ok::<_, std::convert::Infallible>(answer.map(http_body_util::Full::new))
+///     let response = Error::new(Code::NotFound, "no such card").to_response();
+///     Ok::<_, std::convert::Infallible>(response.map(http_body_util::Full::new))
 /// });
-/// let answer = ClientLayer::internal().layer(peer).call(Request::new(())).await?;
-/// let error = error_for_status(answer).await.expect_err("it is a 404");
+/// let response = ClientLayer::internal().layer(peer).call(Request::new(())).await?;
+/// let error = error_for_status(response).await.expect_err("it is a 404");
 /// assert_eq!(error.message(), "no such card");
 /// # Ok::<(), Error>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -62,7 +64,7 @@ where
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(mut data) = frame.into_data() else { continue };
-                    // One byte more tells that it is too long.
+                    // One byte past the limit shows that the document is too long.
                     let room = (MAX_DOCUMENT + 1 - document.len()).min(data.remaining());
                     document.extend_from_slice(&data.copy_to_bytes(room));
                     if document.len() > MAX_DOCUMENT {
@@ -73,7 +75,7 @@ where
             }
         }
     }));
-    // What could not be read in time was not said: the status counts.
+    // A document that was not read in time is ignored: the error is the meaning of the status.
     if read.await.is_err() {
         document.clear();
     }

@@ -1,4 +1,4 @@
-//! Whom a call goes to.
+//! Decides whether a call goes to an internal service or to an external host.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-/// Which hosts are services of ours.
+/// The hosts that are internal services.
 #[derive(Clone)]
 pub(super) enum Hosts {
     All,
     None,
-    /// Names in lower case, without a dot at the end; one that begins with a dot stands for all below it.
+    /// Names in lower case, without a dot at the end. A name that begins with a dot matches all
+    /// names below it.
     Listed(Arc<[String]>),
 }
 
@@ -25,9 +26,10 @@ impl Hosts {
         Hosts::Listed(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
     }
 
-    /// Whether a call to that address is one to an internal service. An address without a host is not.
+    /// Whether a call to this address goes to an internal service. Without a host, it does not.
     ///
-    /// `is_cross_origin`: a redirect names the address, and it is of another origin than the call. Then only a listed host is internal.
+    /// `is_cross_origin`: a redirect led to this address, and it has another origin than the first
+    /// request. Then only a listed host is internal.
     pub(super) fn contains(&self, uri: &Uri, headers: &HeaderMap, is_cross_origin: bool) -> bool {
         let listed = match self {
             Hosts::All => return !is_cross_origin,
@@ -37,10 +39,10 @@ impl Hosts {
         let Some(authority) = authority(uri, headers) else { return false };
         let host = authority.host().to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
-        listed.iter().any(|ours| match ours.starts_with('.') {
-            // A name below, not one that merely ends alike.
-            true => host.len() > ours.len() && host.ends_with(ours.as_str()),
-            false => host == ours,
+        listed.iter().any(|name| match name.starts_with('.') {
+            // The suffix includes the dot: "evilbank.internal" is not below "bank.internal".
+            true => host.len() > name.len() && host.ends_with(name.as_str()),
+            false => host == name,
         })
     }
 }
@@ -50,7 +52,7 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     uri.authority().cloned().or_else(named)
 }
 
-/// The host that is called: a name, or an address without brackets.
+/// The host that is called: a name, or an IP address without brackets.
 pub(super) fn host(uri: &Uri, headers: &HeaderMap) -> Option<Box<str>> {
     let authority = authority(uri, headers)?;
     let host = authority.host();
@@ -63,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_ours_by_its_whole_name_or_by_a_domain_above_it() {
+    fn a_host_is_internal_if_its_whole_name_or_a_domain_above_it_is_listed() {
         let hosts = Hosts::listed(["Balance", "*.bank.internal.", ".cards", "127.0.0.1", "[::1]", "", "*", "*."]);
-        for (uri, is_ours) in [
+        for (uri, is_internal) in [
             ("http://balance/", true),
             ("http://BALANCE.:8080/", true),
             ("http://ledger.bank.internal/", true),
@@ -82,17 +84,17 @@ mod tests {
             ("/balance", false),
         ] {
             let uri: Uri = uri.parse().expect("an address");
-            assert_eq!(hosts.contains(&uri, &HeaderMap::new(), true), is_ours, "{uri}");
+            assert_eq!(hosts.contains(&uri, &HeaderMap::new(), true), is_internal, "{uri}");
         }
     }
 
     #[test]
-    fn an_address_without_a_host_is_that_of_the_host_header() {
+    fn an_address_without_a_host_takes_the_one_of_the_host_header() {
         let hosts = Hosts::listed(["balance"]);
-        for (host, is_ours) in [("balance:80", true), ("evil", false), ("\u{fe}", false)] {
+        for (host, is_internal) in [("balance:80", true), ("evil", false), ("\u{fe}", false)] {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, http::HeaderValue::from_bytes(host.as_bytes()).expect("a value"));
-            assert_eq!(hosts.contains(&Uri::from_static("/reserve"), &headers, false), is_ours, "{host}");
+            assert_eq!(hosts.contains(&Uri::from_static("/reserve"), &headers, false), is_internal, "{host}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A call, from before its send to the end of its answer.
+//! A call, from before its send to the end of its response.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn an_external_host_gets_only_the_traceparent() {
 #[tokio::test]
 async fn a_call_without_time_left_is_not_sent() {
     let caller = Traced::new("api");
-    // Nothing listens there: whoever tried would say so.
+    // Nothing listens on that port. A call that is sent would fail with another code.
     let ctx = Context::background().with_tracer(caller.telemetry.tracer()).with_timeout(Duration::ZERO);
     let error = reqwest::Client::new().get("http://127.0.0.1:1/").send_with(&ctx, &client()).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
@@ -165,7 +165,7 @@ async fn a_dropped_call_is_abandoned_and_a_call_cancelled_by_an_error_records_th
     assert_eq!(recorded, [(Some("abandoned"), None, once()), (Some("error"), Some("db is down"), once())]);
 }
 
-/// A service that hangs up in the middle of its answer.
+/// A service that closes the connection in the middle of its response.
 async fn cut_off() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! What a failed call is to its caller: the error keeps what is known of the failure.
+//! The errors of failed calls: each keeps what is known about the failure.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -134,7 +134,9 @@ async fn a_timeout_already_in_the_request_gets_no_further_reserve() {
     assert_eq!(error.code(), Code::DeadlineExceeded);
 }
 
-/// An HTTP/2 server that resets each stream with `reason`, after the head of a response or instead of it.
+/// An HTTP/2 server that resets each stream with `reason`.
+///
+/// The reset comes after the head of the response, or instead of it.
 async fn resetting(reason: Reason, is_after_head: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -215,21 +217,21 @@ async fn a_reset_gets_the_code_of_the_grpc_table() {
     assert_eq!(text(&caller.span().await, "error.type"), Some("RESOURCE_EXHAUSTED"));
 }
 
-/// An HTTP/2 server that reads something of a request, sends these bytes, and closes the connection.
+/// An HTTP/2 server that reads the head of a request, sends these bytes, and closes the connection.
 async fn raw_http2(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
-        // SETTINGS; then a HEADERS frame comes behind the preface and the peer's own SETTINGS.
+        // SETTINGS. The peer sends the preface, its SETTINGS, and then a HEADERS frame.
         stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
         while !has_headers(&read) {
             stream.read_buf(&mut read).await.unwrap();
         }
         stream.write_all(bytes).await.unwrap();
         stream.shutdown().await.unwrap();
-        // What the peer still sends must not become a reset of the connection.
+        // Reads what the peer still sends: unread bytes would reset the connection.
         let _ = stream.read_to_end(&mut read).await;
     });
     url
@@ -254,7 +256,7 @@ async fn a_goaway_before_the_request_was_processed_is_retryable_and_a_lost_conne
     const UNPROCESSED: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     for (bytes, retryable) in [(UNPROCESSED, Some(true)), (&[], None)] {
         let url = raw_http2(bytes).await;
-        // reqwest sends such a request again by itself.
+        // Hyper only: reqwest itself sends such a request again.
         let error = client().layer(hyper()).oneshot(Request::get(&url).body(Body::empty()).unwrap()).await.unwrap_err();
         assert_eq!((error.code(), error.retryable()), (Code::Unavailable, retryable), "{error:?}");
     }

@@ -1,4 +1,4 @@
-//! What a call by gRPC is to tonic's clients, and on its span, when it fails.
+//! Failed gRPC calls: their status in tonic clients, and their span.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -31,7 +31,7 @@ fn grpc_response() -> http::response::Builder {
     Response::builder().header("content-type", "application/grpc")
 }
 
-/// A call by tonic through the layer, to a service that answers with `response`.
+/// Calls a service through the layer with a tonic client. The service returns `response`.
 async fn call(layer: &ClientLayer, ctx: &Context, response: Response<Body>) -> Result<Bytes, Status> {
     let mut response = Some(response);
     let answering = service_fn(move |_: Request<tonic::body::Body>| {
@@ -207,7 +207,7 @@ async fn a_relay_of_a_foreign_status_is_not_its_origin_and_an_edge_names_no_host
         let error = Error::from_grpc_status(status.unwrap_err());
         assert_eq!((error.code(), error.origin(), error.message()), (Code::Unavailable, Some(origin), message));
     }
-    // An external service has no say in it.
+    // The origin that an external host names is ignored.
     let mut claim = Status::unavailable("db is down").into_http::<Body>();
     claim.headers_mut().insert("throughline-origin", "balance".parse().unwrap());
     let status = call(&ClientLayer::external(), &Context::background(), claim).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The body of a request ends with its call.
+//! A request body ends with its call.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -32,7 +32,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use crate::support::grpc::Raw;
 use crate::support::{PATIENCE, client, serve};
 
-/// How the body of a request ended, as its receiver saw it.
+/// How a request body ended, as seen by the receiver.
 #[derive(Debug, PartialEq)]
 enum End {
     Whole,
@@ -48,7 +48,7 @@ impl End {
     }
 }
 
-/// Answers at once, with a body that never ends, and says how the request's body ends.
+/// Responds at once with a body that never ends. Sends how the request body ends.
 async fn answer_at_once(State(ends): State<UnboundedSender<End>>, request: Request<Body>) -> Response<Body> {
     let mut body = request.into_body();
     let reading = tokio::spawn(async move {
@@ -73,7 +73,7 @@ async fn peer() -> (SocketAddr, UnboundedReceiver<End>) {
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync>>;
 
-/// One chunk, and then nothing: the sender has more to say.
+/// One chunk, and then nothing, without an end.
 fn endless() -> StreamBody<Chunks> {
     let begun = stream::once(async { Ok(Frame::data(Bytes::from("more"))) });
     StreamBody::new(Box::pin(begun.chain(stream::pending())))
@@ -93,7 +93,7 @@ fn request<B>(address: SocketAddr, ctx: &Context, body: B) -> Request<B> {
     request
 }
 
-/// How a call ends before its response has.
+/// How a call ends before its response does.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Cancel,
@@ -103,7 +103,7 @@ enum By {
 
 const WAYS: [By; 3] = [By::Cancel, By::Deadline, By::Drop];
 
-/// Ends a call below `ctx` whose `response` is here, and not polled.
+/// Ends a call below `ctx` after its `response` has arrived. Does not poll the response.
 async fn end<R>(by: By, ctx: throughline::CancelHandle, response: R) {
     match by {
         By::Cancel => ctx.cancel(),
@@ -111,7 +111,7 @@ async fn end<R>(by: By, ctx: throughline::CancelHandle, response: R) {
         By::Drop => return drop(response),
     }
     ctx.done().await;
-    // Nobody polls the response: the request's body sees the end of the context by itself.
+    // The response is not polled. The request body itself must see the end of the context.
     std::mem::forget(response);
 }
 
@@ -170,7 +170,7 @@ async fn over_http1_the_connection_of_an_ended_call_is_closed() {
     assert!(matches!(told(ends).await, End::Other(_)));
 }
 
-/// Methods that take a stream of messages and answer with the ones of `messages`. Each hands out its context.
+/// Serves bidirectional methods that respond with `messages`. Each sends its context to `served`.
 async fn serve_streams(
     served: UnboundedSender<Context>,
     messages: impl Fn() -> stream::BoxStream<'static, Result<Bytes, Status>> + Clone + Send + Sync + 'static,
@@ -197,7 +197,7 @@ async fn serve_streams(
     address
 }
 
-/// A bidirectional call whose requests never end. `held` is dropped with them.
+/// Starts a bidirectional call whose requests never end. `held` is dropped with them.
 async fn talk(ctx: &Context, to: SocketAddr, held: UnboundedSender<()>) -> Streaming<Bytes> {
     let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
     let channel: ClientService<Channel> = client().layer(endpoint.connect_lazy());

@@ -1,4 +1,4 @@
-//! Redirects and retries are requests of their own.
+//! Each redirect and each retry is a call of its own.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -17,7 +17,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{PATIENCE, Traced, client, number, serve, text};
 
-/// Keeps the heads of the requests that came, and answers with what `then` says.
+/// The heads of the requests that arrived.
 type Heads = Arc<Mutex<Vec<(Method, HeaderMap)>>>;
 
 async fn keep(State(heads): State<Heads>, method: Method, headers: HeaderMap, body: String) -> String {
@@ -162,7 +162,7 @@ async fn a_redirect_with_no_time_left_is_not_sent() {
     assert!(heads.lock().unwrap().is_empty());
 }
 
-/// Once more after a 503.
+/// Retries once after a 503.
 #[derive(Clone)]
 struct Once(bool);
 

@@ -1,4 +1,4 @@
-//! Whole requests: over HTTP/2, through hyper alone, upgraded, and as the tree they leave.
+//! Whole requests: over HTTP/2, with a hyper server, upgraded, and as a tree of spans.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{PATIENCE, Traced, client, serve, text};
 
-/// Tells when it is dropped.
+/// Sends a message when it is dropped.
 struct Dropped(UnboundedSender<&'static str>);
 
 impl Drop for Dropped {
@@ -109,7 +109,7 @@ async fn after_an_upgrade_the_context_lasts_until_its_deadline() {
     }
 }
 
-/// The spans below `parent`, children by name, each indented below its parent.
+/// The spans as an indented tree. Siblings are sorted by URL and name.
 fn tree(spans: &[(&str, SpanRecord)]) -> String {
     fn is_root(spans: &[(&str, SpanRecord)], span: &SpanRecord) -> bool {
         !spans.iter().any(|(_, other)| span.parent_span_id == Some(other.span_context.span_id()))

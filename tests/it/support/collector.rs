@@ -1,4 +1,4 @@
-//! A receiver of OTLP, over HTTP and gRPC, that decodes what it gets and answers as it is told.
+//! An OTLP receiver over HTTP and gRPC that decodes requests and sends scripted responses.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -21,12 +21,12 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// How a request is answered; without an instruction it is accepted.
+/// A scripted response. Without one, a request is accepted.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// An HTTP status with `Retry-After`, or for gRPC a code with `RetryInfo`, in seconds.
     Refuse(u16, Option<&'static str>),
-    /// So many spans are rejected.
+    /// A partial success with this number of rejected spans.
     Partial(i64),
 }
 
@@ -66,18 +66,18 @@ impl Collector {
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     }
 
-    /// The spans that were accepted, each with the service that made it.
+    /// The accepted spans, each with its service name.
     pub fn received(&self) -> Vec<(String, Span)> {
         self.received.lock().unwrap().clone()
     }
 
-    /// Requests, however they were answered.
+    /// The number of requests, accepted or not.
     pub fn attempts(&self) -> usize {
         *self.attempts.lock().unwrap()
     }
 
-    /// Connections on which requests have come.
-    #[allow(dead_code, reason = "one of the test binaries that share this file has no use for it")]
+    /// The number of connections that sent requests.
+    #[allow(dead_code, reason = "one of the test binaries that share this file does not use it")]
     pub fn peers(&self) -> usize {
         self.peers.lock().unwrap().len()
     }

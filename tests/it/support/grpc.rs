@@ -1,4 +1,4 @@
-//! gRPC without generated code: methods that take bytes and give bytes.
+//! gRPC without generated code: methods that take and return bytes.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -53,7 +53,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Serves every method with `handler`, by tonic's own server, until the test's runtime ends.
+/// Serves every method with `handler` on a tonic server, until the test's runtime ends.
 pub async fn serve_grpc<F, A>(layer: ContextLayer, handler: F) -> SocketAddr
 where
     F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
@@ -62,7 +62,7 @@ where
     serve_grpc_by(Server::builder(), layer, handler).await
 }
 
-/// [`serve_grpc`], by a server with settings of its own.
+/// Like [`serve_grpc`], with a configured server.
 pub async fn serve_grpc_by<F, A>(server: Server, layer: ContextLayer, handler: F) -> SocketAddr
 where
     F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
@@ -86,12 +86,12 @@ where
     address
 }
 
-/// Serves every method with a stream of `message` that then goes on for ever, by tonic's own server.
+/// Serves every method on a tonic server with one `message` and a stream that never ends.
 pub async fn serve_grpc_stream(layer: ContextLayer, message: &'static str) -> SocketAddr {
     serve_grpc_stream_by(layer, None, message).await
 }
 
-/// [`serve_grpc_stream`] with another layer inside of the first.
+/// Like [`serve_grpc_stream`], with another layer inside the first.
 pub async fn serve_grpc_stream_by(
     layer: ContextLayer,
     inner: Option<ContextLayer>,
@@ -117,7 +117,7 @@ pub async fn serve_grpc_stream_by(
     address
 }
 
-/// A stream of messages from a service, by tonic alone.
+/// Calls a streaming method with tonic, without a layer.
 pub async fn call_grpc_stream(to: SocketAddr, method: &'static str) -> tonic::Streaming<Bytes> {
     let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
     let mut client = tonic::client::Grpc::with_origin(endpoint.connect_lazy(), endpoint.uri().clone());
@@ -126,7 +126,7 @@ pub async fn call_grpc_stream(to: SocketAddr, method: &'static str) -> tonic::St
     client.server_streaming(request, PathAndQuery::from_static(method), Raw).await.unwrap().into_inner()
 }
 
-/// A call by tonic's own channel.
+/// Calls a unary method over a tonic channel with `layer`.
 pub async fn call_grpc(
     layer: &ClientLayer,
     ctx: &Context,

@@ -1,4 +1,4 @@
-//! Services on loopback ports, and what they have traced.
+//! Services on loopback ports, and the spans that they record.
 
 pub mod collector;
 pub mod grpc;
@@ -12,10 +12,10 @@ use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::{ClientLayer, ContextLayer, SpanRecord};
 use tokio::net::TcpListener;
 
-/// Longer than any test takes, and shorter than anybody's patience.
+/// A limit for waiting: longer than any test takes when it passes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A service with a telemetry of its own.
+/// A service with its own telemetry.
 pub struct Traced {
     pub memory: MemoryExporter,
     pub telemetry: TelemetryGuard,
@@ -36,7 +36,7 @@ impl Traced {
         ContextLayer::edge().tracer(self.telemetry.tracer().clone())
     }
 
-    /// All spans, once there are `count`.
+    /// Waits for `count` spans, and returns all of them.
     pub async fn spans(&self, count: u64) -> Vec<SpanRecord> {
         let enough = async {
             while self.telemetry.stats().emitted < count {
@@ -55,8 +55,10 @@ impl Traced {
     }
 }
 
-/// Whether this process is `test`'s own, for what is set once in a process. Elsewhere it runs the test in one, with these variables, and
-/// the test has passed there.
+/// Runs `test` in its own process, with these environment variables. For global settings.
+///
+/// Returns `true` in that process. In the first process, it starts the other one, checks that the
+/// test passes there, and returns `false`.
 pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
     let set = |child: &mut Command| {
         child.envs(variables.iter().copied());
@@ -71,7 +73,9 @@ pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
     false
 }
 
-/// The output of `test` in a process of its own, set up by `prepare`; `None` in that process. What the test writes there is not captured.
+/// Runs `test` in its own process, set up by `prepare`, and returns the output.
+///
+/// Returns `None` in that process. The test's output there is not captured.
 pub fn output_of_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<Output> {
     const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
     if std::env::var_os(OWN).is_some_and(|own| own == test) {
@@ -85,7 +89,7 @@ pub fn output_of_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> 
     Some(child.wait_with_output().unwrap())
 }
 
-/// Serves until the test's runtime ends.
+/// Serves `app` on a loopback port until the test's runtime ends.
 pub async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
