@@ -13,7 +13,7 @@ use throughline_core::{CancelHandle, Cause, Context, ContextError, Key};
 use super::{Named, PanickingWaker, Wakes, block_on, poll_with, verdict};
 
 #[test]
-fn c16_cancel_is_idempotent_and_the_first_counts() {
+fn c16_cancel_is_idempotent_and_the_first_call_sets_the_cause() {
     let handle = Context::background().with_cancel();
     let (wakes, waker) = Wakes::new();
     let mut done = pin!(handle.done_owned());
@@ -52,7 +52,7 @@ fn c16_cancel_does_not_wait_for_the_work() {
     work.join().unwrap();
 }
 
-/// Three levels, three children each, and merges across.
+/// A tree of three levels with three children each, and a merge for each child.
 fn family(root: &Context) -> Vec<Context> {
     let mut all = vec![root.clone()];
     let mut level = vec![root.clone()];
@@ -85,7 +85,7 @@ fn c17_all_descendants_are_done_when_any_cancel_returns() {
 }
 
 #[test]
-fn c18_child_never_affects_parent_or_siblings() {
+fn c18_cancelling_a_child_does_not_affect_its_parent_or_siblings() {
     let parent = Context::background().with_cancel();
     let sibling = parent.with_cancel();
     let (wakes, waker) = Wakes::new();
@@ -102,7 +102,7 @@ fn c18_child_never_affects_parent_or_siblings() {
 }
 
 #[test]
-fn c19_child_derived_while_its_parent_is_cancelled_is_not_lost() {
+fn c19_child_derived_while_its_parent_is_cancelled_is_cancelled() {
     for round in 0..100 {
         let parent = Context::background().with_cancel();
         let start = Barrier::new(4);
@@ -132,7 +132,7 @@ fn c19_child_derived_while_its_parent_is_cancelled_is_not_lost() {
 }
 
 #[test]
-fn c19_waiter_that_comes_while_the_parent_is_cancelled_is_woken() {
+fn c19_waiter_registered_while_the_parent_is_cancelled_is_woken() {
     for _ in 0..100 {
         let parent = Context::background().with_cancel();
         let start = Barrier::new(4);
@@ -153,7 +153,8 @@ fn c19_waiter_that_comes_while_the_parent_is_cancelled_is_woken() {
     }
 }
 
-/// Does something to a context when it is woken, cloned or dropped: it would deadlock under a lock of ours.
+/// A waker that uses the context when it is woken, cloned or dropped. It would deadlock under a
+/// lock of the library.
 struct Busy {
     parent: Arc<CancelHandle>,
     child: Context,
@@ -195,7 +196,7 @@ fn c20_woken_task_may_use_the_tree_that_wakes_it() {
 
 static DROPPED: Key<UsesItsTree> = Key::new("dropped");
 
-/// A value or cause whose destructor looks at the tree and waits on it.
+/// A value or cause whose destructor observes the tree and waits on it.
 #[derive(Debug)]
 struct UsesItsTree(Context, Arc<AtomicBool>);
 
@@ -243,7 +244,7 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
-/// Drops what it has when it is woken.
+/// A waker that drops its value when it is woken.
 struct Drops<T>(Mutex<Option<T>>);
 
 impl<T: Send> Wake for Drops<T> {
@@ -253,17 +254,18 @@ impl<T: Send> Wake for Drops<T> {
 }
 
 #[test]
-fn r05_a_value_that_panics_when_a_cancel_frees_it_keeps_nobody_from_being_woken() {
+fn r05_every_waiter_is_woken_though_a_value_panics_when_cancel_frees_it() {
     let root = Context::background().with_cancel();
     let freed = root.with_value(&PANICS, PanicsWhenDropped).with_cancel().disarm();
     let sibling = root.with_cancel();
-    // What is waited on makes its parent one that the cancel goes down to.
+    // A waiter below links its parent, so that the cancellation visits the parent.
     let mut below_freed = Box::pin(freed.with_cancel().disarm().done_owned());
     assert!(poll_with(below_freed.as_mut(), Waker::noop()).is_pending());
     let (wakes, waker) = Wakes::new();
     let mut below_sibling = pin!(sibling.with_cancel().disarm().done_owned());
     assert!(poll_with(below_sibling.as_mut(), &waker).is_pending());
-    // Woken first, when the cancel has taken note of both: it then has the last of the one.
+    // Woken first, after the cancellation has collected both children. The waker then drops the
+    // last other reference to one of them.
     let drops = Waker::from(Arc::new(Drops(Mutex::new(Some((below_freed, freed))))));
     let mut done = pin!(root.done());
     assert!(poll_with(done.as_mut(), &drops).is_pending());
@@ -272,7 +274,7 @@ fn r05_a_value_that_panics_when_a_cancel_frees_it_keeps_nobody_from_being_woken(
 }
 
 #[test]
-fn r05_panicking_wakers_keep_nobody_from_being_woken() {
+fn r05_every_waiter_is_woken_though_other_wakers_panic() {
     let handle = Context::background().with_cancel();
     let child = handle.with_cancel();
     let ((wakes, waker), (panics, _)) = (Wakes::new(), Wakes::new());

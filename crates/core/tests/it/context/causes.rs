@@ -1,4 +1,4 @@
-//! The table of causes: every row, one line each.
+//! The table of causes, one case per line.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::{Named, SECOND, verdict};
 
-/// What is done to a parent and its child, in order.
+/// A step on a parent or its child.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Parent,
@@ -43,9 +43,9 @@ fn c12_table_of_causes_for_parent_and_child() {
         ("parent(P) twice", &[ParentWith("P"), ParentWith("Q")], "C/P", "C/P"),
         ("child(K) alone", &[ChildWith("K")], "-/-", "C/K"),
     ];
-    // Observed after every step, and only at the end.
-    for looks_between in [false, true] {
-        // A value and a far deadline in between change nothing.
+    // Observed after every step, or only at the end.
+    for observes_between in [false, true] {
+        // A value and a far deadline in between must not change the result.
         for far in [None, Some(3600 * SECOND)] {
             for (row, steps, of_parent, of_child) in rows {
                 let parent = Context::background().with_cancel();
@@ -53,21 +53,21 @@ fn c12_table_of_causes_for_parent_and_child() {
                 let child = between.with_cancel();
                 for step in *steps {
                     act(*step, &parent, &child);
-                    if looks_between {
+                    if observes_between {
                         let _ = (verdict(&child), verdict(&parent));
                     }
                 }
-                let case = format!("{row}, looks between: {looks_between}, deadline between: {far:?}");
+                let case = format!("{row}, observes between: {observes_between}, deadline between: {far:?}");
                 assert_eq!(verdict(&child), *of_child, "child of: {case}");
                 assert_eq!(verdict(&parent), *of_parent, "parent of: {case}");
-                assert_eq!(verdict(&child.clone()), *of_child, "child's second answer: {case}");
+                assert_eq!(verdict(&child.clone()), *of_child, "child observed again: {case}");
             }
         }
     }
 }
 
 #[test]
-fn c12_causes_have_the_names_of_their_variants_in_snake_case_and_errors_their_own_words() {
+fn c12_cause_is_named_in_snake_case_and_an_error_displays_its_own_message() {
     for (cause, name, words) in [
         (Cause::Canceled, "canceled", "canceled"),
         (Cause::DeadlineExceeded, "deadline_exceeded", "deadline exceeded"),
@@ -87,9 +87,9 @@ fn c12_causes_have_the_names_of_their_variants_in_snake_case_and_errors_their_ow
 }
 
 #[test]
-fn c12_handle_that_is_dropped_without_cancel_is_the_cause() {
-    let born_done = Context::background().with_cancel().with_timeout(SECOND);
-    assert_eq!(verdict(&born_done), "C/handle_dropped");
+fn c12_handle_dropped_without_cancel_is_the_cause() {
+    let already_done = Context::background().with_cancel().with_timeout(SECOND);
+    assert_eq!(verdict(&already_done), "C/handle_dropped");
     let handle = Context::background().with_cancel();
     let ctx = handle.context().clone();
     handle.cancel();
@@ -98,7 +98,7 @@ fn c12_handle_that_is_dropped_without_cancel_is_the_cause() {
 }
 
 #[test]
-fn c12_context_error_as_a_cause_is_the_variant_that_it_stands_for() {
+fn c12_context_error_converts_to_the_cause_of_the_same_name() {
     let (canceled, late) = (ContextError::Canceled, ContextError::DeadlineExceeded);
     let shared: Arc<dyn Error + Send + Sync> = Arc::new(late);
     for (cause, name) in [
@@ -118,14 +118,14 @@ fn c12_context_error_as_a_cause_is_the_variant_that_it_stands_for() {
         let timed = Context::background().with_timeout_cause(Duration::ZERO, cause.clone());
         assert_eq!(timed.cause().unwrap().name(), name, "{cause:?}");
     }
-    // A shared error comes back out as the same one.
+    // The cause holds the same shared error.
     let shared: Arc<dyn Error + Send + Sync> = Arc::new(Named("shared"));
     let Cause::Error(error) = Cause::from(Arc::clone(&shared)) else { panic!("it is an error") };
     assert!(Arc::ptr_eq(&shared, &error));
 }
 
 #[tokio::test]
-async fn c12_group_of_context_errors_reports_what_its_first_error_stands_for() {
+async fn c12_group_that_fails_with_a_context_error_has_the_cause_of_the_same_name() {
     let mut group: Group<ContextError> = Group::new(&Context::background());
     let ctx = group.context().clone();
     drop(group.spawn(async |_| Err::<(), _>(ContextError::DeadlineExceeded)));
@@ -134,20 +134,22 @@ async fn c12_group_of_context_errors_reports_what_its_first_error_stands_for() {
 }
 
 #[test]
-fn c12_table_of_causes_background() {
+fn c12_table_of_causes_for_the_background() {
     assert_eq!(verdict(&Context::background()), "-/-");
 }
 
 #[tokio::test(start_paused = true)]
 async fn c12_table_of_causes_for_timeouts() {
     type Make = fn(&Context) -> Context;
-    // What, how, seconds until the cancellation, its cause if any, seconds until the look, verdict.
+    // Case, constructor, seconds until the cancellation, its cause if any, seconds until the
+    // observation, verdict.
     type Row = (&'static str, Make, u64, Option<Option<&'static str>>, u64, &'static str);
     let expired: Make = |parent| parent.with_timeout(Duration::ZERO);
     let expired_cause: Make = |parent| parent.with_timeout_cause(Duration::ZERO, Named("slow"));
     let live: Make = |parent| parent.with_timeout(SECOND);
     let live_cause: Make = |parent| parent.with_timeout_cause(SECOND, Named("slow"));
-    // The timeout stands below a handle, which is cancelled with `cancel`, if at all, and time passes before or after.
+    // The timeout is derived from a handle. `cancel` says whether and how the handle is cancelled;
+    // time passes before or after that.
     let rows: &[Row] = &[
         ("timeout 0 then cancel", expired, 0, Some(None), 0, "D/D"),
         ("timeout cancelled before firing", live, 0, Some(None), 0, "C/C"),
@@ -165,13 +167,13 @@ async fn c12_table_of_causes_for_timeouts() {
         ("live timeout_cause then parent cancel_with(P), seen after", live_cause, 0, Some(Some("P")), 2, "C/P"),
         ("nothing happens", live, 0, None, 0, "-/-"),
     ];
-    for looks_between in [false, true] {
+    for observes_between in [false, true] {
         for (row, make, before, cancel, after, expected) in rows {
             let handle = Context::background().with_cancel();
             let ctx = make(&handle);
             let below = ctx.with_cancel();
             advance(Duration::from_secs(*before)).await;
-            if looks_between {
+            if observes_between {
                 let _ = verdict(&ctx);
             }
             match cancel {
@@ -180,8 +182,8 @@ async fn c12_table_of_causes_for_timeouts() {
                 None => {}
             }
             advance(Duration::from_secs(*after)).await;
-            // From below first: it latches on its way.
-            let case = format!("{row}, looks between: {looks_between}");
+            // The child is observed first, which latches its ancestors too.
+            let case = format!("{row}, observes between: {observes_between}");
             assert_eq!(verdict(&below), *expected, "below: {case}");
             assert_eq!(verdict(&ctx), *expected, "{case}");
             assert_eq!(verdict(&ctx.with_cancel()), *expected, "derived afterwards: {case}");
@@ -190,7 +192,7 @@ async fn c12_table_of_causes_for_timeouts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c06_table_of_causes_without_cancel() {
+async fn c06_table_of_causes_for_without_cancel() {
     let fresh = Context::background().with_cancel();
     let cancelled = Context::background().with_cancel();
     cancelled.cancel_with(Named("P"));

@@ -1,4 +1,4 @@
-//! C0 and C28: clocks, runtimes that come and go, and deadlines outside of any.
+//! C0 and C28: clocks, runtimes that end, and deadlines outside a runtime.
 
 use std::future::pending;
 use std::panic::panic_any;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{Named, SECOND, Wakes, block_on, is_ready, poll_once, poll_with, verdict};
 
-/// Long enough to be pending at first, short enough to wait for.
+/// Long enough to be pending at first, short enough for a test to wait.
 const SOON: Duration = Duration::from_millis(20);
 
 fn soon() -> Context {
@@ -31,7 +31,7 @@ fn paused() -> Runtime {
 }
 
 #[test]
-fn c00_deadline_is_waited_for_outside_a_runtime() {
+fn c00_done_waits_for_a_deadline_outside_a_runtime() {
     let ctx = soon();
     let below = ctx.with_cancel();
     assert_eq!(block_on(below.run(pending::<()>())), Err(ContextError::DeadlineExceeded));
@@ -41,13 +41,13 @@ fn c00_deadline_is_waited_for_outside_a_runtime() {
 }
 
 #[test]
-fn c00_deadline_is_waited_for_in_a_runtime_without_timers() {
+fn c00_done_waits_for_a_deadline_in_a_runtime_without_timers() {
     let runtime = Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(soon().run(pending::<()>())), Err(ContextError::DeadlineExceeded));
 }
 
 #[test]
-fn c00_never_early() {
+fn c00_deadline_never_fires_early() {
     for millis in [1, 3, 7] {
         let ctx = Context::background().with_timeout(Duration::from_millis(millis));
         let at = ctx.deadline().unwrap();
@@ -57,7 +57,7 @@ fn c00_never_early() {
 }
 
 #[test]
-fn c00_several_runtimes_wait_for_one_context() {
+fn c00_several_runtimes_can_wait_for_one_context() {
     let handle = Context::background().with_cancel();
     let (timed, start) = (soon(), Barrier::new(6));
     thread::scope(|scope| {
@@ -80,7 +80,7 @@ fn c00_several_runtimes_wait_for_one_context() {
 }
 
 #[test]
-fn c00_runtime_that_ends_while_others_wait_loses_nothing_and_panics_nobody() {
+fn c00_runtime_that_ends_while_others_wait_does_not_affect_them() {
     let (ctx, is_waiting) = (soon(), Barrier::new(2));
     thread::scope(|scope| {
         let living = scope.spawn(|| {
@@ -102,7 +102,7 @@ fn c00_runtime_that_ends_while_others_wait_loses_nothing_and_panics_nobody() {
             });
             drop(ending);
             for task in tasks {
-                // Ended before its runtime did, or with it.
+                // Stopped before its runtime ended, or dropped with it.
                 let is_cancelled = block_on(task).map_or_else(|error| error.is_cancelled(), |result| result.is_err());
                 assert!(is_cancelled);
             }
@@ -112,16 +112,16 @@ fn c00_runtime_that_ends_while_others_wait_loses_nothing_and_panics_nobody() {
     assert_eq!(verdict(&ctx), "D/D");
 }
 
-/// A future that was polled in one runtime goes on in another, or in none.
+/// A future that was polled in one runtime works in another, or without one.
 #[test]
-fn c00_runtime_that_ends_loses_no_deadline_of_others() {
+fn c00_future_polled_in_a_runtime_that_ended_can_wait_elsewhere() {
     for is_paused in [false, true] {
         let ending = if is_paused { paused() } else { current_thread() };
         let (ctx, mut in_task, mut outside) = ending.block_on(async {
             let ctx = soon();
             let task = ctx.spawn(pending::<()>());
             let (mut first, mut second) = (Box::pin(ctx.done_owned()), Box::pin(ctx.done_owned()));
-            // Pending, unless this thread was kept waiting for that long.
+            // Pending, unless this thread was suspended for that long.
             let _ = (poll_once(first.as_mut()), poll_once(second.as_mut()));
             drop(task);
             (ctx, first, second)
@@ -135,20 +135,20 @@ fn c00_runtime_that_ends_loses_no_deadline_of_others() {
 }
 
 #[test]
-fn c00_runtime_that_ends_wakes_those_who_waited_by_its_virtual_clock() {
+fn c00_runtime_that_ends_wakes_the_waiters_on_its_virtual_clock() {
     let ending = paused();
     let ctx = ending.block_on(async { soon() });
     let (wakes, waker) = Wakes::new();
     let mut done = pin!(ctx.done());
     assert!(ending.block_on(async { poll_with(done.as_mut(), &waker) }).is_pending());
     drop(ending);
-    assert_eq!(wakes.count(), 1, "its timers are gone, so it has to look for another");
+    assert_eq!(wakes.count(), 1, "its timer is gone, so it has to set another");
     block_on(done);
     assert_eq!(verdict(&ctx), "D/D");
 }
 
 #[test]
-fn c00_runtime_that_ends_loses_no_hook() {
+fn c00_hook_runs_though_its_runtime_ended_before_the_deadline() {
     for is_paused in [false, true] {
         let ending = if is_paused { paused() } else { current_thread() };
         let (sender, receiver) = channel();
@@ -162,7 +162,7 @@ fn c00_runtime_that_ends_loses_no_hook() {
 }
 
 #[test]
-fn c00_runtime_that_nobody_drives_stops_nobody_else() {
+fn c00_idle_runtime_does_not_delay_other_waiters() {
     let idle = current_thread();
     let (ctx, mut done) = idle.block_on(async {
         let ctx = soon();
@@ -176,7 +176,7 @@ fn c00_runtime_that_nobody_drives_stops_nobody_else() {
 }
 
 #[test]
-fn c00_blocked_runtime_stops_nobody_else() {
+fn c00_blocked_runtime_does_not_delay_other_waiters() {
     let ctx = soon();
     let (blocked, may_end) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn c00_blocked_runtime_stops_nobody_else() {
 }
 
 #[test]
-fn c00_everything_but_a_virtual_deadline_works_outside_a_runtime() {
+fn c00_values_scopes_and_cancellation_work_outside_a_runtime() {
     static KEY: Key<u8> = Key::new("key");
     let handle = Context::background().with_value(&KEY, 1).with_cancel();
     let ctx = handle.with_timeout(60 * SECOND);
@@ -213,21 +213,21 @@ fn c00_everything_but_a_virtual_deadline_works_outside_a_runtime() {
 }
 
 #[test]
-fn r05_panicking_wakers_keep_nobody_from_a_deadline() {
-    /// Says that it was woken; some panic then.
-    struct Telling(Sender<bool>, bool);
-    impl Wake for Telling {
+fn r05_deadline_wakes_every_waiter_though_other_wakers_panic() {
+    /// Reports that it was woken. Some of them then panic.
+    struct Reporting(Sender<bool>, bool);
+    impl Wake for Reporting {
         fn wake(self: Arc<Self>) {
             self.0.send(self.1).unwrap();
             assert!(!self.1, "a waker that panics");
         }
     }
     let (woken, wakes) = channel();
-    let [quiet, panicking] = [false, true].map(|panics| Waker::from(Arc::new(Telling(woken.clone(), panics))));
+    let [quiet, panicking] = [false, true].map(|panics| Waker::from(Arc::new(Reporting(woken.clone(), panics))));
     let ctx = soon();
     let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(ctx.done())).collect();
     let polls = waiting.iter_mut().enumerate();
-    // All of them, unless this thread was kept waiting until the deadline.
+    // All of them, unless this thread was suspended until the deadline.
     let pending = polls
         .filter_map(|(n, done)| {
             let waker = if n % 3 == 0 { &panicking } else { &quiet };
@@ -235,14 +235,14 @@ fn r05_panicking_wakers_keep_nobody_from_a_deadline() {
         })
         .collect::<Vec<_>>();
     // It hangs if one is not woken.
-    let told: Vec<_> = wakes.iter().take(pending.len()).collect();
-    assert_eq!(told.iter().filter(|panics| **panics).count(), pending.iter().filter(|panics| **panics).count());
+    let reported: Vec<_> = wakes.iter().take(pending.len()).collect();
+    assert_eq!(reported.iter().filter(|panics| **panics).count(), pending.iter().filter(|panics| **panics).count());
     block_on(soon().done());
-    assert!(wakes.try_recv().is_err(), "each once; and the thread that wakes lives on");
+    assert!(wakes.try_recv().is_err(), "each is woken once, and the timer thread still runs");
 }
 
 #[test]
-fn r05_what_a_wakers_panic_carries_is_dropped() {
+fn r05_payload_of_a_wakers_panic_is_dropped() {
     struct Carrying(Arc<()>);
     impl Wake for Carrying {
         fn wake(self: Arc<Self>) {
@@ -253,15 +253,15 @@ fn r05_what_a_wakers_panic_carries_is_dropped() {
     let ctx = soon();
     let mut done = Box::pin(ctx.done());
     let _ = poll_with(done.as_mut(), &Waker::from(Arc::new(Carrying(carried.clone()))));
-    // The later deadline's turn comes after that, on the one thread.
+    // The later deadline fires after that, on the same thread.
     block_on(soon().done());
     drop(done);
     assert_eq!(Arc::strong_count(&carried), 1);
 }
 
 #[test]
-fn c32_wakers_that_block_delay_no_other_deadline() {
-    /// Blocks whoever wakes it until the sender is gone.
+fn c32_waker_that_blocks_does_not_delay_other_deadlines() {
+    /// Blocks the waking thread until the sender is dropped.
     struct Blocking(Mutex<Receiver<()>>);
     impl Wake for Blocking {
         fn wake(self: Arc<Self>) {
@@ -283,7 +283,7 @@ fn c32_wakers_that_block_delay_no_other_deadline() {
             done
         })
         .collect();
-    // Due with them, and after them. Each hangs if its waker has to wait for one that blocks.
+    // Due at the same time and later. Each hangs if its wake-up waits for a waker that blocks.
     let beside = shared.clone();
     block_on(beside.done());
     block_on(soon().done());
@@ -294,10 +294,10 @@ fn c32_wakers_that_block_delay_no_other_deadline() {
 }
 
 #[test]
-fn c28_paused_clock_that_stands_where_the_real_one_is_stays_a_virtual_one() {
+fn c28_paused_clock_that_shows_the_real_time_is_still_virtual() {
     for _ in 0..20 {
         paused().block_on(async {
-            // The clock is a little ahead of the real one, which then catches up.
+            // The virtual clock is slightly ahead of the real one, which then catches up.
             while Instant::now().into_std() < RealInstant::now() {
                 advance(Duration::from_millis(1)).await;
             }
@@ -305,7 +305,7 @@ fn c28_paused_clock_that_stands_where_the_real_one_is_stays_a_virtual_one() {
             while Instant::now().into_std() > RealInstant::now() + Duration::from_nanos(300) {
                 std::hint::spin_loop();
             }
-            // It takes an hour if the clock is taken for the real one.
+            // It takes an hour if the clock is mistaken for the real one.
             ctx.done().await;
             assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
         });
@@ -313,7 +313,7 @@ fn c28_paused_clock_that_stands_where_the_real_one_is_stays_a_virtual_one() {
 }
 
 #[test]
-fn c08_deadline_far_beyond_every_timer_is_waited_for_and_panics_nobody() {
+fn c08_deadline_beyond_the_range_of_every_timer_does_not_panic() {
     let mut farthest = RealInstant::now();
     let mut step = Duration::from_secs(u64::MAX / 4);
     while step > Duration::ZERO {
@@ -334,7 +334,7 @@ fn c08_deadline_far_beyond_every_timer_is_waited_for_and_panics_nobody() {
     assert!(wait());
     assert!(current_thread().block_on(async { wait() }));
     assert!(paused().block_on(async { wait() }));
-    // What is due earlier is not lost behind it.
+    // An earlier deadline still fires.
     let (far, soon) = (handle.with_deadline(farthest), soon());
     let mut waiting = pin!(far.done());
     assert!(poll_once(waiting.as_mut()).is_pending());
@@ -345,14 +345,14 @@ fn c08_deadline_far_beyond_every_timer_is_waited_for_and_panics_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c28_deadlines_are_on_virtual_time_to_the_nanosecond() {
+async fn c28_deadlines_follow_virtual_time_to_the_nanosecond() {
     let start = Instant::now();
     for after in [Duration::from_nanos(1), Duration::from_micros(1500), SECOND, 3600 * SECOND, 400 * 86_400 * SECOND] {
         let ctx = Context::background().with_timeout(after);
         let at = ctx.deadline().unwrap();
         assert_eq!(ctx.remaining(), Some(after));
         ctx.done().await;
-        // tokio's virtual clock moves by whole milliseconds when it moves by itself.
+        // tokio's virtual clock moves by whole milliseconds when it moves automatically.
         let late = Instant::now().into_std().duration_since(at);
         assert!(late < Duration::from_millis(1), "{after:?} was {late:?} late");
     }
@@ -360,25 +360,26 @@ async fn c28_deadlines_are_on_virtual_time_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c28_runtime_with_a_virtual_clock_drives_all_kinds_of_waiting() {
-    let born = Instant::now();
+async fn c28_virtual_clock_drives_done_run_spawn_groups_and_hooks() {
+    let started_at = Instant::now();
     let at = |seconds: u32| Context::background().with_timeout(seconds * SECOND);
     let mut group: Group<ContextError> = Group::new(&at(4));
     let in_group = group.spawn(async |_| pending::<Result<(), _>>().await);
     let (after_func, hook) = tokio::sync::oneshot::channel();
     at(5).after_func(move || after_func.send(()).unwrap());
     at(1).done().await;
-    assert_eq!(born.elapsed(), SECOND);
+    assert_eq!(started_at.elapsed(), SECOND);
     assert!(at(1).run(pending::<()>()).await.is_err());
-    assert_eq!(born.elapsed(), 2 * SECOND);
+    assert_eq!(started_at.elapsed(), 2 * SECOND);
     assert!(at(1).spawn(pending::<()>()).await.unwrap().is_err());
-    assert_eq!(born.elapsed(), 3 * SECOND);
-    assert_eq!((in_group.await, born.elapsed()), (Err(ContextError::DeadlineExceeded), 4 * SECOND));
+    assert_eq!(started_at.elapsed(), 3 * SECOND);
+    assert_eq!((in_group.await, started_at.elapsed()), (Err(ContextError::DeadlineExceeded), 4 * SECOND));
     hook.await.unwrap();
-    assert_eq!(born.elapsed(), 5 * SECOND);
+    assert_eq!(started_at.elapsed(), 5 * SECOND);
 }
 
-/// Waits for another thread, with the runtime idle: its clock runs on to the next timer, if there is one.
+/// Waits for another thread while the runtime is idle. A virtual clock then moves to the next
+/// timer, if there is one.
 async fn idle() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let elsewhere = thread::spawn(move || sender.send(()).unwrap());
@@ -387,16 +388,16 @@ async fn idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c28_nothing_of_ours_moves_a_paused_clock() {
+async fn c28_contexts_never_move_a_paused_clock() {
     static KEY: Key<u8> = Key::new("key");
     let before = Instant::now();
     let handle = Context::background().with_cancel();
     let timed = handle.with_timeout(SECOND).with_value(&KEY, 1).with_cancel();
     let merged = Context::merge(&timed, &Context::background().with_timeout(2 * SECOND));
-    let asked = (timed.err(), timed.cause(), timed.remaining(), timed.check(), merged.is_done(), timed.value(&KEY));
-    assert!(asked.0.is_none() && asked.2 == Some(SECOND));
+    let observed = (timed.err(), timed.cause(), timed.remaining(), timed.check(), merged.is_done(), timed.value(&KEY));
+    assert!(observed.0.is_none() && observed.2 == Some(SECOND));
     idle().await;
-    // Waiting that is over or was given up leaves no timer behind.
+    // A wait that has ended or was dropped leaves no timer behind.
     assert!(!is_ready(&timed) && !is_ready(&merged));
     assert_eq!(timed.run(async { 7 }).await, Ok(7));
     assert!(poll_once(pin!(timed.run(pending::<()>()))).is_pending());
@@ -421,7 +422,7 @@ async fn c28_nothing_of_ours_moves_a_paused_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c28_deadlines_nobody_waits_for_do_not_hold_up_the_clock() {
+async fn c28_deadline_without_a_waiter_does_not_stop_the_clock() {
     let contexts: Vec<_> = (1..100).map(|n| Context::background().with_timeout(n * SECOND / 10)).collect();
     let before = Instant::now();
     sleep(5 * SECOND).await;
@@ -431,7 +432,7 @@ async fn c28_deadlines_nobody_waits_for_do_not_hold_up_the_clock() {
 }
 
 #[test]
-fn c28_paused_clocks_are_each_runtimes_own() {
+fn c28_each_runtime_has_its_own_paused_clock() {
     let (first, second) = (paused(), paused());
     let (early, late) = (first.block_on(async { soon() }), second.block_on(async { soon() }));
     first.block_on(async {
@@ -443,11 +444,11 @@ fn c28_paused_clocks_are_each_runtimes_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c28_clock_that_is_resumed_is_still_the_runtimes() {
+async fn c28_deadlines_follow_a_resumed_clock() {
     advance(3600 * SECOND).await;
     let ctx = Context::background().with_timeout(SOON);
     tokio::time::resume();
-    let born = Instant::now();
+    let started_at = Instant::now();
     ctx.done().await;
-    assert!(ctx.deadline().unwrap() <= Instant::now().into_std() && born.elapsed() < 3600 * SECOND);
+    assert!(ctx.deadline().unwrap() <= Instant::now().into_std() && started_at.elapsed() < 3600 * SECOND);
 }

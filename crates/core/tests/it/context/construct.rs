@@ -1,4 +1,4 @@
-//! C1–C4 and C6–C8: how contexts are made.
+//! C1–C4, C6–C8 and C31: deriving contexts.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn c31_contexts_handles_and_groups_pass_through_catch_unwind() {
 }
 
 #[test]
-fn c02_dropped_handle_cancels() {
+fn c02_dropping_the_handle_cancels_the_context() {
     let handle = Context::background().with_cancel();
     let ctx = handle.context().clone();
     let child = ctx.with_value(&KEY, "v");
@@ -45,12 +45,12 @@ fn c02_dropped_handle_cancels() {
 }
 
 #[test]
-fn c02_underscore_pattern_does_not_leave_a_cancelled_context() {
+fn c02_handle_can_be_passed_as_its_context() {
     fn takes_a_context(ctx: &Context) -> bool {
         ctx.is_done()
     }
     let handle = Context::background().with_cancel();
-    assert!(!takes_a_context(&handle), "a handle stands for its context");
+    assert!(!takes_a_context(&handle), "a handle derefs to its context");
     handle.cancel();
     assert!(takes_a_context(&handle) && takes_a_context(handle.context()));
 }
@@ -65,7 +65,7 @@ fn c02_disarmed_handle_does_not_cancel() {
 }
 
 #[test]
-fn c02_derived_from_a_temporary_handle_is_cancelled_at_birth() {
+fn c02_context_derived_from_a_temporary_handle_is_already_cancelled() {
     let ctx = Context::background().with_cancel().with_timeout(60 * SECOND);
     assert_eq!(verdict(&ctx), "C/handle_dropped");
 }
@@ -83,7 +83,7 @@ async fn c03_effective_deadline_is_the_earlier_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c03_cause_variants_tell_which_deadline_fired() {
+async fn c03_deadline_cause_is_reported_when_that_deadline_fires() {
     let at = (Instant::now() + SECOND).into_std();
     for ctx in [
         Context::background().with_deadline_cause(at, Named("slow")),
@@ -98,7 +98,7 @@ async fn c03_cause_variants_tell_which_deadline_fired() {
 }
 
 #[test]
-fn c04_past_deadline_is_done_at_birth_without_a_runtime() {
+fn c04_child_with_a_past_deadline_is_already_done_without_a_runtime() {
     let now = std::time::Instant::now();
     for ctx in [
         Context::background().with_deadline(now - SECOND),
@@ -113,7 +113,7 @@ fn c04_past_deadline_is_done_at_birth_without_a_runtime() {
 }
 
 #[test]
-fn c06_child_below_without_cancel_is_a_tree_of_its_own() {
+fn c06_contexts_below_without_cancel_form_their_own_tree() {
     let parent = Context::background().with_value(&KEY, "v").with_cancel();
     for freed in [parent.without_cancel(), parent.detach()] {
         let below = freed.with_cancel();
@@ -130,7 +130,7 @@ fn c06_child_below_without_cancel_is_a_tree_of_its_own() {
 }
 
 #[test]
-fn c07_merge_ends_with_either_parent() {
+fn c07_merge_is_done_when_either_parent_is_done() {
     for cancels_a in [true, false] {
         let (a, b) = (Context::background().with_cancel(), Context::background().with_cancel());
         let merged = Context::merge(&a, &b);
@@ -143,7 +143,7 @@ fn c07_merge_ends_with_either_parent() {
             b.cancel_with(Named("X"))
         }
         assert_eq!([verdict(&early), verdict(&merged)], ["C/X", "C/X"], "a: {cancels_a}");
-        assert_eq!([a.is_done(), b.is_done()], [cancels_a, !cancels_a], "a merge ends no parent");
+        assert_eq!([a.is_done(), b.is_done()], [cancels_a, !cancels_a], "a merge does not end its parents");
         a.cancel_with(Named("late"));
         b.cancel_with(Named("late"));
         assert_eq!(verdict(&merged), "C/X");
@@ -184,7 +184,7 @@ async fn c07_merge_keeps_the_first_of_a_deadline_and_a_cancellation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c07_merge_of_two_that_are_done_is_the_first() {
+async fn c07_merge_of_two_done_contexts_has_the_error_of_the_first() {
     let cancelled = Context::background().with_cancel();
     cancelled.cancel_with(Named("X"));
     let expired = Context::background().with_timeout_cause(Duration::ZERO, Named("slow"));
@@ -227,7 +227,7 @@ fn c07_nested_merges_are_not_exponential() {
 }
 
 #[test]
-fn c08_overflow_means_no_deadline() {
+fn c08_timeout_that_overflows_sets_no_deadline() {
     let ctx = Context::background().with_timeout(Duration::MAX);
     assert_eq!((ctx.deadline(), ctx.remaining(), ctx.err()), (None, None, None));
     let timed = Context::background().with_timeout(60 * SECOND);

@@ -1,4 +1,4 @@
-//! C29: a context for the eye.
+//! C29: `Debug` of a context.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::SECOND;
 static TENANT: Key<&str> = Key::new("tenant");
 static PASSWORD: Key<Secret> = Key::new("password");
 
-/// It has no `Debug`, and none is asked for.
+/// It does not implement `Debug`, and does not need to.
 struct Secret(#[allow(dead_code)] &'static str);
 
 #[tokio::test(start_paused = true)]
-async fn c29_debug_prints_the_chain_in_gos_manner() {
+async fn c29_debug_prints_the_chain_of_derivations() {
     let handle = Context::background().with_cancel();
     let ctx = handle.with_timeout(Duration::from_millis(250)).with_value(&TENANT, "acme");
     let chain = |left| format!("background.with_cancel.with_deadline({left}).with_value(tenant)");
@@ -24,7 +24,7 @@ async fn c29_debug_prints_the_chain_in_gos_manner() {
     advance(SECOND).await;
     assert_eq!(format!("{ctx:?}"), chain("-800ms"));
     handle.cancel();
-    assert_eq!(format!("{ctx:?}"), chain("-800ms"), "looking ends nothing and changes nothing");
+    assert_eq!(format!("{ctx:?}"), chain("-800ms"), "printing changes nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! C20 and R2: nothing recurses with the depth of the tree.
+//! C20 and R2: no operation recurses with the depth of the tree.
 
 use std::pin::pin;
 use std::thread;
@@ -13,7 +13,7 @@ fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
     thread::Builder::new().stack_size(2 << 20).spawn(f).unwrap().join().unwrap();
 }
 
-/// `levels[0]` is the top.
+/// The context and its chain of children. `levels[0]` is the root.
 fn chain(top: &Context) -> Vec<Context> {
     let mut levels = Vec::with_capacity(DEPTH);
     levels.push(top.clone());
@@ -36,7 +36,7 @@ fn c20_deep_chain_is_observed_cancelled_and_dropped_from_the_top() {
 }
 
 #[test]
-fn c20_deep_chain_wakes_who_waits_at_its_end() {
+fn c20_deep_chain_wakes_the_waiter_at_its_end() {
     on_a_small_stack(|| {
         let top = Context::background().with_cancel();
         let last = chain(&top).pop().unwrap();
@@ -51,14 +51,15 @@ fn c20_deep_chain_wakes_who_waits_at_its_end() {
 
 #[test]
 fn r02_deep_chain_cancelled_and_dropped_in_any_order() {
-    // From the top, from the end, and criss-cross: every so many, which has no divisor in common with the depth.
+    // From the root, from the end, and in steps that share no divisor with the depth.
     const ORDERS: [(usize, bool); 4] = [(1, true), (DEPTH - 1, true), (618_033, true), (618_033, false)];
     on_a_small_stack(|| {
         for (step, is_cancelled) in ORDERS {
             let top = Context::background().with_cancel();
             let mut levels: Vec<_> = chain(&top).into_iter().map(Some).collect();
             if is_cancelled {
-                // Waited for at its end, so linked all the way, and cancelled when half of it is gone.
+                // A waiter at the end links the whole chain. It is cancelled when half of it was
+                // dropped.
                 let last = levels[DEPTH - 1].clone().unwrap();
                 assert!(poll_once(pin!(last.done())).is_pending());
             }
@@ -75,7 +76,7 @@ fn r02_deep_chain_cancelled_and_dropped_in_any_order() {
 }
 
 #[test]
-fn r02_deep_chain_that_its_end_alone_keeps() {
+fn r02_deep_chain_kept_alive_only_by_its_last_context() {
     on_a_small_stack(|| {
         for is_waited_for in [false, true] {
             let top = Context::background().with_cancel();
@@ -90,7 +91,7 @@ fn r02_deep_chain_that_its_end_alone_keeps() {
 }
 
 #[test]
-fn c20_deep_chain_of_everything() {
+fn c20_deep_chain_of_values_deadlines_and_merges() {
     static KEY: Key<usize> = Key::new("key");
     on_a_small_stack(|| {
         let top = Context::background().with_cancel();

@@ -1,4 +1,4 @@
-//! C12 and C13: the earliest event wins, whoever looks and whenever, and no observer contradicts another.
+//! C12 and C13: the earliest event wins for every observer at any time, and observers agree.
 
 use std::sync::Barrier;
 use std::thread;
@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::{Named, SECOND, verdict};
 
-/// What can be derived from a context without a deadline of its own: none of it may answer differently.
+/// Contexts derived without an earlier deadline. They must all return the same as `ctx`.
 fn same_below(ctx: &Context) -> Vec<(&'static str, Context)> {
     static KEY: throughline_core::Key<u8> = throughline_core::Key::new("key");
     let other = Context::background().with_cancel().disarm();
@@ -36,7 +36,7 @@ fn assert_same_below(case: &str, ctx: &Context, expected: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c04_parents_end_wins_over_expired_deadline_for_all_below() {
+async fn c04_done_parent_wins_over_a_past_deadline_of_the_child() {
     let parent = Context::background().with_cancel();
     parent.cancel_with(Named("P"));
     advance(SECOND).await;
@@ -47,14 +47,14 @@ async fn c04_parents_end_wins_over_expired_deadline_for_all_below() {
     let expired = Context::background().with_timeout_cause(SECOND, Named("first"));
     advance(SECOND).await;
     assert_same_below("below an expired one", &expired.with_deadline_cause(past, Named("slow")), "D/first");
-    assert_same_below("below a seen expired one", &expired.with_deadline_cause(past, Named("slow")), "D/first");
+    assert_same_below("below an observed expired one", &expired.with_deadline_cause(past, Named("slow")), "D/first");
 }
 
 #[tokio::test(start_paused = true)]
 async fn c13_cancellation_stays_first_when_the_clock_moves_past_the_deadline() {
     let parent = Context::background().with_cancel();
     parent.cancel_with(Named("P"));
-    // Derived after the cancellation, so that nothing was there to be stamped for.
+    // Derived after the cancellation, so that the cancellation stamped no time for it.
     let child = parent.with_timeout_cause(SECOND, Named("slow"));
     let grandchild = child.with_cancel();
     advance(5 * SECOND).await;
@@ -71,7 +71,7 @@ async fn c13_cancellation_stays_first_when_the_clock_moves_past_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_deadline_stays_first_though_nobody_looked() {
+async fn c13_unobserved_deadline_wins_over_a_later_cancellation() {
     let parent = Context::background().with_cancel();
     let child = parent.with_timeout_cause(SECOND, Named("slow"));
     let own = child.with_cancel();
@@ -84,7 +84,7 @@ async fn c13_deadline_stays_first_though_nobody_looked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_tie_goes_to_the_deadline() {
+async fn c13_deadline_wins_over_a_cancellation_at_the_same_instant() {
     for looks in [false, true] {
         let parent = Context::background().with_cancel();
         let child = parent.with_timeout_cause(SECOND, Named("slow"));
@@ -98,11 +98,11 @@ async fn c13_tie_goes_to_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_two_cancellations_at_one_instant_are_ordered_by_which_came_first() {
+async fn c13_first_of_two_cancellations_at_one_instant_wins() {
     for parent_is_first in [true, false] {
         let parent = Context::background().with_cancel();
         let child = parent.with_timeout(SECOND).with_cancel();
-        // The clock stands still, so both have one instant.
+        // The clock is paused, so both have the same instant.
         if parent_is_first {
             parent.cancel_with(Named("P"));
             child.cancel_with(Named("K"));
@@ -117,7 +117,7 @@ async fn c13_two_cancellations_at_one_instant_are_ordered_by_which_came_first() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn c12_own_deadline_cause_that_lost_to_a_tighter_parent_is_not_used() {
+async fn c12_deadline_cause_is_not_used_when_the_parents_deadline_is_earlier() {
     let parent = Context::background().with_timeout_cause(SECOND, Named("parent"));
     let child = parent.with_timeout_cause(2 * SECOND, Named("child"));
     let tighter = parent.with_timeout_cause(SECOND / 2, Named("tighter"));
@@ -127,7 +127,7 @@ async fn c12_own_deadline_cause_that_lost_to_a_tighter_parent_is_not_used() {
 }
 
 #[test]
-fn c12_cause_never_flows_upwards_or_sideways() {
+fn c12_cause_does_not_reach_parents_or_siblings() {
     let parent = Context::background().with_cancel();
     let (first, second) = (parent.with_cancel(), parent.with_cancel());
     first.cancel_with(Named("K"));
@@ -135,7 +135,7 @@ fn c12_cause_never_flows_upwards_or_sideways() {
 }
 
 #[test]
-fn c13_racing_observers_agree_on_error_and_cause() {
+fn c13_concurrent_observers_agree_on_error_and_cause() {
     for round in 0..200 {
         let parent = Context::background().with_cancel();
         let child = parent.with_cancel();
@@ -146,7 +146,7 @@ fn c13_racing_observers_agree_on_error_and_cause() {
             handle.cancel_with(Named(cause));
             verdict(handle)
         };
-        // Once done, an observer's answers are whole, and never change.
+        // Once the context is done, error and cause are both set and never change.
         let observe = |ctx: &Context| {
             start.wait();
             let cause = loop {

@@ -19,7 +19,7 @@ use super::{Named, SECOND, verdict};
 static NAME: Key<&str> = Key::new("name");
 static LOCAL: Key<&str> = Key::new("local").local();
 
-/// The error of a service: one of its own, or that it was stopped.
+/// The error of a service: an error of its own, or that it was stopped.
 #[derive(Clone, Debug, PartialEq)]
 enum Failure {
     Own(&'static str),
@@ -45,7 +45,7 @@ impl From<Failure> for Cause {
 
 const CANCELED: Failure = Stopped(ContextError::Canceled);
 
-/// A value that is counted while it lives.
+/// A value that counts itself while it is alive.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
@@ -70,7 +70,7 @@ fn runtime() -> Runtime {
 }
 
 #[tokio::test]
-async fn c26_every_task_has_the_groups_context_a_child_of_its_parent() {
+async fn c26_every_task_gets_a_child_context_of_the_parent() {
     let parent = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l").with_timeout(60 * SECOND);
     let mut group: Group<Failure> = Group::new(&parent);
     let look = |ctx: &Context| (ctx.value(&NAME).copied(), ctx.value(&LOCAL).copied(), ctx.deadline());
@@ -85,7 +85,7 @@ async fn c26_every_task_has_the_groups_context_a_child_of_its_parent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c26_task_of_a_deadline_that_passed_unseen_is_never_called() {
+async fn c26_task_is_not_called_after_an_unobserved_deadline() {
     let late = Context::background().with_timeout(SECOND);
     advance(SECOND).await;
     let mut group: Group<Failure> = Group::new(&late);
@@ -100,7 +100,7 @@ async fn c26_task_of_a_deadline_that_passed_unseen_is_never_called() {
 }
 
 #[tokio::test]
-async fn c26_future_of_a_task_is_dropped_with_its_context_as_the_ambient_one() {
+async fn c26_context_is_ambient_while_a_task_is_dropped() {
     struct Last(std::sync::mpsc::Sender<Option<&'static str>>);
     impl Drop for Last {
         fn drop(&mut self) {
@@ -111,7 +111,7 @@ async fn c26_future_of_a_task_is_dropped_with_its_context_as_the_ambient_one() {
     let parent = Context::background().with_value(&NAME, "n");
     let new = || Last(sender.clone());
     let mut group: Group<Failure> = Group::new(&parent).with_limit(1);
-    // One is stopped while it runs, one while it waits for its turn.
+    // One is stopped while it runs, the other while it is queued.
     for last in [new(), new()] {
         drop(group.spawn(async move |_| {
             let _last = last;
@@ -139,7 +139,7 @@ async fn c26_future_of_a_task_is_dropped_with_its_context_as_the_ambient_one() {
 }
 
 #[tokio::test]
-async fn c26_spawn_is_synchronous_and_its_handle_yields_the_result() {
+async fn c26_spawn_returns_at_once_and_the_handle_yields_the_result() {
     let mut group: Group<Failure> = Group::new(&Context::background());
     let handles: Vec<_> = (0..10).map(|n| group.spawn(async move |_| Ok(n))).collect();
     group.join().await.unwrap();
@@ -149,7 +149,7 @@ async fn c26_spawn_is_synchronous_and_its_handle_yields_the_result() {
 }
 
 #[tokio::test]
-async fn c26_handle_answers_before_the_group_is_joined() {
+async fn c26_handle_yields_the_result_before_join() {
     let mut group: Group<Failure> = Group::new(&Context::background());
     let first = group.spawn(async |_| Ok(1));
     assert_eq!(first.await, Ok(1));
@@ -160,7 +160,7 @@ async fn c26_handle_answers_before_the_group_is_joined() {
 }
 
 #[tokio::test]
-async fn c26_first_error_cancels_the_rest_and_is_their_cause_and_what_join_returns() {
+async fn c26_first_error_cancels_the_others_and_join_returns_it() {
     let alive = Arc::new(AtomicUsize::new(0));
     let mut group: Group<Failure> = Group::new(&Context::background());
     let ctx = group.context().clone();
@@ -184,7 +184,7 @@ async fn c26_first_error_cancels_the_rest_and_is_their_cause_and_what_join_retur
     for handle in stopped {
         assert_eq!(handle.await, Err(CANCELED));
     }
-    // It was at an await when the group was cancelled, so it went no further.
+    // It was at an await when the group was cancelled, so it did not continue.
     assert_eq!(late.await, Err(CANCELED));
     assert_eq!(alive.load(Ordering::SeqCst), 0);
 }
@@ -199,7 +199,7 @@ async fn c26_task_of_a_failed_group_never_starts() {
 }
 
 #[tokio::test]
-async fn c26_parents_end_stops_the_tasks_and_join_says_so() {
+async fn c26_cancelled_parent_stops_the_tasks_and_join_returns_its_error() {
     let parent = Context::background().with_cancel();
     let mut group: Group<Failure> = Group::new(&parent);
     let alive = Arc::new(AtomicUsize::new(0));
@@ -215,10 +215,10 @@ async fn c26_parents_end_stops_the_tasks_and_join_says_so() {
 #[tokio::test(start_paused = true)]
 async fn c26_deadline_stops_the_tasks_and_a_ready_result_wins() {
     let mut group: Group<Failure> = Group::new(&Context::background().with_timeout(SECOND));
-    let born = Instant::now();
+    let started_at = Instant::now();
     let (ready, late) = (group.spawn(|_| sleep(SECOND).map(Ok)), group.spawn(|_| sleep(2 * SECOND).map(Ok)));
     assert_eq!(group.join().await, Err(Stopped(ContextError::DeadlineExceeded)));
-    assert_eq!(born.elapsed(), SECOND);
+    assert_eq!(started_at.elapsed(), SECOND);
     assert_eq!((ready.await, late.await), (Ok(()), Err(Stopped(ContextError::DeadlineExceeded))));
 }
 
@@ -240,9 +240,10 @@ async fn c26_limit_is_kept_and_the_queue_is_in_order() {
     assert_eq!(*started.lock().unwrap(), (0..40).collect::<Vec<_>>());
 }
 
-/// More than a task's budget of polls, spawned by one that does not await in between, on a worker that polls the newest task first.
+/// More tasks than the poll budget of a task. The spawning task does not await in between. The
+/// worker polls the newest task first.
 #[test]
-fn c26_queue_is_in_order_however_many_are_spawned_at_once() {
+fn c26_queue_is_in_order_for_more_tasks_than_a_poll_budget() {
     let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let spawning = async {
         let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
@@ -261,9 +262,9 @@ fn c26_queue_is_in_order_however_many_are_spawned_at_once() {
     assert_eq!(started, (0..500).collect::<Vec<_>>());
 }
 
-/// As many places as that: each is taken, or waited for, when its task is spawned.
+/// More permits than a poll budget. Each task gets its permit or queues for it when it is spawned.
 #[test]
-fn c26_places_are_taken_in_order_however_many_there_are() {
+fn c26_permits_are_taken_in_order_for_more_than_a_poll_budget() {
     let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let spawning = async {
         let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(200);
@@ -293,7 +294,7 @@ async fn c26_queued_task_of_a_cancelled_group_never_starts() {
         Err::<(), _>(Own("first"))
     });
     let queued: Vec<_> =
-        (0..5).map(|_| group.spawn(async |_| -> Result<(), _> { unreachable!("its turn never comes") })).collect();
+        (0..5).map(|_| group.spawn(async |_| -> Result<(), _> { unreachable!("it never gets a permit") })).collect();
     yield_now().await;
     fail.send(()).unwrap();
     assert_eq!(group.join().await, Err(Own("first")));
@@ -312,7 +313,7 @@ async fn c26_a_limit_of_zero_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c26_join_returns_only_when_all_have_ended() {
+async fn c26_join_returns_only_after_all_tasks_have_ended() {
     let ended = Arc::new(AtomicUsize::new(0));
     let mut group: Group<Failure> = Group::new(&Context::background());
     for seconds in 1..=3 {
@@ -323,13 +324,13 @@ async fn c26_join_returns_only_when_all_have_ended() {
             Ok(())
         }));
     }
-    let born = Instant::now();
+    let started_at = Instant::now();
     group.join().await.unwrap();
-    assert_eq!((ended.load(Ordering::SeqCst), born.elapsed()), (3, 3 * SECOND));
+    assert_eq!((ended.load(Ordering::SeqCst), started_at.elapsed()), (3, 3 * SECOND));
 }
 
 #[test]
-fn c26_join_resumes_the_first_panic_after_all_have_ended() {
+fn c26_join_resumes_the_first_panic_after_all_tasks_have_ended() {
     let alive = Arc::new(AtomicUsize::new(0));
     let seen = Mutex::new(Vec::new());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -352,7 +353,7 @@ fn c26_join_resumes_the_first_panic_after_all_have_ended() {
 }
 
 #[tokio::test]
-async fn c26_join_resumes_a_panic_though_tasks_were_spawned_since() {
+async fn c26_join_resumes_a_panic_though_tasks_were_spawned_after_it() {
     let mut group: Group<Failure> = Group::new(&Context::background());
     assert_eq!(group.spawn(async |_| -> Result<(), _> { panic!("first") }).await, Err(CANCELED));
     for _ in 0..2 {
@@ -382,7 +383,7 @@ fn c26_dropping_the_group_cancels_and_aborts_without_waiting() {
         for handle in handles {
             assert_eq!(handle.await, Err(CANCELED));
         }
-        assert_eq!(alive.load(Ordering::SeqCst), 0, "nothing of the tasks is left");
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "all tasks were dropped");
     });
 }
 
@@ -428,7 +429,7 @@ async fn c26_empty_group_joins_at_once() {
 }
 
 #[test]
-fn c26_group_is_send_and_so_is_its_join() {
+fn c26_group_and_join_are_send() {
     fn check<T: Send>(_: &T) {}
     let group: Group<Failure> = Group::new(&Context::background());
     check(&group);
@@ -436,7 +437,7 @@ fn c26_group_is_send_and_so_is_its_join() {
 }
 
 #[tokio::test]
-async fn c26_try_join_is_for_futures_that_borrow() {
+async fn c26_try_join_runs_futures_that_borrow() {
     let name = String::from("name");
     let ctx = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l");
     let both = try_join(
@@ -447,7 +448,7 @@ async fn c26_try_join_is_for_futures_that_borrow() {
         },
         async |_| Ok(name.len()),
     );
-    assert_eq!(both.await, Ok((("name", Some("n"), Some("l")), 4)), "no spawn, so local values are there");
+    assert_eq!(both.await, Ok((("name", Some("n"), Some("l")), 4)), "it does not spawn, so local values are visible");
 }
 
 #[tokio::test]
@@ -469,7 +470,7 @@ async fn c26_try_join_cancels_the_other_with_the_first_error_and_waits_for_it() 
 }
 
 #[tokio::test]
-async fn c26_try_join_polls_each_once_and_the_first_again_when_the_second_has_failed() {
+async fn c26_try_join_stops_both_in_the_poll_in_which_one_fails() {
     let (fail, must_fail) = oneshot::channel::<()>();
     let polls = AtomicUsize::new(0);
     let count = |_| {
@@ -496,7 +497,7 @@ async fn c26_try_join_polls_each_once_and_the_first_again_when_the_second_has_fa
 }
 
 #[tokio::test]
-async fn c26_try_join_is_stopped_with_its_parent() {
+async fn c26_try_join_stops_when_its_parent_is_done() {
     let parent = Context::background().with_cancel();
     let mut both = pin!(try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| pending::<Result<(), _>>()));
     assert!(super::poll_once(both.as_mut()).is_pending());

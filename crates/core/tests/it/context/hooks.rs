@@ -13,23 +13,24 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{Named, SECOND, block_on, verdict};
 
-/// A runtime whose threads can be told by their name.
+/// A runtime whose threads have a recognizable name.
 fn runtime(name: &str) -> Runtime {
     Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).thread_name(name).build().unwrap()
 }
 
-/// A callback that says on which thread it runs, and the place where it says so. It hangs up when it is dropped uncalled.
-fn telling() -> (impl FnOnce() + Send + 'static, Receiver<(Option<String>, ThreadId)>) {
+/// A callback that sends the name and id of its thread, and the receiver. Dropping it without a
+/// call closes the channel.
+fn reporting_callback() -> (impl FnOnce() + Send + 'static, Receiver<(Option<String>, ThreadId)>) {
     let (sender, receiver) = channel();
-    let tell = move || {
+    let callback = move || {
         let thread = thread::current();
         sender.send((thread.name().map(str::to_owned), thread.id())).unwrap();
     };
-    (tell, receiver)
+    (callback, receiver)
 }
 
-fn name_of(told: &Receiver<(Option<String>, ThreadId)>) -> String {
-    told.recv().unwrap().0.unwrap()
+fn name_of(calls: &Receiver<(Option<String>, ThreadId)>) -> String {
+    calls.recv().unwrap().0.unwrap()
 }
 
 const HOOK_THREAD: &str = "throughline-hooks";
@@ -38,45 +39,45 @@ const HOOK_THREAD: &str = "throughline-hooks";
 fn c22_runs_on_the_blocking_pool_of_the_runtime_that_registered_it() {
     let (registering, other) = (runtime("registering"), runtime("other"));
     let handle = Context::background().with_cancel();
-    let (tell, told) = telling();
-    registering.block_on(async { handle.after_func(tell) });
+    let (callback, calls) = reporting_callback();
+    registering.block_on(async { handle.after_func(callback) });
     let ctx = handle.context().clone();
     other.block_on(async { handle.cancel() });
-    assert_eq!((name_of(&told).as_str(), verdict(&ctx).as_str()), ("registering", "C/C"));
+    assert_eq!((name_of(&calls).as_str(), verdict(&ctx).as_str()), ("registering", "C/C"));
 }
 
 #[test]
-fn c22_runs_on_one_hook_thread_without_a_runtime() {
+fn c22_runs_on_one_library_thread_without_a_runtime() {
     let handle = Context::background().with_cancel();
-    let told = [(); 3].map(|()| {
-        let (tell, told) = telling();
-        handle.after_func(tell);
-        told
+    let calls = [(); 3].map(|()| {
+        let (callback, calls) = reporting_callback();
+        handle.after_func(callback);
+        calls
     });
-    // Neither who cancels nor the runtime it is in matters.
+    // The cancelling thread and its runtime do not matter.
     runtime("cancelling").block_on(async { handle.cancel() });
-    let ran_on = told.map(|told| told.recv().unwrap());
+    let ran_on = calls.map(|calls| calls.recv().unwrap());
     assert_eq!(ran_on[0].0.as_deref(), Some(HOOK_THREAD));
     assert!(ran_on.iter().all(|thread| *thread == ran_on[0]), "{ran_on:?}");
 }
 
 #[test]
-fn c22_runs_on_the_hook_thread_when_its_runtime_has_ended() {
+fn c22_runs_on_a_library_thread_when_its_runtime_has_ended() {
     let handle = Context::background().with_cancel();
-    let (tell, told) = telling();
+    let (callback, calls) = reporting_callback();
     let gone = runtime("gone");
-    gone.block_on(async { handle.after_func(tell) });
+    gone.block_on(async { handle.after_func(callback) });
     drop(gone);
     handle.cancel();
-    assert_eq!(name_of(&told), HOOK_THREAD);
+    assert_eq!(name_of(&calls), HOOK_THREAD);
 }
 
 #[test]
-fn c22_runs_though_its_runtime_ends_before_its_turn() {
+fn c22_runs_though_its_runtime_ends_while_it_is_queued() {
     let handle = Context::background().with_cancel();
-    let (tell, told) = telling();
+    let (callback, calls) = reporting_callback();
     let ending = runtime("ending");
-    // The pool's one thread is busy until the runtime has ended.
+    // The only thread of the pool is busy until the runtime has ended.
     let (busy, may_end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (is_busy, gate) = (busy.clone(), may_end.clone());
     ending.spawn_blocking(move || {
@@ -84,25 +85,25 @@ fn c22_runs_though_its_runtime_ends_before_its_turn() {
         gate.wait();
     });
     busy.wait();
-    ending.block_on(async { handle.after_func(tell) });
+    ending.block_on(async { handle.after_func(callback) });
     handle.cancel();
-    assert_eq!(told.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(calls.try_recv(), Err(TryRecvError::Empty));
     ending.shutdown_background();
     may_end.wait();
-    assert!([HOOK_THREAD, "ending"].contains(&name_of(&told).as_str()));
+    assert!([HOOK_THREAD, "ending"].contains(&name_of(&calls).as_str()));
 }
 
 #[test]
-fn c22_runs_though_it_holds_the_last_of_a_context_whose_value_panics() {
-    static BOMB: Key<Bomb> = Key::new("bomb");
+fn c22_runs_though_it_holds_the_last_reference_to_a_value_that_panics() {
+    static PANICS: Key<PanicsWhenDropped> = Key::new("bomb");
     for in_runtime in [false, true] {
         let pool = runtime("pool");
         let _guard = in_runtime.then(|| pool.enter());
         let handle = Context::background().with_cancel();
-        let (tell, told) = telling();
-        handle.with_value(&BOMB, Bomb).after_func(tell);
+        let (callback, calls) = reporting_callback();
+        handle.with_value(&PANICS, PanicsWhenDropped).after_func(callback);
         handle.cancel();
-        assert_eq!(name_of(&told), if in_runtime { "pool" } else { HOOK_THREAD });
+        assert_eq!(name_of(&calls), if in_runtime { "pool" } else { HOOK_THREAD });
     }
 }
 
@@ -112,12 +113,12 @@ fn c22_runs_though_cancelled_while_a_thread_ends() {
     let pool = runtime("pool");
     for (in_runtime, touches_tokio) in [(false, false), (false, true), (true, false), (true, true)] {
         let handle = Context::background().with_cancel();
-        let (tell, told) = telling();
-        let (tell_below, told_below) = telling();
+        let (callback, calls) = reporting_callback();
+        let (callback_below, calls_below) = reporting_callback();
         {
             let _guard = in_runtime.then(|| pool.enter());
-            handle.after_func(tell);
-            handle.with_timeout(60 * SECOND).after_func(tell_below);
+            handle.after_func(callback);
+            handle.with_timeout(60 * SECOND).after_func(callback_below);
         }
         let tokio = pool.handle().clone();
         thread::spawn(move || {
@@ -129,12 +130,12 @@ fn c22_runs_though_cancelled_while_a_thread_ends() {
         .join()
         .unwrap();
         let expected = if in_runtime { "pool" } else { HOOK_THREAD };
-        assert_eq!([name_of(&told), name_of(&told_below)], [expected; 2]);
+        assert_eq!([name_of(&calls), name_of(&calls_below)], [expected; 2]);
     }
 }
 
 #[test]
-fn c22_runs_though_every_blocking_thread_of_its_runtime_is_taken() {
+fn c22_runs_though_every_blocking_thread_of_its_runtime_is_busy() {
     let pool = runtime("pool");
     let handle = Context::background().with_cancel();
     let (feed, fed) = channel();
@@ -144,7 +145,7 @@ fn c22_runs_though_every_blocking_thread_of_its_runtime_is_taken() {
         fed.recv().unwrap()
     });
     is_waiting.recv().unwrap();
-    // The pool's one thread waits for what the callback brings.
+    // The only thread of the pool waits for the value that the callback sends.
     pool.block_on(async {
         handle.after_func(move || feed.send(Handle::current().id()).unwrap());
         handle.cancel();
@@ -153,7 +154,7 @@ fn c22_runs_though_every_blocking_thread_of_its_runtime_is_taken() {
 }
 
 #[test]
-fn c22_callbacks_that_block_hold_up_no_other_one() {
+fn c22_callbacks_that_block_do_not_stop_others() {
     for in_runtime in [false, true] {
         let pool = runtime("pool");
         let _guard = in_runtime.then(|| pool.enter());
@@ -162,15 +163,15 @@ fn c22_callbacks_that_block_hold_up_no_other_one() {
         for released in may_end {
             handle.after_func(move || assert!(released.recv().is_err()));
         }
-        let (tell, told) = telling();
-        handle.after_func(tell);
+        let (callback, calls) = reporting_callback();
+        handle.after_func(callback);
         handle.cancel();
-        told.recv().unwrap();
+        calls.recv().unwrap();
         drop(release);
-        // Their threads are there for what comes then.
-        let (tell, told) = telling();
-        handle.after_func(tell);
-        told.recv().unwrap();
+        // Later callbacks can use the threads of the released ones.
+        let (callback, calls) = reporting_callback();
+        handle.after_func(callback);
+        calls.recv().unwrap();
     }
 }
 
@@ -190,16 +191,16 @@ fn c22_runs_at_once_if_already_done() {
     handle.cancel();
     let expired = Context::background().with_timeout(Duration::ZERO);
     for ctx in [handle.context(), &expired] {
-        let (tell, told) = telling();
-        let registration = ctx.after_func(tell);
-        assert!(!registration.stop(), "it is on its way");
-        let (_, ran_on) = told.recv().unwrap();
-        assert_ne!(ran_on, thread::current().id(), "off this stack, also then");
+        let (callback, calls) = reporting_callback();
+        let registration = ctx.after_func(callback);
+        assert!(!registration.stop(), "it was already queued");
+        let (_, ran_on) = calls.recv().unwrap();
+        assert_ne!(ran_on, thread::current().id(), "not on this stack, even if the context is already done");
     }
 }
 
 #[test]
-fn c22_runs_off_the_cancellers_stack_and_cancel_returns_though_it_blocks() {
+fn c22_cancel_returns_while_the_callback_blocks_on_another_thread() {
     for in_runtime in [false, true] {
         let handle = Context::background().with_cancel();
         let canceller_is_back = Arc::new(Barrier::new(2));
@@ -218,7 +219,7 @@ fn c22_runs_off_the_cancellers_stack_and_cancel_returns_though_it_blocks() {
 }
 
 #[test]
-fn c22_runs_once_though_cancelled_by_many() {
+fn c22_runs_once_though_several_threads_cancel() {
     for _ in 0..100 {
         let handle = Context::background().with_cancel();
         let child = handle.with_cancel();
@@ -239,23 +240,23 @@ fn c22_runs_once_though_cancelled_by_many() {
             }
         });
         receiver.recv().unwrap();
-        assert!(receiver.recv().is_err(), "the callback is gone after its one call");
+        assert!(receiver.recv().is_err(), "the callback is dropped after its only call");
         assert_eq!(ran.load(Ordering::SeqCst), 1);
     }
 }
 
 #[test]
-fn c22_arms_the_deadlines_timer() {
-    // Nobody waits for the context, and nobody asks it.
-    let (tell, told) = telling();
-    Context::background().with_timeout(Duration::from_millis(5)).after_func(tell);
-    assert_eq!(name_of(&told), HOOK_THREAD);
+fn c22_runs_at_the_deadline_without_a_waiter() {
+    // No task waits for the context or observes it.
+    let (callback, calls) = reporting_callback();
+    Context::background().with_timeout(Duration::from_millis(5)).after_func(callback);
+    assert_eq!(name_of(&calls), HOOK_THREAD);
 }
 
 #[tokio::test(start_paused = true)]
-async fn c22_arms_the_deadlines_timer_on_a_virtual_clock() {
+async fn c22_runs_at_the_deadline_on_a_virtual_clock() {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let born = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     for seconds in [3, 1, 2] {
         let sender = sender.clone();
         let ctx = Context::background().with_timeout(seconds * SECOND);
@@ -263,12 +264,12 @@ async fn c22_arms_the_deadlines_timer_on_a_virtual_clock() {
     }
     for seconds in 1..=3 {
         assert_eq!(receiver.recv().await, Some((seconds, "D/D".to_owned())));
-        assert_eq!(born.elapsed(), seconds * SECOND);
+        assert_eq!(started_at.elapsed(), seconds * SECOND);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn c22_more_hooks_than_a_task_has_budget_for_are_all_armed() {
+async fn c22_more_hooks_than_a_poll_budget_all_run() {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let ctx = Context::background().with_timeout(SECOND);
     for n in 0..1000 {
@@ -285,52 +286,52 @@ async fn c22_more_hooks_than_a_task_has_budget_for_are_all_armed() {
 }
 
 #[test]
-fn c22_dropping_the_registration_leaves_it_armed() {
+fn c22_dropping_the_registration_does_not_stop_it() {
     let handle = Context::background().with_cancel();
-    let (tell, told) = telling();
-    let registration: AfterFunc = handle.after_func(tell);
+    let (callback, calls) = reporting_callback();
+    let registration: AfterFunc = handle.after_func(callback);
     drop(registration);
     handle.cancel();
-    assert_eq!(name_of(&told), HOOK_THREAD);
+    assert_eq!(name_of(&calls), HOOK_THREAD);
 }
 
 #[test]
-fn c22_stop_is_true_once_and_nothing_runs() {
+fn c22_stop_returns_true_once_and_the_callback_does_not_run() {
     let handle = Context::background().with_cancel();
-    let (tell, told) = telling();
-    let registration = handle.after_func(tell);
+    let (callback, calls) = reporting_callback();
+    let registration = handle.after_func(callback);
     assert!(registration.stop());
-    assert!(told.recv().is_err(), "a stopped callback is dropped at once");
-    assert!(!registration.stop(), "it had been prevented before");
+    assert!(calls.recv().is_err(), "a stopped callback is dropped at once");
+    assert!(!registration.stop(), "it was already stopped");
     handle.cancel();
     assert!(!registration.stop());
 }
 
 #[test]
-fn c22_stop_is_false_once_it_has_begun_and_does_not_wait() {
+fn c22_stop_returns_false_for_a_running_callback_and_does_not_wait() {
     let handle = Context::background().with_cancel();
-    let (begun, may_end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let (is_running, gate, (ended, end)) = (begun.clone(), may_end.clone(), channel());
+    let (started, may_end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (is_running, gate, (ended, end)) = (started.clone(), may_end.clone(), channel());
     let registration = handle.after_func(move || {
         is_running.wait();
         gate.wait();
         ended.send(()).unwrap();
     });
     handle.cancel();
-    begun.wait();
+    started.wait();
     assert!(!registration.stop());
     assert_eq!(end.try_recv(), Err(TryRecvError::Empty));
     may_end.wait();
     end.recv().unwrap();
-    assert!(!registration.stop(), "nor after it has ended");
+    assert!(!registration.stop(), "also after it has ended");
 }
 
 #[test]
-fn c22_stop_is_true_exactly_when_it_prevented_the_call() {
+fn c22_stop_returns_true_exactly_when_it_prevented_the_call() {
     for round in 0..300 {
         let handle = Context::background().with_cancel();
-        let (tell, told) = telling();
-        let registration = handle.after_func(tell);
+        let (callback, calls) = reporting_callback();
+        let registration = handle.after_func(callback);
         let start = Barrier::new(3);
         let stopped = thread::scope(|scope| {
             let stops = [(); 2].map(|()| {
@@ -343,8 +344,8 @@ fn c22_stop_is_true_exactly_when_it_prevented_the_call() {
             handle.cancel();
             stops.map(|stop| usize::from(stop.join().unwrap())).iter().sum::<usize>()
         });
-        // Stopped, it hangs up; else it has run or will.
-        let ran = usize::from(told.recv().is_ok());
+        // A stopped callback closes the channel. Otherwise it has run or will run.
+        let ran = usize::from(calls.recv().is_ok());
         assert_eq!(stopped + ran, 1, "round {round}: {stopped} stopped it, and it ran {ran} times");
     }
 }
@@ -352,28 +353,28 @@ fn c22_stop_is_true_exactly_when_it_prevented_the_call() {
 #[test]
 fn c22_several_registrations_are_independent() {
     let handle = Context::background().with_cancel();
-    let told: Vec<_> = (0..9)
+    let calls: Vec<_> = (0..9)
         .map(|n| {
-            let (tell, told) = telling();
-            let registration = handle.after_func(tell);
+            let (callback, calls) = reporting_callback();
+            let registration = handle.after_func(callback);
             if n % 3 == 0 {
                 assert!(registration.stop());
             }
-            told
+            calls
         })
         .collect();
     handle.cancel();
-    let ran: Vec<_> = told.iter().map(|told| told.recv().is_ok()).collect();
+    let ran: Vec<_> = calls.iter().map(|calls| calls.recv().is_ok()).collect();
     assert_eq!(ran, [false, true, true, false, true, true, false, true, true]);
 }
 
 #[test]
-fn c22_keeps_nothing_of_a_context_that_can_never_be_done() {
-    let (tell, told) = telling();
-    let registration = Context::background().after_func(tell);
-    assert_eq!(told.try_recv(), Err(TryRecvError::Empty));
+fn c22_callback_on_a_context_that_is_never_done_is_dropped() {
+    let (callback, calls) = reporting_callback();
+    let registration = Context::background().after_func(callback);
+    assert_eq!(calls.try_recv(), Err(TryRecvError::Empty));
     drop(registration);
-    assert_eq!(told.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(calls.try_recv(), Err(TryRecvError::Disconnected));
 }
 
 #[test]
@@ -395,10 +396,10 @@ fn c22_may_use_its_context_and_register_another() {
     assert_eq!(seen, [3, 2, 1, 0].map(|left| (left, Some(ContextError::Canceled))));
 }
 
-/// A panic that panics again when it is thrown away.
-struct Bomb;
+/// A panic payload that panics again when it is dropped.
+struct PanicsWhenDropped;
 
-impl Drop for Bomb {
+impl Drop for PanicsWhenDropped {
     fn drop(&mut self) {
         if !thread::panicking() {
             panic!("a payload that panics");
@@ -407,47 +408,47 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn r05_panicking_hooks_keep_no_other_from_running() {
+fn r05_hooks_run_though_other_hooks_panic() {
     for in_runtime in [false, true] {
         let pool = runtime("pool");
         let _guard = in_runtime.then(|| pool.enter());
         let handle = Context::background().with_cancel();
-        let told: Vec<_> = (0..9)
+        let calls: Vec<_> = (0..9)
             .map(|n| {
-                let (tell, told) = telling();
+                let (callback, calls) = reporting_callback();
                 handle.after_func(move || match n % 3 {
                     0 => panic!("a hook that panics"),
-                    1 => panic_any(Bomb),
-                    _ => tell(),
+                    1 => panic_any(PanicsWhenDropped),
+                    _ => callback(),
                 });
-                told
+                calls
             })
             .collect();
         handle.cancel();
-        let ran = told.iter().filter(|told| told.recv().is_ok()).count();
+        let ran = calls.iter().filter(|calls| calls.recv().is_ok()).count();
         assert_eq!(ran, 3);
-        let (tell, told) = telling();
-        handle.after_func(tell);
-        assert_eq!(name_of(&told), if in_runtime { "pool" } else { HOOK_THREAD }, "nor one that comes later");
+        let (callback, calls) = reporting_callback();
+        handle.after_func(callback);
+        assert_eq!(name_of(&calls), if in_runtime { "pool" } else { HOOK_THREAD }, "also one that is registered later");
     }
 }
 
 #[test]
-fn r05_what_a_hooks_panic_carries_is_dropped() {
+fn r05_payload_of_a_hooks_panic_is_dropped() {
     let handle = Context::background().with_cancel();
     let carried = Arc::new(());
     let payload = carried.clone();
     handle.after_func(move || panic_any(payload));
-    let (tell, told) = telling();
-    handle.after_func(tell);
+    let (callback, calls) = reporting_callback();
+    handle.after_func(callback);
     handle.cancel();
-    // The second comes after the first on the one thread.
-    assert_eq!(name_of(&told), HOOK_THREAD);
+    // The second one runs after the first, on the same thread.
+    assert_eq!(name_of(&calls), HOOK_THREAD);
     assert_eq!(Arc::strong_count(&carried), 1);
 }
 
 #[test]
-fn c22_hook_thread_runs_in_the_order_of_registration() {
+fn c22_library_thread_runs_hooks_in_the_order_of_registration() {
     let handle = Context::background().with_cancel();
     let (sender, receiver) = channel();
     for n in 0..50 {
@@ -460,7 +461,7 @@ fn c22_hook_thread_runs_in_the_order_of_registration() {
 }
 
 #[test]
-fn c22_registered_while_the_context_is_cancelled_runs_all_the_same() {
+fn c22_hook_registered_during_a_cancellation_runs() {
     for _ in 0..200 {
         let handle = Context::background().with_cancel();
         let start = Barrier::new(3);
@@ -468,11 +469,11 @@ fn c22_registered_while_the_context_is_cancelled_runs_all_the_same() {
             for _ in 0..2 {
                 let (start, ctx) = (&start, handle.with_cancel().disarm());
                 scope.spawn(move || {
-                    let (tell, told) = telling();
+                    let (callback, calls) = reporting_callback();
                     start.wait();
-                    ctx.after_func(tell);
+                    ctx.after_func(callback);
                     // It hangs if the callback is lost.
-                    told.recv().unwrap();
+                    calls.recv().unwrap();
                 });
             }
             start.wait();

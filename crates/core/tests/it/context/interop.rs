@@ -1,4 +1,4 @@
-//! C27: `CancellationToken` of tokio-util, both ways.
+//! C27: conversion to and from `CancellationToken` of tokio-util.
 
 use std::future::pending;
 use std::pin::pin;
@@ -39,10 +39,10 @@ fn c27_token_of_a_context_that_is_never_done_is_never_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn c27_token_is_cancelled_by_the_deadline() {
-    let born = Instant::now();
+    let started_at = Instant::now();
     let ctx = Context::background().with_timeout(SECOND);
     ctx.cancellation_token().cancelled().await;
-    assert_eq!((born.elapsed(), verdict(&ctx).as_str()), (SECOND, "D/D"));
+    assert_eq!((started_at.elapsed(), verdict(&ctx).as_str()), (SECOND, "D/D"));
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn c27_cancelling_the_token_does_not_cancel_its_context() {
     handle.cancellation_token().cancel();
     assert_eq!(verdict(&handle), "-/-");
     let token = handle.cancellation_token();
-    assert!(!token.is_cancelled(), "each is a token of its own");
+    assert!(!token.is_cancelled(), "each call returns its own token");
 }
 
 #[test]
-fn c27_token_of_any_node_is_cancelled_with_what_ends_it() {
+fn c27_token_of_a_derived_context_is_cancelled_with_its_ancestor() {
     let handle = Context::background().with_cancel();
     let timed = handle.with_timeout(60 * SECOND);
     let merged = Context::merge(&timed, &Context::background().with_value(&NAME, "m").with_cancel().disarm());
@@ -77,12 +77,12 @@ fn c27_token_of_any_node_is_cancelled_with_what_ends_it() {
 }
 
 #[test]
-fn c27_tokens_asked_for_while_the_context_is_cancelled_are_cancelled() {
+fn c27_token_made_during_a_cancellation_is_cancelled() {
     for _ in 0..200 {
         let handle = Context::background().with_cancel();
         let start = Barrier::new(3);
         thread::scope(|scope| {
-            let asking = [(); 2].map(|()| {
+            let threads = [(); 2].map(|()| {
                 scope.spawn(|| {
                     start.wait();
                     let token = handle.cancellation_token();
@@ -94,7 +94,7 @@ fn c27_tokens_asked_for_while_the_context_is_cancelled_are_cancelled() {
             handle.cancel();
             let before = handle.cancellation_token();
             assert!(before.is_cancelled());
-            for token in asking {
+            for token in threads {
                 block_on(token.join().unwrap().cancelled());
             }
         });
@@ -117,17 +117,17 @@ fn c27_context_of_a_token_is_cancelled_before_cancel_returns() {
 }
 
 #[test]
-fn c27_context_of_a_cancelled_token_is_done_at_birth() {
+fn c27_context_of_a_cancelled_token_is_already_done() {
     let token = CancellationToken::new();
     token.cancel();
     assert_eq!(verdict(&Context::from_token(&Context::background(), &token)), "C/C");
     let done = Context::background().with_cancel();
     done.cancel_with(Named("P"));
-    assert_eq!(verdict(&Context::from_token(&done, &token)), "C/P", "the parent's end wins");
+    assert_eq!(verdict(&Context::from_token(&done, &token)), "C/P", "a done parent wins");
 }
 
 #[tokio::test(start_paused = true)]
-async fn c27_parent_ends_the_context_and_not_the_token() {
+async fn c27_cancelled_parent_ends_the_context_but_not_the_token() {
     let token = CancellationToken::new();
     let parent = Context::background().with_cancel();
     let ctx = Context::from_token(&parent, &token);
@@ -139,7 +139,7 @@ async fn c27_parent_ends_the_context_and_not_the_token() {
 }
 
 #[test]
-fn c27_what_is_derived_keeps_the_link_to_the_token() {
+fn c27_derived_contexts_keep_the_link_to_the_token() {
     let token = CancellationToken::new();
     let child = Context::from_token(&Context::background(), &token).with_cancel();
     let merged = Context::merge(&Context::background().with_cancel().disarm(), &child);
@@ -161,14 +161,14 @@ fn c27_round_trip_ends_on_either_side() {
 }
 
 #[test]
-fn c27_conversion_while_the_other_side_is_cancelled_is_not_lost() {
+fn c27_cancellation_during_a_conversion_is_not_lost() {
     for _ in 0..200 {
         let (token, handle) = (CancellationToken::new(), Context::background().with_cancel());
         let start = Barrier::new(3);
         thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
-                // They hang if it is lost.
+                // They hang if the cancellation is lost.
                 block_on(Context::from_token(&Context::background(), &token).done());
             });
             scope.spawn(|| {
@@ -183,7 +183,7 @@ fn c27_conversion_while_the_other_side_is_cancelled_is_not_lost() {
 }
 
 #[tokio::test]
-async fn c27_conversions_cost_no_task() {
+async fn c27_conversions_use_no_task() {
     let handle = Context::background().with_cancel();
     let token = handle.cancellation_token();
     let ctx = Context::from_token(&handle, &token);

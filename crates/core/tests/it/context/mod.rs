@@ -1,4 +1,4 @@
-//! The rules of the Context, one test or more for each, named after its number.
+//! The rules of `Context`. Each test is named after the number of its rule.
 
 use std::error::Error;
 use std::fmt;
@@ -34,7 +34,7 @@ mod wait;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An error with a name, to be told apart as a cause.
+/// An error with a name, so that tests can recognize it as a cause.
 #[derive(Clone, Debug, PartialEq)]
 struct Named(&'static str);
 
@@ -46,7 +46,7 @@ impl fmt::Display for Named {
 
 impl Error for Named {}
 
-/// Error and cause in short: `C/P`, `D/slow`, `-/-`.
+/// Error and cause in short form, for example `C/P`, `D/slow` or `-/-`.
 fn verdict(ctx: &Context) -> String {
     let err = match ctx.err() {
         None => "-",
@@ -66,7 +66,7 @@ fn named(cause: Option<Cause>) -> String {
     }
 }
 
-/// Counts how often it is woken.
+/// A waker that counts its wakes.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -87,7 +87,7 @@ impl Wake for Wakes {
     }
 }
 
-/// Panics when it is woken, after counting.
+/// A waker that counts and then panics.
 struct PanickingWaker(Arc<Wakes>);
 
 impl Wake for PanickingWaker {
@@ -101,12 +101,12 @@ fn poll_with<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
     future.poll(&mut TaskContext::from_waker(waker))
 }
 
-/// One poll by nobody.
+/// Polls once, with a waker that does nothing.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
 
-/// Whether a fresh `done()` is ready on its first poll.
+/// Whether a new `done()` is ready on its first poll.
 fn is_ready(ctx: &Context) -> bool {
     poll_once(pin!(ctx.done())).is_ready()
 }
@@ -119,7 +119,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread, without any runtime.
+/// Runs a future on this thread, without a runtime.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));

@@ -11,7 +11,7 @@ use super::{Named, SECOND, block_on};
 
 static LAYER: Key<usize> = Key::new("layer");
 
-/// xorshift: enough to shuffle with, and its seed repeats the run.
+/// An xorshift generator. Its seed repeats a run.
 struct Random(u64);
 
 impl Random {
@@ -20,7 +20,7 @@ impl Random {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => RandomState::new().build_hasher().finish() | 1,
         };
-        // Shown when the test fails.
+        // Printed when the test fails.
         eprintln!("{what}: THROUGHLINE_TEST_SEED={seed}");
         Random(seed)
     }
@@ -65,7 +65,7 @@ fn c21_four_ary_trees_cancelled_concurrently_in_random_order() {
                 let start = &start;
                 scope.spawn(move || {
                     start.wait();
-                    // One in four is cancelled twice.
+                    // Some are cancelled twice.
                     part.iter().chain(&part[..n]).for_each(|handle| {
                         handle.cancel_with(Named("any"));
                         assert!(handle.is_done());
@@ -96,8 +96,8 @@ fn c21_layers_of_cancel_timeout_and_value() {
                 2 => (parent.with_value(&LAYER, n), Some(n)),
                 3 => (parent.without_value(&LAYER), None),
                 _ => {
-                    let (other, theirs) = &layers[random.below(layers.len())];
-                    if value.is_none() && theirs.is_some() {
+                    let (other, other_value) = &layers[random.below(layers.len())];
+                    if value.is_none() && other_value.is_some() {
                         (parent.clone(), *value)
                     } else {
                         (Context::merge(parent, other), *value)

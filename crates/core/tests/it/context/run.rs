@@ -1,4 +1,4 @@
-//! C23: work that ends with its context, and in whose favour ties are.
+//! C23: running work until the context is done, and which side wins a tie.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn, ready};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{Named, SECOND, Wakes, block_on, poll_once, poll_with, verdict};
 
-/// Work that counts its polls and is ready at the poll of that number.
+/// Work that counts its polls and is ready at the given poll.
 fn ready_at(poll: u32, polls: &Cell<u32>) -> impl Future<Output = u32> {
     poll_fn(move |_| {
         polls.set(polls.get() + 1);
@@ -20,13 +20,13 @@ fn ready_at(poll: u32, polls: &Cell<u32>) -> impl Future<Output = u32> {
     })
 }
 
-/// Moves the clock without letting the runtime's timers run.
+/// Moves the clock without running the timers of the runtime.
 fn advance_unseen(by: Duration) {
     let _ = poll_once(pin!(advance(by)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_run_is_the_output_or_the_error() {
+async fn c23_run_returns_the_output_or_the_error() {
     let ctx = Context::background().with_timeout(SECOND);
     assert_eq!(ctx.run(ready(7)).await, Ok(7));
     assert_eq!(ctx.run(async { sleep(SECOND / 2).await }).await, Ok(()));
@@ -40,15 +40,15 @@ async fn c23_run_is_the_output_or_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_result_that_is_ready_at_the_deadline_tick_wins() {
+async fn c23_result_that_is_ready_exactly_at_the_deadline_wins() {
     let ctx = Context::background().with_timeout(SECOND);
-    let born = Instant::now();
+    let started_at = Instant::now();
     assert_eq!(ctx.run(sleep(SECOND)).await, Ok(()));
-    assert_eq!((born.elapsed(), verdict(&ctx).as_str()), (SECOND, "D/D"));
+    assert_eq!((started_at.elapsed(), verdict(&ctx).as_str()), (SECOND, "D/D"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_deadline_that_passed_unseen_lets_the_work_be_polled_once() {
+async fn c23_work_is_polled_once_after_an_unobserved_deadline() {
     for ready_at_poll in [1, 2] {
         let ctx = Context::background().with_timeout(SECOND);
         advance(2 * SECOND).await;
@@ -65,7 +65,7 @@ async fn c23_context_known_to_be_done_never_polls_the_work() {
     cancelled.cancel();
     let expired = Context::background().with_timeout(SECOND);
     advance(SECOND).await;
-    assert_eq!(expired.err(), Some(ContextError::DeadlineExceeded), "and so it is known");
+    assert_eq!(expired.err(), Some(ContextError::DeadlineExceeded), "now it is known to be done");
     for ctx in [cancelled.context(), &cancelled.with_timeout(SECOND), &cancelled.with_cancel(), &expired] {
         let polls = Cell::new(0);
         assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ctx.err().unwrap()), "{ctx:?}");
@@ -74,7 +74,7 @@ async fn c23_context_known_to_be_done_never_polls_the_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c04_work_under_a_context_that_is_done_at_birth_is_never_polled() {
+async fn c04_work_under_an_already_done_child_is_never_polled() {
     let now = Instant::now().into_std();
     let (live, unseen) = (Context::background().with_cancel(), Context::background().with_timeout(SECOND));
     advance(2 * SECOND).await;
@@ -88,7 +88,7 @@ async fn c04_work_under_a_context_that_is_done_at_birth_is_never_polled() {
         live.with_timeout(SECOND).with_deadline(past),
         live.with_deadline(past).with_cancel().disarm(),
         Context::merge(&live, &live.with_deadline(past)),
-        // The earlier deadline is the parent's, which nobody has seen pass.
+        // The earlier deadline is the one of the parent. It has passed unobserved.
         unseen.with_deadline(now + 2 * SECOND),
         unseen.with_timeout(SECOND),
         unseen.with_timeout(Duration::MAX),
@@ -100,7 +100,7 @@ async fn c04_work_under_a_context_that_is_done_at_birth_is_never_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_deadline_seen_on_the_context_above_is_known() {
+async fn c23_deadline_observed_on_the_parent_is_known() {
     let above = Context::background().with_timeout(SECOND);
     let ctx = above.with_cancel();
     advance(SECOND).await;
@@ -111,10 +111,10 @@ async fn c23_deadline_seen_on_the_context_above_is_known() {
 }
 
 #[test]
-fn c23_loop_of_work_that_is_always_ready_ends() {
+fn c23_loop_of_work_that_is_always_ready_ends_at_the_deadline() {
     static KEY: Key<u64> = Key::new("key");
     let timed = || Context::background().with_timeout(Duration::from_millis(20));
-    // Each hangs if the loop never sees the deadline.
+    // Each loop hangs if it never sees the deadline.
     let ctx = timed();
     while block_on(ctx.run(ready(7))).is_ok() {}
     let ctx = timed();
@@ -127,14 +127,14 @@ fn c23_loop_of_work_that_is_always_ready_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_loop_of_work_that_is_always_ready_ends_on_virtual_time_and_does_not_move_it() {
+async fn c23_loop_of_work_that_is_always_ready_does_not_move_virtual_time() {
     let ctx = Context::background().with_timeout(SECOND);
-    let born = Instant::now();
+    let started_at = Instant::now();
     for _ in 0..100 {
         assert_eq!(ctx.run(ready(7)).await, Ok(7));
     }
     tokio::task::yield_now().await;
-    assert_eq!(born.elapsed(), Duration::ZERO);
+    assert_eq!(started_at.elapsed(), Duration::ZERO);
     advance(SECOND).await;
     let polls = Cell::new(0);
     assert_eq!(ctx.run(ready_at(1, &polls)).await, Err(ContextError::DeadlineExceeded));
@@ -142,7 +142,7 @@ async fn c23_loop_of_work_that_is_always_ready_ends_on_virtual_time_and_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_context_that_becomes_known_to_be_done_never_polls_the_work_again() {
+async fn c23_work_is_not_polled_again_once_the_context_is_known_to_be_done() {
     for is_cancelled in [true, false] {
         let handle = Context::background().with_cancel();
         let ctx = handle.with_timeout(SECOND).with_cancel();
@@ -164,7 +164,7 @@ async fn c23_context_that_becomes_known_to_be_done_never_polls_the_work_again() 
 }
 
 #[test]
-fn c23_run_wakes_its_task_once_when_the_context_ends() {
+fn c23_run_wakes_its_task_once_when_the_context_is_done() {
     let handle = Context::background().with_cancel();
     let child = handle.with_cancel();
     let (wakes, waker) = Wakes::new();
@@ -190,7 +190,7 @@ fn c23_run_follows_its_task_to_another_waker() {
 }
 
 #[test]
-fn c23_work_is_dropped_with_the_future_and_its_waker_is_gone() {
+fn c23_work_and_waker_are_dropped_with_the_future() {
     let handle = Context::background().with_cancel();
     let (wakes, waker) = Wakes::new();
     let alive = Arc::new(());
@@ -207,7 +207,7 @@ fn c23_work_is_dropped_with_the_future_and_its_waker_is_gone() {
 }
 
 #[test]
-fn c23_run_is_send_and_sync_as_far_as_its_work_is() {
+fn c23_run_is_send_and_sync_if_its_work_is() {
     fn check<T: Send + Sync>() {}
     check::<Run<'static, std::future::Ready<()>>>();
 }
@@ -216,7 +216,7 @@ fn c23_run_is_send_and_sync_as_far_as_its_work_is() {
 async fn c23_nested_runs_end_with_the_nearest_deadline() {
     let outer = Context::background().with_timeout(3 * SECOND);
     let inner = outer.with_timeout(SECOND);
-    let born = Instant::now();
+    let started_at = Instant::now();
     let result = outer.run(async { (inner.run(pending::<()>()).await, sleep(SECOND).await) }).await;
-    assert_eq!((result, born.elapsed()), (Ok((Err(ContextError::DeadlineExceeded), ())), 2 * SECOND));
+    assert_eq!((result, started_at.elapsed()), (Ok((Err(ContextError::DeadlineExceeded), ())), 2 * SECOND));
 }

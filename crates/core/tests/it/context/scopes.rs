@@ -21,7 +21,7 @@ fn named(name: &'static str) -> Context {
     Context::background().with_value(&NAME, name)
 }
 
-/// The name of the ambient context.
+/// The name in the ambient context.
 fn current() -> Option<&'static str> {
     Context::current().value(&NAME).copied()
 }
@@ -32,7 +32,7 @@ fn c24_current_is_the_background_outside_of_scopes() {
 }
 
 #[test]
-fn c24_enter_is_restored_on_return_and_on_panic() {
+fn c24_enter_restores_the_previous_context_on_return_and_on_panic() {
     let (outer, inner) = (named("outer"), named("inner"));
     let seen = outer.enter(|| {
         let seen = inner.enter(|| [current(), inner.enter(current)]);
@@ -52,7 +52,7 @@ async fn c24_scope_and_with_context_are_ambient_during_each_poll() {
         [before, current()]
     };
     let (scoped, extended) = (named("a").scope(work()), work().with_context(&named("b")));
-    // Interleaved on one thread, neither sees the other's.
+    // Both are polled in turns on one thread. Neither sees the context of the other.
     assert_eq!(tokio::join!(scoped, extended, work()), ([Some("a"); 2], [Some("b"); 2], [None; 2]));
     assert_eq!(current(), None);
 }
@@ -80,7 +80,7 @@ fn c24_future_keeps_its_context_on_any_thread() {
 }
 
 #[test]
-fn c24_polls_are_restored_on_panic() {
+fn c24_poll_that_panics_restores_the_previous_context() {
     let mut work = Box::pin(named("inner").scope(async { panic!("in a poll") }));
     named("outer").enter(|| {
         assert!(catch_unwind(AssertUnwindSafe(|| poll_once(work.as_mut()))).is_err());
@@ -90,7 +90,7 @@ fn c24_polls_are_restored_on_panic() {
 }
 
 #[tokio::test]
-async fn c24_scope_of_a_stream() {
+async fn c24_scope_is_ambient_during_a_streams_polls() {
     let mut names = named("a").scope(stream::iter(0..3).map(|n| (n, current())));
     assert_eq!(names.size_hint(), (3, Some(3)));
     let mut seen = Vec::new();
@@ -101,7 +101,7 @@ async fn c24_scope_of_a_stream() {
     assert_eq!(seen, [(0, Some("a")), (1, Some("a")), (2, Some("a"))]);
 }
 
-/// Writes down which context is ambient in each of its methods.
+/// Records the ambient context in each of its methods.
 struct Log(Rc<RefCell<Vec<Note>>>);
 
 type Note = (&'static str, Option<&'static str>);
@@ -137,7 +137,7 @@ impl Sink<u32> for Log {
 }
 
 #[tokio::test]
-async fn c24_scope_of_a_sink() {
+async fn c24_scope_is_ambient_during_a_sinks_polls() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let mut sink = named("a").scope(Log(seen.clone()));
     sink.send(1).await.unwrap();
@@ -149,12 +149,12 @@ async fn c24_scope_of_a_sink() {
 }
 
 #[test]
-fn c24_scope_is_send_and_sync_as_far_as_what_is_in_it() {
+fn c24_scope_is_send_and_sync_if_its_content_is() {
     fn check<T: Send + Sync>() {}
     check::<WithContext<std::future::Ready<()>>>();
 }
 
-/// Writes down which context is ambient when it is dropped.
+/// Records the ambient context when it is dropped.
 struct Last(Rc<RefCell<Vec<Option<&'static str>>>>);
 
 impl Drop for Last {
@@ -164,7 +164,7 @@ impl Drop for Last {
 }
 
 #[test]
-fn c24_context_is_ambient_while_what_is_in_a_scope_is_dropped() {
+fn c24_context_is_ambient_while_the_scope_is_dropped() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let pending = |last: Last| async move {
         let _last = last;
@@ -179,7 +179,8 @@ fn c24_context_is_ambient_while_what_is_in_a_scope_is_dropped() {
         let last = new();
         drop(named("a").scope(async move { drop(last) }));
         drop(named("a").scope(stream::iter([new()])));
-        // In the scope that is nearest, and restored when a destructor panics.
+        // Dropped in the innermost scope. The previous context is restored when a destructor
+        // panics.
         drop(named("b").scope(named("a").scope(pending(new()))));
         let panics = named("a").scope(Bomb);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(panics))).is_err());
@@ -198,7 +199,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn c24_deriving_does_not_change_the_ambient_one() {
+fn c24_deriving_does_not_change_the_ambient_context() {
     named("outer").enter(|| {
         let ctx = Context::current().with_value(&NAME, "derived").with_cancel();
         assert_eq!((ctx.value(&NAME), current()), (Some(&"derived"), Some("outer")));
@@ -208,7 +209,7 @@ fn c24_deriving_does_not_change_the_ambient_one() {
 }
 
 #[test]
-fn c24_scope_is_of_one_thread_and_ends_nothing() {
+fn c24_scope_is_per_thread_and_does_not_end_its_future() {
     let handle = named("a").with_cancel();
     handle.enter(|| thread::spawn(|| assert_eq!(current(), None)).join().unwrap());
     handle.cancel();
@@ -216,7 +217,7 @@ fn c24_scope_is_of_one_thread_and_ends_nothing() {
 }
 
 #[test]
-fn c24_ambient_context_may_be_asked_for_while_a_thread_ends() {
+fn c24_current_may_be_called_while_a_thread_ends() {
     struct Last(Sender<bool>);
     impl Drop for Last {
         fn drop(&mut self) {
@@ -227,7 +228,7 @@ fn c24_ambient_context_may_be_asked_for_while_a_thread_ends() {
     thread_local! { static LAST: RefCell<Option<Last>> = const { RefCell::new(None) } }
     for is_set_first in [true, false] {
         let (sender, receiver) = channel();
-        // What a thread has is destroyed in one order or the other.
+        // Thread-local values may be destroyed in either order.
         let ambient = || named("a").enter(|| assert_eq!(current(), Some("a")));
         thread::spawn(move || {
             if !is_set_first {

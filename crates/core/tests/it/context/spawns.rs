@@ -1,4 +1,4 @@
-//! C25: tasks that carry their context. Signals are in a binary of their own, `signal.rs`.
+//! C25: spawning tasks in their context. Signals are tested in their own binary, `signal.rs`.
 
 use std::future::{Future, pending};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use super::{Named, SECOND, verdict};
 static NAME: Key<&str> = Key::new("name");
 static LOCAL: Key<&str> = Key::new("local").local();
 
-/// A future that is never ready, and a channel that hangs up when it is dropped.
+/// A future that is never ready, and a channel that closes when the future is dropped.
 fn endless() -> (impl Future<Output = ()> + Send + 'static, Receiver<()>) {
     let (alive, is_dropped) = channel::<()>();
     let work = async move {
@@ -38,7 +38,7 @@ async fn c25_spawn_carries_the_context_onto_the_task() {
 }
 
 #[tokio::test]
-async fn c25_spawned_future_is_dropped_at_its_next_await_once_done() {
+async fn c25_spawned_future_is_dropped_at_its_next_await_once_the_context_is_done() {
     let handle = Context::background().with_cancel();
     let (work, is_dropped) = endless();
     let task = handle.spawn(work);
@@ -46,22 +46,22 @@ async fn c25_spawned_future_is_dropped_at_its_next_await_once_done() {
     assert!(!task.is_finished());
     handle.cancel_with(Named("P"));
     assert_eq!(task.await.unwrap(), Err(ContextError::Canceled));
-    assert!(is_dropped.recv().is_err(), "the future is gone when its handle answers");
+    assert!(is_dropped.recv().is_err(), "the future is dropped before its handle yields");
 }
 
 #[tokio::test(start_paused = true)]
-async fn c25_spawned_future_ends_as_run_does_at_the_deadline() {
+async fn c25_spawned_future_is_stopped_at_the_deadline_unless_it_is_ready() {
     for (seconds, expected) in [(1, Ok(())), (2, Err(ContextError::DeadlineExceeded))] {
-        let born = Instant::now();
+        let started_at = Instant::now();
         let task = Context::background().with_timeout(SECOND).spawn(sleep(seconds * SECOND));
-        assert_eq!((task.await.unwrap(), born.elapsed()), (expected, SECOND));
+        assert_eq!((task.await.unwrap(), started_at.elapsed()), (expected, SECOND));
     }
 }
 
 #[tokio::test]
 async fn c25_task_of_a_done_context_is_never_polled() {
     let handle = Context::background().with_cancel();
-    let early = handle.spawn(async { unreachable!("cancelled before its first turn") });
+    let early = handle.spawn(async { unreachable!("cancelled before its first poll") });
     handle.cancel();
     let late = handle.spawn(async { unreachable!("cancelled before it was spawned") });
     assert_eq!(early.await.unwrap(), Err::<(), _>(ContextError::Canceled));
@@ -69,13 +69,13 @@ async fn c25_task_of_a_done_context_is_never_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c25_task_of_a_deadline_that_passed_unseen_is_never_polled() {
+async fn c25_task_is_not_polled_after_an_unobserved_deadline() {
     let late = Context::background().with_timeout(SECOND);
     advance(SECOND).await;
     let task = late.with_cancel().disarm().spawn(async { unreachable!("the clock is read before the first poll") });
     assert_eq!(task.await.unwrap(), Err::<(), _>(ContextError::DeadlineExceeded));
     let late = Context::background().with_timeout(SECOND);
-    let task = late.spawn(async { unreachable!("the deadline passes before its first turn") });
+    let task = late.spawn(async { unreachable!("the deadline passes before its first poll") });
     advance(SECOND).await;
     assert_eq!(task.await.unwrap(), Err::<(), _>(ContextError::DeadlineExceeded));
     let work = LocalSet::new();
@@ -137,7 +137,7 @@ async fn c25_dropping_the_handle_does_not_stop_the_task() {
 }
 
 #[tokio::test]
-async fn c25_panic_of_a_task_is_the_handles() {
+async fn c25_panic_of_a_task_is_reported_by_its_handle() {
     let handle = Context::background().with_cancel();
     let task = handle.spawn(async { panic!("in a task") });
     assert!(task.await.unwrap_err().is_panic());
@@ -145,7 +145,7 @@ async fn c25_panic_of_a_task_is_the_handles() {
 }
 
 #[tokio::test]
-async fn c25_spawned_on_a_detached_context_outlives_the_request() {
+async fn c25_task_spawned_on_a_detached_context_outlives_the_request() {
     let request = Context::background().with_value(&NAME, "n").with_cancel();
     let (may_end, end) = tokio::sync::oneshot::channel();
     let audit = request.detach().spawn(async move {
@@ -159,15 +159,15 @@ async fn c25_spawned_on_a_detached_context_outlives_the_request() {
 }
 
 #[tokio::test]
-async fn c25_spawn_local_is_spawn_for_what_is_not_send() {
+async fn c25_spawn_local_runs_futures_that_are_not_send() {
     let handle = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l").with_cancel();
     let local = LocalSet::new();
     let shared = Rc::new(());
-    let theirs = shared.clone();
+    let held = shared.clone();
     let (ready, stopped) = local
         .run_until(async {
             let ready = handle.spawn_local(async move {
-                let _theirs = theirs;
+                let _held = held;
                 yield_now().await;
                 (Context::current().value(&NAME).copied(), Context::current().value(&LOCAL).copied())
             });
@@ -183,21 +183,21 @@ async fn c25_spawn_local_is_spawn_for_what_is_not_send() {
         })
         .await;
     assert_eq!((ready, stopped), (Ok((Some("n"), None)), Err(ContextError::Canceled)));
-    assert_eq!(Rc::strong_count(&shared), 1, "both futures are gone");
+    assert_eq!(Rc::strong_count(&shared), 1, "both futures were dropped");
 }
 
 #[tokio::test]
 async fn c25_spawn_blocking_is_not_stopped_and_sees_done() {
     let handle = Context::background().with_value(&NAME, "n").with_cancel();
-    let (begun, cancelled) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let (begins, is_cancelled) = (begun.clone(), cancelled.clone());
+    let (started, cancelled) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (is_started, is_cancelled) = (started.clone(), cancelled.clone());
     let work = handle.spawn_blocking(move |ctx| {
         let before = (ctx.check(), Context::current().value(&NAME).copied());
-        begins.wait();
+        is_started.wait();
         is_cancelled.wait();
         (before, ctx.check(), Context::current().err())
     });
-    begun.wait();
+    started.wait();
     handle.cancel();
     cancelled.wait();
     let canceled = ContextError::Canceled;
@@ -205,15 +205,15 @@ async fn c25_spawn_blocking_is_not_stopped_and_sees_done() {
 }
 
 #[tokio::test]
-async fn c25_spawn_blocking_is_not_called_when_done_before_its_turn() {
+async fn c25_spawn_blocking_is_not_called_when_the_context_is_done_first() {
     let handle = Context::background().with_cancel();
     handle.cancel();
-    let work = handle.spawn_blocking(|_| unreachable!("cancelled before its turn"));
+    let work = handle.spawn_blocking(|_| unreachable!("cancelled before the pool starts it"));
     assert_eq!(work.await.unwrap(), Err::<(), _>(ContextError::Canceled));
 }
 
 #[tokio::test]
-async fn c25_tasks_below_a_task_end_with_it() {
+async fn c25_tasks_spawned_by_a_task_end_with_its_context() {
     let handle = Context::background().with_cancel();
     let (innermost, is_dropped) = endless();
     let task = handle.spawn(async move {

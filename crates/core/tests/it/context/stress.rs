@@ -1,4 +1,4 @@
-//! R3 and R4: what a cancellation of very many keeps waiting: nobody, and it forgets nobody.
+//! R3 and R4: cancelling very many contexts blocks no other thread and wakes every waiter.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::{Wakes, poll_once, poll_with};
 
 const MANY: usize = 100_000;
 
-/// Stops whoever wakes it until somebody has met it twice.
+/// Blocks the waking thread until another thread has passed the barrier twice.
 struct Stopping(Barrier);
 
 impl Wake for Stopping {
@@ -24,7 +24,7 @@ impl Wake for Stopping {
 }
 
 #[test]
-fn r03_nobody_waits_for_a_canceller_that_is_stopped_halfway() {
+fn r03_blocked_canceller_does_not_block_other_threads() {
     static KEY: Key<usize> = Key::new("key");
     let root = Context::background().with_cancel();
     let (wakes, waker) = Wakes::new();
@@ -40,7 +40,8 @@ fn r03_nobody_waits_for_a_canceller_that_is_stopped_halfway() {
         stopping.0.wait();
         let woken = wakes.count();
         assert!((1..MANY - 1).contains(&woken), "it is halfway: {woken}");
-        // All of this answers while the canceller stands still: on what it has been at, what it is at, and what it has yet to come to.
+        // All of this works while the canceller is blocked: on contexts it has visited, is
+        // visiting, and has not yet visited.
         for (n, child) in children.iter().enumerate() {
             assert_eq!((child.err(), child.value(&KEY)), (Some(ContextError::Canceled), Some(&n)));
         }
@@ -57,11 +58,11 @@ fn r03_nobody_waits_for_a_canceller_that_is_stopped_halfway() {
         children[MANY - 1].cancel();
         stopping.0.wait();
     });
-    assert_eq!(wakes.count(), MANY - 1, "each once, but for the one whose waker stands still");
+    assert_eq!(wakes.count(), MANY - 1, "each is woken once, except the one whose waker blocks");
 }
 
 #[test]
-fn r04_a_hundred_thousand_are_woken_once_each() {
+fn r04_a_hundred_thousand_waiters_are_woken_once_each() {
     for has_child_each in [false, true] {
         let root = Context::background().with_cancel();
         let contexts: Vec<_> = (0..MANY)
@@ -99,7 +100,7 @@ fn r04_a_hundred_thousand_tasks_on_two_workers_end_with_one_poll_each() {
         let all = u32::try_from(MANY).unwrap();
         waiting.acquire_many(all).await.unwrap().forget();
         assert_eq!(polls.load(Ordering::SeqCst), MANY);
-        // A bystander has its turn while they end, whichever worker it is on.
+        // An unrelated task makes progress while they end, on any worker.
         let bystander = tokio::spawn(async {
             for _ in 0..10 {
                 tokio::task::yield_now().await;

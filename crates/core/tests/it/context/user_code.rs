@@ -1,4 +1,4 @@
-//! C20: what a waker does when it is cloned, woken or dropped is the user's own, and may use what it came from.
+//! C20: the clone, wake and drop functions of a waker are user code and may use the context.
 #![allow(unsafe_code)]
 
 use std::pin::pin;
@@ -11,23 +11,25 @@ use throughline_core::Context;
 
 use super::{SECOND, poll_once, poll_with};
 
-/// A waker that waits on its context whenever it is cloned, woken or dropped. It hangs if that happens under a lock of ours.
-struct Nosy {
+/// A waker that waits on its context whenever it is cloned, woken or dropped. It hangs if that
+/// happens under a lock of the library.
+struct UsesContext {
     ctx: Context,
     calls: AtomicUsize,
     woken: Sender<()>,
 }
 
-impl Nosy {
-    fn waker(ctx: &Context) -> (Arc<Nosy>, Receiver<()>, Waker) {
+impl UsesContext {
+    fn waker(ctx: &Context) -> (Arc<UsesContext>, Receiver<()>, Waker) {
         let (woken, wakes) = channel();
-        let nosy = Arc::new(Nosy { ctx: ctx.clone(), calls: AtomicUsize::new(0), woken });
-        let data = Arc::into_raw(nosy.clone()).cast();
-        // SAFETY: each function of the table gets a pointer that `Arc::into_raw` has returned, with a count of its own.
-        (nosy, wakes, unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) })
+        let uses_context = Arc::new(UsesContext { ctx: ctx.clone(), calls: AtomicUsize::new(0), woken });
+        let data = Arc::into_raw(uses_context.clone()).cast();
+        // SAFETY: each function of the table gets a pointer from `Arc::into_raw` that owns one
+        // count.
+        (uses_context, wakes, unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) })
     }
 
-    fn look(&self) {
+    fn use_context(&self) {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let below = self.ctx.with_cancel();
         let mut done = pin!(below.done());
@@ -41,16 +43,16 @@ impl Nosy {
 
 static TABLE: RawWakerVTable = {
     /// # Safety
-    /// `data` is from `Arc::into_raw`, and has a count.
-    unsafe fn look(data: *const ()) {
-        // SAFETY: says the caller.
-        unsafe { &*data.cast::<Nosy>() }.look();
+    /// `data` comes from `Arc::into_raw` and owns a count.
+    unsafe fn use_context(data: *const ()) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { &*data.cast::<UsesContext>() }.use_context();
     }
     unsafe fn clone(data: *const ()) -> RawWaker {
-        // SAFETY: a waker's own data.
+        // SAFETY: the data of this waker, which owns a count.
         unsafe {
-            look(data);
-            Arc::increment_strong_count(data.cast::<Nosy>());
+            use_context(data);
+            Arc::increment_strong_count(data.cast::<UsesContext>());
         }
         RawWaker::new(data, &TABLE)
     }
@@ -62,15 +64,15 @@ static TABLE: RawWakerVTable = {
     }
     unsafe fn wake_by_ref(data: *const ()) {
         // SAFETY: as above.
-        let nosy = unsafe { &*data.cast::<Nosy>() };
-        nosy.look();
-        let _ = nosy.woken.send(());
+        let uses_context = unsafe { &*data.cast::<UsesContext>() };
+        uses_context.use_context();
+        let _ = uses_context.woken.send(());
     }
     unsafe fn drop_waker(data: *const ()) {
         // SAFETY: as above; the count goes with it.
         unsafe {
-            look(data);
-            drop(Arc::from_raw(data.cast::<Nosy>()));
+            use_context(data);
+            drop(Arc::from_raw(data.cast::<UsesContext>()));
         }
     }
     RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker)
@@ -80,15 +82,15 @@ static TABLE: RawWakerVTable = {
 fn c20_wakers_may_use_the_tree_when_cloned_woken_and_dropped() {
     let handle = Context::background().with_cancel();
     for ctx in [handle.context().clone(), handle.with_timeout(60 * SECOND)] {
-        let (nosy, _, waker) = Nosy::waker(&ctx);
+        let (uses_context, _, waker) = UsesContext::waker(&ctx);
         let (mut dropped, mut replaced) = (Box::pin(ctx.done()), Box::pin(ctx.done()));
         assert!(poll_with(dropped.as_mut(), &waker).is_pending());
-        assert!(nosy.calls() > 0, "cloned");
+        assert!(uses_context.calls() > 0, "cloned");
         drop(dropped);
-        assert!(nosy.calls() > 0, "dropped with the future");
+        assert!(uses_context.calls() > 0, "dropped with the future");
         assert!(poll_with(replaced.as_mut(), &waker).is_pending());
         assert!(poll_with(replaced.as_mut(), Waker::noop()).is_pending());
-        assert!(nosy.calls() > 1, "cloned, and dropped for another");
+        assert!(uses_context.calls() > 1, "cloned, and dropped for another");
         assert!(poll_with(replaced.as_mut(), &waker).is_pending());
         drop(waker);
     }
@@ -99,7 +101,7 @@ fn c20_wakers_may_use_the_tree_when_woken_by_a_deadline_or_a_cancellation() {
     let handle = Context::background().with_cancel();
     let soon = Context::background().with_timeout(SECOND / 100);
     for ctx in [handle.context(), &soon] {
-        let (_, wakes, waker) = Nosy::waker(ctx);
+        let (_, wakes, waker) = UsesContext::waker(ctx);
         let mut done = pin!(ctx.done());
         while !ctx.is_done() && poll_with(done.as_mut(), &waker).is_pending() {
             handle.cancel();

@@ -10,7 +10,7 @@ static TENANT: Key<&str> = Key::new("tenant");
 static TWIN: Key<&str> = Key::new("tenant");
 
 #[test]
-fn c05_nearest_ancestor_wins() {
+fn c05_value_of_the_nearest_ancestor_wins() {
     let root = Context::background().with_value(&TENANT, "root");
     let child = root.with_cancel().with_value(&TENANT, "child");
     let below = child.with_timeout(60 * SECOND).with_cancel().disarm();
@@ -67,7 +67,7 @@ fn c05_values_of_every_size_and_alignment() {
 }
 
 #[test]
-fn c05_many_keys() {
+fn c05_context_holds_many_keys() {
     macro_rules! keys {
         ($($name:ident)*) => { [$({ static $name: Key<usize> = Key::new(stringify!($name)); &$name }),*] };
     }
@@ -89,7 +89,7 @@ fn c05_many_keys() {
 }
 
 #[test]
-fn c05_value_is_dropped_once_with_the_last_context_that_could_read_it() {
+fn c05_value_is_dropped_once_with_the_last_context_that_can_read_it() {
     static SHARED: Key<Arc<()>> = Key::new("shared");
     let value = Arc::new(());
     let ctx = Context::background().with_value(&SHARED, value.clone());

@@ -1,4 +1,4 @@
-//! C9–C11, C14 and C15: asking and waiting.
+//! C9–C11, C14 and C15: observing and waiting.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance};
 use super::{Named, SECOND, Wakes, is_ready, poll_once, poll_with, verdict};
 
 #[tokio::test(start_paused = true)]
-async fn c09_deadline_is_still_answered_once_done() {
+async fn c09_done_context_still_returns_its_deadline() {
     let at = (Instant::now() + SECOND).into_std();
     let handle = Context::background().with_cancel();
     let ctx = handle.with_deadline(at);
@@ -19,7 +19,7 @@ async fn c09_deadline_is_still_answered_once_done() {
     advance(SECOND / 4).await;
     assert_eq!((ctx.deadline(), ctx.remaining()), (Some(at), Some(SECOND * 3 / 4)));
     handle.cancel();
-    assert_eq!((ctx.deadline(), ctx.remaining()), (Some(at), Some(Duration::ZERO)), "cancelled before it");
+    assert_eq!((ctx.deadline(), ctx.remaining()), (Some(at), Some(Duration::ZERO)), "cancelled before the deadline");
     advance(SECOND).await;
     assert_eq!((ctx.deadline(), ctx.remaining()), (Some(at), Some(Duration::ZERO)));
     assert_eq!((handle.deadline(), handle.remaining()), (None, None));
@@ -32,27 +32,27 @@ async fn c10_err_is_never_none_after_the_deadline() {
     advance(SECOND - Duration::from_nanos(1)).await;
     assert_eq!((ctx.err(), below.err()), (None, None));
     advance(Duration::from_nanos(1)).await;
-    // Nobody waited, so no timer ran.
+    // No task waited, so no timer fired.
     assert_eq!(below.err(), Some(ContextError::DeadlineExceeded));
     assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
 }
 
 #[tokio::test(start_paused = true)]
-async fn c10_err_wakes_nobody() {
+async fn c10_err_wakes_no_waiter() {
     let ctx = Context::background().with_cancel().disarm().with_timeout(SECOND);
     let (wakes, waker) = Wakes::new();
     let mut done = pin!(ctx.done());
     assert!(poll_with(done.as_mut(), &waker).is_pending());
-    // The clock moves on without the runtime's timers being run.
+    // Moves the clock without running the timers of the runtime.
     let moved = pin!(advance(SECOND));
     let _ = poll_once(moved);
     assert_eq!(verdict(&ctx), "D/D");
     assert_eq!(wakes.count(), 0);
-    assert!(poll_with(done, &waker).is_ready(), "C11: the old future is ready on its next poll");
+    assert!(poll_with(done, &waker).is_ready(), "C11: a pending future is ready on its next poll");
 }
 
 #[test]
-fn c11_err_implies_done_for_old_and_young_futures() {
+fn c11_every_done_future_is_ready_after_err_returned_an_error() {
     let handle = Context::background().with_cancel();
     let ctx = handle.with_cancel();
     let mut old = pin!(ctx.done());
@@ -68,14 +68,14 @@ fn c11_err_implies_done_for_old_and_young_futures() {
 }
 
 #[test]
-fn c11_done_implies_err() {
+fn c11_err_returns_an_error_after_done_was_ready() {
     let ctx = Context::background().with_deadline(std::time::Instant::now() - SECOND);
     assert!(is_ready(&ctx));
     assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
 }
 
 #[test]
-fn c14_done_is_woken_once_and_by_the_latest_waker() {
+fn c14_done_wakes_the_latest_waker_once() {
     let handle = Context::background().with_cancel();
     let ctx = handle.with_cancel();
     let ((early, early_waker), (late, late_waker)) = (Wakes::new(), Wakes::new());
@@ -136,7 +136,7 @@ fn c14_done_is_send_and_sync() {
 }
 
 #[test]
-fn c14_never_done_is_pending_for_ever_and_keeps_no_waker() {
+fn c14_done_of_a_context_that_is_never_done_keeps_no_waker() {
     let never = Context::background().with_cancel().without_cancel();
     for ctx in [Context::background(), never] {
         let (wakes, waker) = Wakes::new();
@@ -147,7 +147,7 @@ fn c14_never_done_is_pending_for_ever_and_keeps_no_waker() {
 }
 
 #[test]
-fn c15_check_ends_loops() {
+fn c15_check_ends_a_loop() {
     fn count(ctx: &Context, handle: &throughline_core::CancelHandle) -> Result<(), (u32, ContextError)> {
         for n in 0..10 {
             ctx.check().map_err(|error| (n, error))?;
