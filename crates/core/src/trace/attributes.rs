@@ -4,16 +4,17 @@ use std::fmt;
 use super::limits::SpanLimits;
 use super::value::Value;
 
-/// So many attributes take no heap allocation.
+/// The number of attributes that take no heap allocation.
 const INLINE: usize = 8;
-/// A longer key is a mistake, not a name.
+/// The greatest length of a key in bytes. A longer one is taken for a mistake.
 const MAX_KEY: usize = 1024;
 
 type Attribute = (Cow<'static, str>, Value);
 
-/// Attributes: keys with their values, in the order of first writing; the last write of a key wins.
+/// Keys with their values, in the order in which the keys were first set.
 ///
-/// The first 8 lie inline, so that a span with that many static keys and scalar or static values allocates nothing.
+/// The last write of a key wins. The first 8 attributes are stored inline: a span with that many
+/// static keys, and with scalar or static values, allocates nothing.
 ///
 /// # Examples
 /// ```
@@ -28,34 +29,38 @@ type Attribute = (Cow<'static, str>, Value);
 /// ```
 #[derive(Clone, Default)]
 pub struct Attributes {
-    // `None` until the first write, so that an empty set is one store to make and one load to drop.
+    // `None` until the first write: an empty set then takes one store to make and one load to drop.
     inline: Option<[Option<Attribute>; INLINE]>,
     overflow: Vec<Attribute>,
-    /// How many were dropped for their keys: the span, event or link that the others come to counts them.
+    /// The number of attributes dropped for their keys. The span, event or link that takes the
+    /// others counts them.
     refused: u32,
 }
 
 impl Attributes {
-    /// No attribute.
+    /// Returns an empty set.
     #[inline]
     pub const fn new() -> Self {
         Self { inline: None, overflow: Vec::new(), refused: 0 }
     }
 
-    /// Sets `key` to `value`. An empty key, or one beyond 1,024 bytes, is dropped: `false`; the event, link or span that these
-    /// attributes are then given to counts it in its `dropped_attributes_count`.
+    /// Sets `key` to `value`.
+    ///
+    /// If the key is empty or longer than 1,024 bytes, the attribute is dropped and this returns
+    /// `false`. The event, link or span that takes these attributes counts it in its
+    /// `dropped_attributes_count`.
     pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> bool {
         let is_set = self.put(key.into(), value.into(), u32::MAX);
         self.refused = self.refused.saturating_add(u32::from(!is_set));
         is_set
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// How many there are.
+    /// Returns the number of attributes.
     pub fn len(&self) -> usize {
         if self.overflow.is_empty() {
             self.inline.iter().flatten().flatten().count()
@@ -64,17 +69,17 @@ impl Attributes {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there is no attribute.
     pub fn is_empty(&self) -> bool {
         self.inline.is_none()
     }
 
-    /// The attributes, in the order of first writing.
+    /// Returns the attributes, in the order in which their keys were first set.
     pub fn iter(&self) -> Iter<'_> {
         Iter { inline: self.inline.as_slice().as_flattened().iter(), overflow: self.overflow.iter() }
     }
 
-    /// Keeps those for which `keep` says so; it may change the values.
+    /// Keeps the attributes for which `keep` returns `true`. `keep` may change the values.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
         let all = std::mem::take(self);
         self.refused = all.refused;
@@ -85,19 +90,19 @@ impl Attributes {
         }
     }
 
-    /// Whether nothing was set, and nothing dropped.
+    /// Whether nothing was set and nothing was dropped.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
         self.is_empty() && self.refused == 0
     }
 
-    /// As `mem::take`, which copies all the room there is: this copies none if it is empty.
+    /// Does the same as `mem::take`, but does not copy the inline space of an empty set.
     #[inline(always)]
     pub(super) fn take(&mut self) -> Self {
         if self.is_empty() { Self::new() } else { std::mem::take(self) }
     }
 
-    /// [`set`](Self::set) within `limits`; `false` if dropped.
+    /// Does the same as [`set`](Self::set), within `limits`. It returns `false` if dropped.
     #[inline]
     pub(super) fn set_within(
         &mut self,
@@ -110,7 +115,8 @@ impl Attributes {
         self.put(key, value, count)
     }
 
-    /// Applies `limits` to attributes that came as a whole; the number dropped, those for their keys included.
+    /// Applies `limits` to attributes that were set without them. Returns the number dropped,
+    /// including those dropped for their keys.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
         for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.overflow).map(|(_, value)| value) {
             value.truncate(limits.characters());

@@ -17,12 +17,17 @@ use super::tracer::{Tracer, TracerConfig};
 use super::value::Value;
 use crate::Context;
 
-/// A span about to start: made by [`Context::span`], started by [`start`](Self::start).
+/// A span that has not started. [`Context::span`] makes it, [`start`](Self::start) starts it.
 ///
 /// # Which spans are recorded
-/// The first span of a trace in this process asks the tracer's [`Sampler`](crate::trace::Sampler); those below follow. A
-/// span that is not recorded still goes on the wire with an identity of its own where a process is left or entered; one of
-/// kind [`Internal`](SpanKind::Internal) shares that of the unrecorded span above, since nobody will ever look for it.
+/// The tracer's [`Sampler`](crate::trace::Sampler) decides for the first span of a trace in this
+/// process. The spans below follow that decision.
+///
+/// A span that is not recorded still has an identity, which is propagated:
+///
+/// - A span that enters or leaves the process has its own.
+/// - A span of kind [`Internal`](SpanKind::Internal) shares that of the unrecorded span above it.
+///   No one can look for it, since neither is exported.
 ///
 /// # Examples
 /// ```
@@ -46,14 +51,14 @@ pub struct SpanBuilder<'a> {
     links: Vec<Link>,
     is_root: bool,
     remote_parent: Option<SpanContext>,
-    /// The context whose span is the parent, where it is another one than `ctx`.
+    /// The context whose span is the parent, if that is not `ctx`.
     outer: Option<Context>,
-    /// Whether the spans go where those of `outer` go.
+    /// Whether the spans go where the spans of `outer` go.
     follows_outer: bool,
     decision: Option<Decision>,
 }
 
-/// Where a span of its own stands in its trace, and whether it is recorded.
+/// The identity of a span, its parent, and whether it is recorded.
 struct Decision {
     span_context: SpanContext,
     parent_span_id: Option<SpanId>,
@@ -83,22 +88,24 @@ impl<'a> SpanBuilder<'a> {
         }
     }
 
-    /// The span's part in a conversation between processes.
+    /// Sets the kind: the span's role between processes. Default: `Internal`.
     #[inline]
     pub fn kind(mut self, kind: SpanKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// An attribute from the start on; samplers see it. The last write of a key wins.
+    /// Sets an attribute of the span from its start. Samplers see it. The last write of a key wins.
     #[inline]
     pub fn attribute(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
         self.attributes.set(key, value);
         self
     }
 
-    /// An attribute whose value is computed only if the span is recorded. That is decided here, from what was given so
-    /// far: give kind, parent, tracer and the attributes for samplers before.
+    /// Sets an attribute whose value is computed only if the span is recorded.
+    ///
+    /// Whether it is recorded is decided in this call, from what is set so far. Set kind, parent,
+    /// tracer, and the attributes for samplers before.
     #[inline]
     pub fn attribute_with<V: Into<Value>>(
         mut self,
@@ -112,27 +119,29 @@ impl<'a> SpanBuilder<'a> {
         if is_recorded { self.attribute(key, value()) } else { self }
     }
 
-    /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.
+    /// Links a related span that is not the parent.
+    ///
+    /// A [`SpanContext`] is a link without attributes.
     pub fn link(mut self, link: impl Into<Link>) -> Self {
         self.links.push(link.into());
         self
     }
 
-    /// [`link`](Self::link)s several, as a batch of messages has.
+    /// Adds several [`link`](Self::link)s, for example those of a batch of messages.
     pub fn links<L: Into<Link>>(mut self, links: impl IntoIterator<Item = L>) -> Self {
         self.links.extend(links.into_iter().map(Into::into));
         self
     }
 
-    /// A start other than now.
+    /// Sets the start time. Default: the time of [`start`](Self::start).
     pub fn start_time(mut self, time: SystemTime) -> Self {
         self.start = Some(time.into());
         self
     }
 
-    /// Starts a new trace, which links the innermost span. Deadline, cancellation and values stay.
+    /// Starts a new trace, which links the span that would be the parent.
     ///
-    /// The innermost span is the one that would be the parent.
+    /// Deadline, cancellation and values stay those of the context.
     pub fn new_root(mut self) -> Self {
         if !self.is_root {
             let left = self.span_left();
@@ -142,7 +151,7 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// Continues a trace that another process sent: the parent is `parent` instead of the span that the context is in.
+    /// Continues a trace of another process: `parent` is the parent instead of the context's span.
     ///
     /// It is [`Context::with_remote_parent`] for this span only.
     pub fn remote_parent(mut self, parent: SpanContext) -> Self {
@@ -150,9 +159,9 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// The parent is the span of `parent` instead of the span that the context is in.
+    /// Makes the span of `parent` the parent instead of the span that the context is in.
     ///
-    /// Deadline, cancellation and values are still the context's, as is the tracer.
+    /// Deadline, cancellation, values and tracer are still the context's.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -168,7 +177,7 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// Where this span and those below it go, other than where the context says.
+    /// Sets the tracer of this span and those below it. Default: the context's.
     pub fn tracer(mut self, tracer: &'a Tracer) -> Self {
         self.tracer = Some(tracer);
         self
@@ -183,7 +192,7 @@ impl<'a> SpanBuilder<'a> {
         self.start_with_own_identity()
     }
 
-    /// Whether the span is one of those that share an unrecorded span's identity.
+    /// Whether the span shares the identity of an unrecorded span.
     #[inline]
     fn is_shared(&self) -> bool {
         let shares = !self.is_root && self.remote_parent.is_none() && self.kind == SpanKind::Internal;
@@ -247,7 +256,8 @@ impl<'a> SpanBuilder<'a> {
         Span::recorded(ctx.with_value(&SPAN, state))
     }
 
-    /// Adds the sampler's attributes and applies `limits`: how many attributes are dropped, and the links.
+    /// Adds the sampler's attributes and applies `limits`. Returns the number of dropped
+    /// attributes, and the links.
     fn apply_limits(
         &mut self,
         sampled: Vec<(Cow<'static, str>, Value)>,
@@ -282,7 +292,7 @@ impl<'a> SpanBuilder<'a> {
         let parent = &current.span_context;
         let descendant = if has_explicit_parent { None } else { foreign::descendant(ctx, config, parent) };
         match descendant {
-            // Its local root is another tracing system's, and was dated by that.
+            // The local root of this trace is a foreign span, which has its own start time.
             Some(span) if parent.is_remote() => follow(config, &span, span.is_sampled(), clock::epoch(), now),
             Some(span) => follow(config, &span, current.is_recorded, current.epoch, now),
             None if parent.is_remote() => self.decide_root(config, Some(parent), now),
@@ -290,15 +300,15 @@ impl<'a> SpanBuilder<'a> {
         }
     }
 
-    /// Where the spans go, if not where those of the context go.
+    /// The tracer of the spans, if it is not the context's.
     #[inline]
     fn other_tracer(&self) -> Option<&Tracer> {
         let outer_tracer = || self.outer.as_ref().filter(|_| self.follows_outer).map(tracer);
         self.tracer.or_else(outer_tracer)
     }
 
-    /// Finds the span that the task is in, for a context that is in none of this process. What enters the process is in no
-    /// such span.
+    /// Finds the foreign span that the task is in, for a context in no span of this process. A span
+    /// that enters the process has its parent elsewhere.
     #[inline]
     fn find_enclosing(&mut self, context_span: Option<&SpanState>) {
         let is_in_span = context_span.is_some_and(|state| !state.span_context.is_remote());
@@ -308,7 +318,7 @@ impl<'a> SpanBuilder<'a> {
         }
     }
 
-    /// The span that a new root leaves.
+    /// The span that a new root links: the one that would be its parent.
     fn span_left(&mut self) -> Option<SpanContext> {
         let context_span = self.ctx.value(&SPAN);
         if self.outer.is_none() {
@@ -322,7 +332,7 @@ impl<'a> SpanBuilder<'a> {
         foreign::descendant(self.ctx, config, &current.span_context).or_else(|| Some(current.span_context.clone()))
     }
 
-    /// The first span of a trace in this process.
+    /// Decides for the first span of a trace in this process.
     fn decide_root(&self, config: Option<&TracerConfig>, parent: Option<&SpanContext>, now: u64) -> Decision {
         let trace_id = parent.map_or_else(|| TraceId::random_at(now), SpanContext::trace_id);
         let result = match config {
@@ -337,7 +347,7 @@ impl<'a> SpanBuilder<'a> {
                 };
                 catch_unwind(AssertUnwindSafe(|| config.sampler.sample(&span))).unwrap_or_default()
             }
-            // Nobody here to decide: the caller's decision goes on, as does the lack of one.
+            // No sampler: the caller's decision is propagated, or the fact that there is none.
             None => {
                 SamplingResult { sampled: parent.is_some_and(SpanContext::is_sampled), ..SamplingResult::default() }
             }
@@ -366,7 +376,7 @@ fn is_in(ctx: &Context, state: &SpanState) -> bool {
     ctx.span_context().is_some_and(|span| span.span_id() == state.span_context.span_id())
 }
 
-/// A span below another of this process: as that one was decided.
+/// Follows the decision of the parent, a span of this process.
 #[inline]
 fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool, epoch: Epoch, now: u64) -> Decision {
     Decision {

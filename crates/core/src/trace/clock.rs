@@ -1,9 +1,13 @@
-//! Time for spans: each local root reads the wall clock, and the monotonic clock carries it on.
+//! Times of spans: a local root reads the wall clock, and the spans below it add monotonic time.
 //!
-//! A step of the wall clock (NTP, an operator, a suspend) never makes a span end before it starts,
-//! nor a child start before its parent: the spans below a local root keep its [`Epoch`]. The next
-//! local root is dated right. The monotonic clock is tokio's, so that a test's paused time moves
-//! spans as it moves deadlines.
+//! - Tick: a nanosecond of the monotonic clock, counted from the first call in this process.
+//! - Epoch: the wall-clock time at tick zero.
+//! - Anchor: the instant of tick zero, and the epoch of the last local root.
+//!
+//! The spans below a local root keep its [`Epoch`]. So a step of the wall clock (by NTP, an
+//! operator or a suspend) never makes a span end before it starts, nor a child start before its
+//! parent. The next local root has the right time again. The monotonic clock is tokio's: paused
+//! time in a test moves spans as it moves deadlines.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +15,13 @@ use std::time::{Instant, SystemTime};
 
 use super::record::UnixNanos;
 
-/// The clocks may part by so many nanoseconds before the wall clock counts as stepped. Local roots
-/// that follow each other closely, as those of several services in one process do, so share one
+/// The clocks may differ by this many nanoseconds before the wall clock counts as stepped. Local
+/// roots in quick succession, such as those of several services in one process, then share one
 /// epoch.
 const TOLERANCE: u64 = 1_000_000;
 
-/// What turns ticks into dates: nanoseconds since the Unix epoch at tick zero, by the wall clock of
-/// one moment.
+/// Converts ticks to times: nanoseconds since the Unix epoch at tick zero, read from the wall clock
+/// once.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Epoch(u64);
 
@@ -34,7 +38,7 @@ impl Epoch {
 }
 
 struct Anchor {
-    /// Tick zero.
+    /// The instant of tick zero.
     instant: Instant,
     /// The epoch of the last local root.
     epoch: AtomicU64,
@@ -51,26 +55,26 @@ fn wall() -> u64 {
     UnixNanos::from(SystemTime::now()).0
 }
 
-/// The epoch by the wall clock of now.
+/// Returns the epoch, by the wall clock of now.
 pub(super) fn epoch() -> Epoch {
     let anchor = anchor();
     let epoch = anchor.epoch.load(Ordering::Relaxed);
     let wall = wall();
-    // The real clock, not tokio's: paused time is no step of the wall clock.
+    // This is the real clock, not tokio's: paused time is no step of the wall clock.
     let expected = epoch.wrapping_add(nanos_between(anchor.instant, Instant::now()));
-    if wall.abs_diff(expected) <= TOLERANCE { Epoch(epoch) } else { stepped(anchor, epoch) }
+    if wall.abs_diff(expected) <= TOLERANCE { Epoch(epoch) } else { remeasure(anchor, epoch) }
 }
 
 #[cold]
-fn stepped(anchor: &Anchor, old: u64) -> Epoch {
-    // A thread that is preempted between two clocks sees a step that is none. The quickest of a few
-    // looks is the best one.
-    let looks = (0..4).map(|_| {
+fn remeasure(anchor: &Anchor, old: u64) -> Epoch {
+    // A thread that is preempted between the two reads sees a step where there is none. The fastest
+    // of four measurements is the best one.
+    let measurements = (0..4).map(|_| {
         let before = Instant::now();
         let wall = wall();
         (before.elapsed(), wall.wrapping_sub(nanos_between(anchor.instant, before)))
     });
-    let epoch = looks.min().map_or(old, |(_, epoch)| epoch);
+    let epoch = measurements.min().map_or(old, |(_, epoch)| epoch);
     if epoch.abs_diff(old) <= TOLERANCE {
         return Epoch(old);
     }
@@ -78,7 +82,7 @@ fn stepped(anchor: &Anchor, old: u64) -> Epoch {
     Epoch(epoch)
 }
 
-/// Nanoseconds since the first call in this process.
+/// Returns the nanoseconds since the first call in this process.
 #[inline]
 pub(super) fn ticks() -> u64 {
     nanos_between(anchor().instant, tokio::time::Instant::now().into_std())

@@ -1,4 +1,4 @@
-//! The identity of traces and spans: W3C Trace Context Level 2, §3.2.2.
+//! Trace and span ids, and trace flags: W3C Trace Context Level 2, §3.2.2.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::hex::{Decoder, encode_u64};
 use super::{clock, rng};
 
-/// The 16-byte identity of a trace. Never all zero.
+/// The 16-byte id of a trace. It is never all zero.
 ///
 /// # Examples
 /// ```
@@ -23,7 +23,7 @@ use super::{clock, rng};
 pub struct TraceId([u8; 16]);
 
 impl TraceId {
-    /// The id with these bytes, most significant first; `None` if all are zero.
+    /// Returns the id with these bytes, most significant first; `None` if all are zero.
     pub const fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
         if u128::from_ne_bytes(bytes) == 0 { None } else { Some(Self(bytes)) }
     }
@@ -32,7 +32,9 @@ impl TraceId {
         Self::from_bytes(((high as u128) << 64 | low as u128).to_be_bytes())
     }
 
-    /// The id written in `hex`: exactly 32 lower-case digits, not all `0`; otherwise `None`.
+    /// Parses exactly 32 lower-case hexadecimal digits that are not all `0`.
+    ///
+    /// Any other text returns `None`.
     pub const fn from_hex(hex: &[u8]) -> Option<Self> {
         let Some((high, low)) = hex.split_first_chunk() else { return None };
         let Some((low, [])) = low.split_first_chunk() else { return None };
@@ -41,13 +43,16 @@ impl TraceId {
         if decoder.is_good() { id } else { None }
     }
 
-    /// A random id: all 16 bytes are random, so [`TraceFlags::RANDOM`] may be set beside it. Takes no lock and makes no
-    /// system call, except for the first one on a thread, which is seeded by the operating system.
+    /// Returns a random id.
+    ///
+    /// All 16 bytes are random, so [`TraceFlags::RANDOM`] may be set with it. It takes no lock. It
+    /// makes no system call, except for the first id on a thread, whose generator is seeded by the
+    /// operating system.
     pub fn random() -> Self {
         Self::random_at(clock::ticks())
     }
 
-    /// A random id, for a caller who has just read the clock.
+    /// Returns a random id. `ticks` is a time that the caller has just read.
     pub(super) fn random_at(ticks: u64) -> Self {
         loop {
             let [high, low] = rng::next_pair(ticks);
@@ -57,12 +62,12 @@ impl TraceId {
         }
     }
 
-    /// The bytes, most significant first.
+    /// Returns the bytes, most significant first.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
 
-    /// The 32 lower-case hexadecimal digits, in ASCII.
+    /// Returns the 32 lower-case hexadecimal digits, in ASCII.
     pub const fn to_hex(self) -> [u8; 32] {
         let id = u128::from_be_bytes(self.0);
         let (high, low) = (encode_u64((id >> 64) as u64), encode_u64(id as u64));
@@ -74,13 +79,15 @@ impl TraceId {
         hex
     }
 
-    /// The 56 bits that samplers compare with their threshold: the low 7 bytes, which Level 2 wants random (§3.2.2.5).
+    /// Returns the 56 bits that samplers compare with their threshold.
+    ///
+    /// These are the low 7 bytes, which should be random by Level 2 (§3.2.2.5).
     pub const fn randomness(self) -> u64 {
         u128::from_be_bytes(self.0) as u64 & ((1 << 56) - 1)
     }
 }
 
-/// The 8-byte identity of a span in its trace. Never all zero.
+/// The 8-byte id of a span in its trace. It is never all zero.
 ///
 /// # Examples
 /// ```
@@ -95,7 +102,7 @@ impl TraceId {
 pub struct SpanId(NonZeroU64);
 
 impl SpanId {
-    /// The id with these bytes, most significant first; `None` if all are zero.
+    /// Returns the id with these bytes, most significant first; `None` if all are zero.
     pub const fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
         Self::from_u64(u64::from_be_bytes(bytes))
     }
@@ -107,7 +114,9 @@ impl SpanId {
         }
     }
 
-    /// The id written in `hex`: exactly 16 lower-case digits, not all `0`; otherwise `None`.
+    /// Parses exactly 16 lower-case hexadecimal digits that are not all `0`.
+    ///
+    /// Any other text returns `None`.
     pub const fn from_hex(hex: &[u8]) -> Option<Self> {
         let Some((digits, [])) = hex.split_first_chunk() else { return None };
         let mut decoder = Decoder::new();
@@ -115,12 +124,12 @@ impl SpanId {
         if decoder.is_good() { id } else { None }
     }
 
-    /// A random id, made as [`TraceId::random`] makes its own.
+    /// Returns a random id. See [`TraceId::random`].
     pub fn random() -> Self {
         Self::random_at(clock::ticks())
     }
 
-    /// A random id, for a caller who has just read the clock.
+    /// Returns a random id. `ticks` is a time that the caller has just read.
     #[inline]
     pub(super) fn random_at(ticks: u64) -> Self {
         loop {
@@ -130,18 +139,20 @@ impl SpanId {
         }
     }
 
-    /// The bytes, most significant first.
+    /// Returns the bytes, most significant first.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
     }
 
-    /// The 16 lower-case hexadecimal digits, in ASCII.
+    /// Returns the 16 lower-case hexadecimal digits, in ASCII.
     pub const fn to_hex(self) -> [u8; 16] {
         encode_u64(self.0.get())
     }
 }
 
-/// The flags of a trace: W3C Trace Context Level 2, §3.2.2.4. Bits that Level 2 does not define are never kept.
+/// The flags of a trace: W3C Trace Context Level 2, §3.2.2.4.
+///
+/// Bits that Level 2 does not define are never kept.
 ///
 /// # Examples
 /// ```
@@ -162,12 +173,12 @@ impl TraceFlags {
     /// The low 7 bytes of the trace id are random.
     pub const RANDOM: Self = Self(2);
 
-    /// The flags in `byte`; undefined bits are dropped, as §3.2.2.4.3 asks.
+    /// Returns the flags in `byte`. Undefined bits are dropped (§3.2.2.4.3).
     pub const fn from_byte(byte: u8) -> Self {
         Self(byte & 0b11)
     }
 
-    /// The byte as it goes on the wire.
+    /// Returns the byte that is propagated.
     pub const fn to_byte(self) -> u8 {
         self.0
     }
@@ -182,7 +193,7 @@ impl TraceFlags {
         self.0 & Self::RANDOM.0 != 0
     }
 
-    /// The same flags with [`SAMPLED`](Self::SAMPLED) set or cleared.
+    /// Returns the same flags with [`SAMPLED`](Self::SAMPLED) set or cleared.
     #[must_use]
     pub const fn with_sampled(self, sampled: bool) -> Self {
         Self((self.0 & !Self::SAMPLED.0) | sampled as u8)
@@ -203,7 +214,9 @@ impl fmt::Debug for TraceFlags {
     }
 }
 
-/// Why text is not a [`TraceId`] or a [`SpanId`]: its length, a digit that is not lower-case hexadecimal, or all zeros.
+/// A text is not a [`TraceId`] or a [`SpanId`].
+///
+/// Its length is wrong, a digit is not lower-case hexadecimal, or all digits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIdError(());
 

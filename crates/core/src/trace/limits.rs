@@ -1,8 +1,10 @@
 use std::borrow::Cow;
 
-/// How much one span may hold. What is beyond is dropped and counted in the record's `dropped_*_count`.
+/// How much one span may hold. What exceeds a limit is dropped or cut.
 ///
-/// The counts are OpenTelemetry's defaults. It has no default for lengths; ours bounds a span's memory.
+/// The record's `dropped_*_count` fields count what is dropped. The default counts are
+/// OpenTelemetry's. OpenTelemetry has no default for lengths; the default here bounds the memory of
+/// a span.
 ///
 /// # Examples
 /// ```
@@ -23,14 +25,16 @@ pub struct SpanLimits {
     pub event_attributes: u32,
     /// Attributes of a link (`OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`): 128.
     pub link_attributes: u32,
-    /// Characters of a text, each of an array (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16,384.
-    /// Names of spans and events and descriptions of statuses are no attributes: each holds at most
-    /// 16 KiB, whatever the limit is.
+    /// Characters of a text, or of each text of an array
+    /// (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`): 16,384.
+    ///
+    /// It does not apply to names of spans and events or descriptions of statuses. Each of these
+    /// holds at most 16 KiB, whatever this limit is.
     pub value_length: u32,
 }
 
 impl SpanLimits {
-    /// Each limit's default.
+    /// The default of each limit.
     pub const DEFAULT: Self = Self {
         attributes: 128,
         events: 128,
@@ -52,14 +56,15 @@ impl Default for SpanLimits {
     }
 }
 
-/// Bytes of a text that is no attribute.
+/// The limit in bytes of names and descriptions.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Cuts the value of an attribute to at most so many characters (OpenTelemetry, "Attribute Limits":
-/// "counting any character in it as 1"), and gives back the memory of the rest.
+/// Cuts the value of an attribute to at most so many characters, and frees the memory of the rest.
+///
+/// OpenTelemetry, "Attribute Limits": "counting any character in it as 1".
 #[inline]
 pub(super) fn truncate(text: &mut Cow<'static, str>, characters: usize) {
-    // No text has more characters than bytes.
+    // A text has at most as many characters as bytes.
     if text.len() > characters
         && let Some((end, _)) = text.char_indices().nth(characters)
     {
@@ -67,7 +72,7 @@ pub(super) fn truncate(text: &mut Cow<'static, str>, characters: usize) {
     }
 }
 
-/// Cuts a name or a description to what a span holds of one, at a character's boundary.
+/// Cuts a name or a description to the limit, at the boundary of a character.
 #[inline]
 pub(super) fn bound(text: &mut Cow<'static, str>) {
     if text.len() > MAX_TEXT {

@@ -1,4 +1,4 @@
-//! What a [`Context`] can do with spans.
+//! The methods of [`Context`] for spans.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,14 +13,17 @@ use crate::Context;
 
 /// # Spans
 impl Context {
-    /// Builds a span below this context's; [`start`](SpanBuilder::start) starts it. An empty name becomes `unknown`.
+    /// Returns a builder for a span below this context's. [`start`](SpanBuilder::start) starts it.
     ///
-    /// The parent is this context's span, or its remote parent. [`Context::current`] is not looked at. Spans of another tracing
-    /// system, as `tracing`'s are, have a part in two cases:
+    /// An empty name becomes `unknown`. The parent is this context's span or its remote parent;
+    /// [`Context::current`] is not read. Spans of another tracing system, such as `tracing`, can be
+    /// the parent in two cases:
     ///
-    /// - One that descends from this context's span takes its place ([`FindDescendant`](crate::trace::FindDescendant)).
-    /// - Where this context is in no span, the one that the task is in is the parent
-    ///   ([`FindEnclosing`](crate::trace::FindEnclosing)); [`new_root`](SpanBuilder::new_root) starts a trace all the same.
+    /// - A span that descends from this context's span is the parent in its place
+    ///   ([`FindDescendant`](crate::trace::FindDescendant)).
+    /// - If this context is in no span, the parent is the span that the task is in
+    ///   ([`FindEnclosing`](crate::trace::FindEnclosing)). [`new_root`](SpanBuilder::new_root)
+    ///   starts a new trace in this case too.
     ///
     /// # Examples
     /// ```
@@ -40,20 +43,24 @@ impl Context {
         SpanBuilder::new(self, name.into())
     }
 
-    /// Runs `work` in a span: starts it, makes its context the current one during each poll, records an `Err`, and ends
-    /// it.
+    /// Runs `work` in a span.
+    ///
+    /// - Starts the span at the first poll.
+    /// - Makes the span's context the current one during each poll.
+    /// - Records an `Err`.
+    /// - Ends the span when `work` completes.
     ///
     /// # Errors
-    /// That of `work`, unchanged. It becomes the span's status and an `exception` event, unless
-    /// `work` has recorded it. One that only reports that the context is done, as a
-    /// [`ContextError`](crate::ContextError) does, is no error of the span: the
-    /// [cause](SpanRef::record_cancelled) is recorded.
+    /// Returns the error of `work`, unchanged. It becomes the span's status and an `exception`
+    /// event, unless `work` has recorded it. An error that only reports that the context is done,
+    /// such as a [`ContextError`](crate::ContextError), is not an error of the span: the
+    /// [cause](SpanRef::record_cancelled) is recorded instead.
     ///
     /// # Cancellation safety
-    /// Dropped before its end, as an aborted task or the loser of a `select!` is, it drops `work`
-    /// and ends the span with the [cause](SpanRef::record_cancelled): the context's, or
-    /// [`Abandoned`](crate::Cause::Abandoned) where that is live. Nothing starts before the first
-    /// poll.
+    /// If the future is dropped before it completes, by an abort or as the loser of a `select!`, it
+    /// drops `work` and ends the span with the [cause](SpanRef::record_cancelled). That is the
+    /// context's cause, or [`Abandoned`](crate::Cause::Abandoned) if the context is live. Nothing
+    /// starts before the first poll.
     ///
     /// # Examples
     /// ```
@@ -84,7 +91,9 @@ impl Context {
         result
     }
 
-    /// The span that this context is in, to add to. Where there is none, every write is a no-op.
+    /// Returns the span that this context is in, to write to.
+    ///
+    /// If there is none, writes have no effect.
     #[inline]
     pub fn current_span(&self) -> SpanRef<'_> {
         match self.value(&SPAN) {
@@ -93,13 +102,17 @@ impl Context {
         }
     }
 
-    /// The identity of the span that this context is in, or else of its remote parent; what goes on the wire.
+    /// Returns the identity of the span that this context is in, or of its remote parent.
+    ///
+    /// This is what is injected into outgoing requests.
     #[inline]
     pub fn span_context(&self) -> Option<&SpanContext> {
         self.value(&SPAN).map(|state| &state.span_context)
     }
 
-    /// A context whose next span goes on with the trace of `parent`, which another process has sent.
+    /// Returns a context whose next span continues the trace of `parent`.
+    ///
+    /// `parent` is a span in another process.
     ///
     /// # Examples
     /// ```
@@ -108,7 +121,7 @@ impl Context {
     /// let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
     /// let ctx = Context::background().with_remote_parent(caller.clone());
     /// let span = ctx.span("GET /").start();
-    /// let ours = span.span_context().expect("a span has one");
+    /// let ours = span.span_context().expect("a span has an identity");
     /// assert_eq!((ours.trace_id(), ours.is_sampled()), (caller.trace_id(), true));
     /// assert_ne!(ours.span_id(), caller.span_id());
     /// ```
@@ -116,19 +129,25 @@ impl Context {
         self.with_value(&SPAN, SpanState::identity(parent.into_remote(), false))
     }
 
-    /// A context whose spans, and those below, go to `tracer` instead of the process's default. A trace that is
-    /// [recorded](SpanBuilder#which-spans-are-recorded) or not above stays so below.
+    /// Returns a context whose spans, and those below, go to `tracer`.
+    ///
+    /// The process's default is not used for them. What was decided above on
+    /// [recording](SpanBuilder#which-spans-are-recorded) a trace still holds below.
     pub fn with_tracer(&self, tracer: &Tracer) -> Context {
         self.with_value(&TRACER, tracer.clone())
     }
 
-    /// Where this context's spans go: the [`with_tracer`](Self::with_tracer) next above, or the process's default.
+    /// Returns the tracer of this context's spans.
+    ///
+    /// It is the one of the nearest [`with_tracer`](Self::with_tracer), or the process's default.
     #[inline]
     pub fn tracer(&self) -> &Tracer {
         tracer(self)
     }
 
-    /// The tracer that [`with_tracer`](Self::with_tracer) named; `None` where spans go to the process's default.
+    /// Returns the tracer set by [`with_tracer`](Self::with_tracer).
+    ///
+    /// It is `None` if the spans go to the process's default.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -143,8 +162,10 @@ impl Context {
         self.value(&TRACER)
     }
 
-    /// Leaves the request for work that outlives it: a new trace that links the span it left, without deadline and
-    /// cancellation, with the values.
+    /// Starts a new trace for work that outlives the request.
+    ///
+    /// The new span links the span of this context. Its context keeps the values, and has no
+    /// deadline and no cancellation from here.
     ///
     /// # Examples
     /// ```

@@ -1,7 +1,18 @@
-//! Spans: what they are, where they go, and which are recorded. The core knows neither exporters nor `tracing`.
+//! Spans: how they start, which of them are recorded, and where finished spans go.
 //!
-//! [`Tracer`] is the seam: a [`Recorder`] takes each finished [`SpanRecord`](crate::SpanRecord), a [`Sampler`] decides
-//! once per trace and process.
+//! The core depends neither on an exporter nor on `tracing`. A [`Tracer`] connects it to them. Its
+//! [`Sampler`] decides once per trace and process. Its [`Recorder`] takes each finished
+//! [`SpanRecord`](crate::SpanRecord).
+//!
+//! # Terms
+//! - Identity: a [`SpanContext`](crate::SpanContext): trace id, span id, flags and tracestate.
+//! - Remote parent: the identity of a span in another process, extracted from a request.
+//! - Local root: the first span of a trace in this process. The sampler is called for it alone.
+//! - Recorded span: a span that keeps attributes, events, links and a status until it ends.
+//! - Shared identity: an unrecorded internal span has the identity of the unrecorded span above it.
+//! - Late write: a write to a recorded span that has ended. It is ignored and counted.
+//! - Foreign span: a span of another tracing system in this process, such as `tracing`.
+//! - Epoch: the wall-clock time of tick zero, shared by a local root and the spans below it.
 
 mod attributes;
 mod builder;

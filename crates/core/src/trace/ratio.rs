@@ -1,22 +1,27 @@
-//! Sampling by the trace id's randomness (OpenTelemetry: TraceState handling, probability sampling).
+//! Sampling by the randomness of the trace id (OpenTelemetry: TraceState handling, probability
+//! sampling).
 
 use std::fmt::Write;
 
 use super::sampler::{Sampler, SamplingParameters, SamplingResult};
 use super::tracestate::TraceState;
 
-/// 2^56: one more than the greatest randomness and threshold.
+/// 2^56: one more than the greatest randomness. As a threshold it rejects every trace.
 const RANGE: u64 = 1 << 56;
-/// Hexadecimal digits of a randomness and at most of a threshold.
+/// Hexadecimal digits of a randomness. A threshold has at most as many.
 const DIGITS: usize = 14;
 
-/// Records a share of all traces, chosen by the randomness in the trace id, so that every process of one ratio chooses
-/// the same ones.
+/// Records a share of all traces, chosen by the randomness in the trace id.
 ///
-/// A trace is recorded when its randomness R (`rv` of the tracestate's member `ot`, or else the trace id's low 56 bits)
-/// is at least the rejection threshold T = (1 − ratio) · 2^56. The threshold is then written as `ot=th:…`, so that
-/// whoever counts spans knows how many traces each stands for; a trace that is not recorded loses its `th`, as does one whose
-/// tracestate has no room for ours.
+/// All processes with the same ratio choose the same traces. A trace is recorded if its randomness
+/// R is at least the rejection threshold T.
+///
+/// - R is `rv` of the tracestate's member `ot`, or else the low 56 bits of the trace id.
+/// - T is (1 − ratio) · 2^56.
+///
+/// The threshold of a recorded trace is written as `ot=th:…`. A system that counts spans can
+/// compute from it how many traces each span stands for. `th` is removed if the trace is not
+/// recorded, or if the tracestate has no room for this threshold.
 ///
 /// # Examples
 /// ```
@@ -39,9 +44,9 @@ pub struct TraceIdRatio {
 }
 
 impl TraceIdRatio {
-    /// Records this share of the traces: 0.0 is none, 1.0 and more all; what is not a number is none.
+    /// Records this share of the traces. 0.0 and less is none, 1.0 and more is all, NaN is none.
     pub fn new(ratio: f64) -> Self {
-        // `as` saturates, and makes zero of NaN. A share that rounds to nothing is none.
+        // `as` saturates, and makes zero of NaN. A share that rounds to zero is none.
         let kept = (ratio.clamp(0.0, 1.0) * RANGE as f64) as u64;
         Self { threshold: RANGE - kept.min(RANGE) }
     }
@@ -61,18 +66,18 @@ impl Sampler for TraceIdRatio {
     }
 }
 
-/// The value of `rv`: exactly 14 lower-case hexadecimal digits.
+/// Returns the value of `rv`: exactly 14 lower-case hexadecimal digits.
 fn randomness(member: &str) -> Option<u64> {
     let rv = member.split(';').find_map(|field| field.strip_prefix("rv:"))?;
     let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if rv.len() == DIGITS && rv.bytes().all(digit) { u64::from_str_radix(rv, 16).ok() } else { None }
 }
 
-/// `state` with this threshold, or none, in its member `ot`, whose other fields stay.
+/// Returns `state` with this threshold in its member `ot`, or with none. Other fields of `ot` stay.
 fn rewrite(state: &TraceState, member: Option<&str>, threshold: Option<u64>) -> TraceState {
     let mut fields = String::new();
     if let Some(threshold) = threshold {
-        // Trailing zeros carry nothing; all zeros are `0`.
+        // Trailing zeros are left out. All zeros are `0`.
         let digits = format!("{threshold:014x}");
         let digits = digits.trim_end_matches('0');
         let _ = write!(fields, "th:{}", if digits.is_empty() { "0" } else { digits });
@@ -85,7 +90,8 @@ fn rewrite(state: &TraceState, member: Option<&str>, threshold: Option<u64>) -> 
         return state.remove("ot");
     }
     state.insert("ot", &fields).unwrap_or_else(|_| match threshold {
-        // No room for it. The decision stands all the same; what must not go on is the caller's threshold, which is not ours.
+        // There is no room for the threshold. The trace is recorded all the same, but the caller's
+        // threshold, which is not this sampler's, must not be propagated.
         Some(_) => rewrite(state, member, None),
         None => state.remove("ot"),
     })

@@ -1,4 +1,4 @@
-//! What a finished span is: the data that recorders and exporters see.
+//! The data of a finished span, which recorders and exporters take.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,37 +26,39 @@ use super::span_context::SpanContext;
 pub struct SpanRecord {
     /// The span's identity.
     pub span_context: SpanContext,
-    /// The span above it; `None` for the root of a trace.
+    /// The id of the parent span; `None` for the root of a trace.
     pub parent_span_id: Option<SpanId>,
-    /// Whether the span above it is in another process.
+    /// Whether the parent span is in another process.
     pub parent_is_remote: bool,
-    /// What the span is about, of low cardinality.
+    /// The operation, with few distinct values: `GET /cards/{id}`, not `GET /cards/7`.
     pub name: Cow<'static, str>,
-    /// Its part in a conversation between processes.
+    /// The role between processes.
     pub kind: SpanKind,
-    /// When it started.
+    /// The start of the span.
     pub start_time: UnixNanos,
-    /// When it ended; never before `start_time`.
+    /// The end of the span; never before `start_time`.
     pub end_time: UnixNanos,
-    /// What is known about it.
+    /// Attributes of the span.
     pub attributes: Attributes,
-    /// What happened during it.
+    /// Events during the span.
     pub events: Vec<Event>,
-    /// Spans that it has to do with, other than its parent.
+    /// Related spans other than the parent.
     pub links: Vec<Link>,
-    /// Whether it went well.
+    /// Whether the work succeeded.
     pub status: Status,
-    /// Attributes beyond the limit, or with a bad key.
+    /// The number of attributes dropped for the limit or for a bad key.
     pub dropped_attributes_count: u32,
-    /// Events beyond the limit.
+    /// The number of events dropped for the limit.
     pub dropped_events_count: u32,
-    /// Links beyond the limit.
+    /// The number of links dropped for the limit.
     pub dropped_links_count: u32,
 }
 
 impl SpanRecord {
-    /// A root span of kind [`Internal`](SpanKind::Internal) with nothing else on it; an end before the start becomes the
-    /// start. Set what else there is: the fields are public.
+    /// Returns a root span of kind [`Internal`](SpanKind::Internal) with nothing else set.
+    ///
+    /// An end before the start becomes the start. The other fields are public: set those that you
+    /// need.
     #[inline]
     pub fn new(
         span_context: SpanContext,
@@ -82,18 +84,18 @@ impl SpanRecord {
         }
     }
 
-    /// The time from start to end.
+    /// Returns the time from start to end.
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.end_time.0.saturating_sub(self.start_time.0))
     }
 }
 
-/// A point in time: nanoseconds since the Unix epoch, good until the year 2554.
+/// A point in time: nanoseconds since the Unix epoch, up to the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct UnixNanos(pub u64);
 
 impl From<SystemTime> for UnixNanos {
-    /// Times before 1970 become zero, those past the year 2554 the greatest value.
+    /// Times before 1970 become zero. Times after 2554 become the greatest value.
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
@@ -102,20 +104,20 @@ impl From<SystemTime> for UnixNanos {
 
 impl From<UnixNanos> for SystemTime {
     fn from(time: UnixNanos) -> Self {
-        // Where SystemTime cannot hold a time this far off, its epoch stands for it.
+        // A time that `SystemTime` cannot hold becomes the Unix epoch.
         UNIX_EPOCH.checked_add(Duration::from_nanos(time.0)).unwrap_or(UNIX_EPOCH)
     }
 }
 
-/// A span's part in a conversation between processes (OpenTelemetry trace API, SpanKind).
+/// The role of a span between processes (OpenTelemetry trace API, SpanKind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum SpanKind {
     /// Work inside one process.
     #[default]
     Internal,
-    /// Answers a request.
+    /// Handles a request.
     Server,
-    /// Makes a request and waits for the answer.
+    /// Sends a request and waits for the response.
     Client,
     /// Sends a message.
     Producer,
@@ -135,53 +137,53 @@ impl fmt::Display for SpanKind {
     }
 }
 
-/// Whether the work went well.
+/// Whether the work succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Status {
-    /// Nothing was said: taken as well.
+    /// Not set; it counts as success.
     #[default]
     Unset,
-    /// It went well, said the application; final.
+    /// The application says that the work succeeded. Final.
     Ok,
-    /// It failed, with this description.
+    /// The work failed, with this description.
     Error(Cow<'static, str>),
 }
 
-/// Something that happened at one time during a span.
+/// Something that happened at one point in time during a span.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
     /// What happened.
     pub name: Cow<'static, str>,
-    /// When.
+    /// When it happened.
     pub time: UnixNanos,
-    /// What is known about it.
+    /// Attributes of the event.
     pub attributes: Attributes,
-    /// Attributes beyond the limit, or with a bad key.
+    /// The number of attributes dropped for the limit or for a bad key.
     pub dropped_attributes_count: u32,
 }
 
 impl Event {
-    /// The event `name` at `time`.
+    /// Returns the event `name` at `time`.
     pub fn new(name: impl Into<Cow<'static, str>>, time: UnixNanos, attributes: impl Into<Attributes>) -> Self {
         Self { name: name.into(), time, attributes: attributes.into(), dropped_attributes_count: 0 }
     }
 }
 
-/// A span that another has to do with without being its child.
+/// A related span that is not the parent.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Link {
-    /// The span pointed to, often of another trace.
+    /// The linked span, often of another trace.
     pub span_context: SpanContext,
-    /// What is known about the connection.
+    /// Attributes of the link.
     pub attributes: Attributes,
-    /// Attributes beyond the limit, or with a bad key.
+    /// The number of attributes dropped for the limit or for a bad key.
     pub dropped_attributes_count: u32,
 }
 
 impl Link {
-    /// A link to `span_context`.
+    /// Returns a link to `span_context`.
     pub fn new(span_context: SpanContext, attributes: impl Into<Attributes>) -> Self {
         Self { span_context, attributes: attributes.into(), dropped_attributes_count: 0 }
     }
@@ -193,15 +195,17 @@ impl From<SpanContext> for Link {
     }
 }
 
-/// What made the spans: `service.name` and the like, the same for all of one [`Tracer`](super::Tracer).
+/// The process that creates the spans: `service.name` and other attributes.
+///
+/// It is the same for all spans of one [`Tracer`](super::Tracer).
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Resource {
-    /// What is known about it.
+    /// Attributes of the process.
     pub attributes: Attributes,
 }
 
 impl Resource {
-    /// The resource with these attributes.
+    /// Returns a resource with these attributes.
     ///
     /// # Examples
     /// ```
@@ -214,24 +218,24 @@ impl Resource {
         Self { attributes: attributes.into() }
     }
 
-    /// The value of `service.name`.
+    /// Returns the value of `service.name`.
     pub fn service_name(&self) -> Option<&str> {
         self.attributes.get("service.name")?.as_str()
     }
 }
 
-/// Finished spans of one resource, on their way out.
+/// Finished spans of one resource, to be exported together.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Batch {
-    /// What made them.
+    /// The process that created the spans.
     pub resource: Arc<Resource>,
     /// The spans, in the order in which they ended.
     pub spans: Vec<SpanRecord>,
 }
 
 impl Batch {
-    /// These spans of this resource.
+    /// Returns a batch of these spans.
     pub fn new(resource: Arc<Resource>, spans: Vec<SpanRecord>) -> Self {
         Self { resource, spans }
     }

@@ -9,9 +9,10 @@ use super::span_context::SpanContext;
 use super::tracestate::TraceState;
 use super::value::Value;
 
-/// Decides whether a trace is recorded, once: when its first span in this process starts. The spans below follow.
+/// Decides whether a trace is recorded, once: when its first span in this process starts.
 ///
-/// Called on the task that starts the span, so it should be quick. If it panics, the trace is not recorded.
+/// The spans below follow the decision. The sampler is called on the task that starts the span, so
+/// it should be fast. If it panics, the trace is not recorded.
 ///
 /// # Examples
 /// ```
@@ -26,11 +27,11 @@ use super::value::Value;
 /// }
 /// ```
 pub trait Sampler: Send + Sync {
-    /// Whether to record the trace that begins here with `span`.
+    /// Decides whether to record the trace of `span`, its first span in this process.
     fn sample(&self, span: &SamplingParameters<'_>) -> SamplingResult;
 }
 
-/// What is known when a decision is made.
+/// What a sampler can base its decision on.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SamplingParameters<'a> {
@@ -40,41 +41,42 @@ pub struct SamplingParameters<'a> {
     pub name: &'a str,
     /// The span's kind.
     pub kind: SpanKind,
-    /// The attributes given so far.
+    /// The attributes that are set so far.
     pub attributes: &'a Attributes,
-    /// The links given so far.
+    /// The links that are set so far.
     pub links: &'a [Link],
-    /// The span above, which is in another process; `None` for the root of a trace.
+    /// The parent span, which is in another process; `None` for the root of a trace.
     pub parent: Option<&'a SpanContext>,
 }
 
 impl<'a> SamplingParameters<'a> {
-    /// A root of kind [`Internal`](SpanKind::Internal) with nothing else known.
+    /// Returns the parameters of a root span of kind [`Internal`](SpanKind::Internal) without
+    /// attributes.
     pub fn new(trace_id: TraceId, name: &'a str) -> Self {
         static NONE: Attributes = Attributes::new();
         Self { trace_id, name, kind: SpanKind::Internal, attributes: &NONE, links: &[], parent: None }
     }
 }
 
-/// A decision.
+/// The decision of a sampler.
 #[derive(Clone, Debug, PartialEq, Default)]
 #[non_exhaustive]
 pub struct SamplingResult {
-    /// Whether the spans are recorded; it goes on the wire as the sampled flag.
+    /// Whether the spans are recorded. It is propagated as the sampled flag.
     pub sampled: bool,
     /// Attributes for the first span, such as the rule that matched.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
-    /// The tracestate to go on with; `None`: the parent's.
+    /// The tracestate to propagate; `None` keeps the parent's.
     pub trace_state: Option<TraceState>,
 }
 
 impl SamplingResult {
-    /// Record.
+    /// Returns the decision to record the trace.
     pub const fn record() -> Self {
         Self { sampled: true, attributes: Vec::new(), trace_state: None }
     }
 
-    /// Do not record.
+    /// Returns the decision not to record the trace.
     pub const fn drop() -> Self {
         Self { sampled: false, attributes: Vec::new(), trace_state: None }
     }
@@ -90,7 +92,7 @@ impl Sampler for AlwaysOn {
     }
 }
 
-/// Records nothing.
+/// Records no trace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AlwaysOff;
 
@@ -100,8 +102,10 @@ impl Sampler for AlwaysOff {
     }
 }
 
-/// Follows the caller's decision, and asks another sampler about traces that begin here and about those that a caller has left to us
-/// to decide on, as [B3](crate::propagation::b3) can.
+/// Follows the caller's decision. If there is none, another sampler decides.
+///
+/// The other sampler decides for traces that start in this process, and for those whose caller has
+/// left the decision to the callee, as [B3](crate::propagation::b3) allows.
 ///
 /// # Examples
 /// ```
@@ -111,24 +115,24 @@ impl Sampler for AlwaysOff {
 /// let sampler = ParentBased::new(TraceIdRatio::new(0.0));
 /// let id = TraceId::random();
 /// let mut span = SamplingParameters::new(id, "GET /");
-/// assert!(!sampler.sample(&span).sampled, "a root of ours: asks the ratio");
+/// assert!(!sampler.sample(&span).sampled, "no caller: the ratio decides");
 ///
 /// let caller = SpanContext::new(id, SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
 /// span.parent = Some(&caller);
-/// assert!(sampler.sample(&span).sampled, "the caller records: so do we");
+/// assert!(sampler.sample(&span).sampled, "the caller records, so this process does");
 /// ```
 #[derive(Clone)]
 pub struct ParentBased(Arc<dyn Sampler>);
 
 impl ParentBased {
-    /// Asks `root` when there is no caller, or no decision of its.
+    /// The sampler `root` decides if there is no caller, or if the caller has not decided.
     pub fn new(root: impl Sampler + 'static) -> Self {
         Self(Arc::new(root))
     }
 }
 
 impl Default for ParentBased {
-    /// Records every trace that begins here.
+    /// Records every trace that starts in this process.
     fn default() -> Self {
         Self::new(AlwaysOn)
     }

@@ -10,20 +10,23 @@ use super::state::{SPAN, tracer};
 use super::value::Value;
 use crate::{Cause, Context};
 
-/// A span that is going on: it owns the recording, and ends when it is dropped or by [`end`](Self::end).
+/// A span that has started. It ends when it is dropped or by [`end`](Self::end).
 ///
-/// It derefs to the [`Context`] below it: hand `&span` to whatever works under it. Clones of that context may outlive the
-/// span; what they then write to it is ignored and [counted](crate::trace::Tracer::late_writes).
+/// It dereferences to its [`Context`]: pass `&span` to the code that works in the span. Clones of
+/// that context may outlive the span. Their writes to it are then ignored and
+/// [counted](crate::trace::Tracer::late_writes).
 ///
-/// # What ends with what
-/// - [`end`](Self::end): as its status says.
-/// - Dropped during a panic that began under it: `Error`, even after `Ok`, and `error.type` = `panic`.
-/// - Dropped otherwise: as its status says. See
+/// # How a span ends
+/// - By [`end`](Self::end): with the status that is set.
+/// - Dropped by a panic that began after the span's start: with the status `Error`, even after
+///   `Ok`, and with `error.type` = `panic`.
+/// - Dropped otherwise: with the status that is set. See
 ///   [`abandoned_if_dropped`](Self::abandoned_if_dropped) for work that may be dropped.
-/// - Either way while its context is done: its cause is [recorded](SpanRef::record_cancelled). The
-///   request's own span never has `RequestFinished`, which follows its end.
+/// - In each case, if its context is done: the context's cause is
+///   [recorded](SpanRef::record_cancelled). The request's own span never records `RequestFinished`,
+///   which is set after it.
 ///
-/// Dropping a span ends it alone: it cancels nothing, and spans below may still go on.
+/// Ending a span ends that span alone. It cancels nothing, and spans below it may continue.
 ///
 /// # Examples
 /// ```
@@ -42,11 +45,13 @@ use crate::{Cause, Context};
 #[derive(Debug)]
 pub struct Span {
     ctx: Context,
-    /// Whether the context's innermost span is ours to end, and not one that we share.
+    /// Whether this ends the recording of the context's span. It does not if it shares the identity
+    /// of an unrecorded span.
     is_owner: bool,
-    /// A drop without [`end`](Self::end) is the drop of its work.
+    /// Whether a drop without [`end`](Self::end) means that the work was dropped.
     abandoned_if_dropped: bool,
-    /// A span started while unwinding, by a destructor, is not what panicked.
+    /// Whether the thread was unwinding at the start. A destructor started the span then, and that
+    /// panic is not the span's.
     started_in_panic: bool,
 }
 
@@ -61,17 +66,21 @@ impl Span {
         Self { ctx, is_owner: false, abandoned_if_dropped: false, started_in_panic: false }
     }
 
-    /// The context below the span: what `&span` derefs to.
+    /// Returns the context of the span: what `&span` dereferences to.
     pub fn context(&self) -> &Context {
         &self.ctx
     }
 
-    /// Makes a drop without [`end`](Self::end) count as the drop of the span's work.
+    /// Makes a drop without [`end`](Self::end) record that the work was dropped.
     ///
-    /// The loser of a `select!` and an aborted task are dropped like this. The span then records
-    /// the cause [`Abandoned`](Cause::Abandoned) if its context is live, no other cause is
-    /// [recorded](SpanRef::record_cancelled), and no panic drops it. [`in_span`](Context::in_span)
-    /// does this by itself.
+    /// This is for futures that lose a `select!`, and for tasks that may be aborted. The span
+    /// records the cause [`Abandoned`](Cause::Abandoned), unless:
+    ///
+    /// - its context is done,
+    /// - another cause is [recorded](SpanRef::record_cancelled),
+    /// - or a panic drops it.
+    ///
+    /// [`in_span`](Context::in_span) does this by itself.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -95,32 +104,34 @@ impl Span {
         self.finish(None, |_| {});
     }
 
-    /// Ends the span at `time`, or at its start if that is later.
+    /// Ends the span at `time`, or at its start if `time` is before that.
     pub fn end_at(mut self, time: SystemTime) {
         self.finish(Some(time.into()), |_| {});
     }
 
-    /// Whether writes have an effect. Work that only serves the span can ask first.
+    /// Whether writes have an effect.
+    ///
+    /// Check it before work that only prepares data for the span.
     pub fn is_recording(&self) -> bool {
         self.as_ref().is_recording()
     }
 
-    /// As [`SpanRef::set_attribute`].
+    /// See [`SpanRef::set_attribute`].
     pub fn set_attribute(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
         self.as_ref().set_attribute(key, value);
     }
 
-    /// As [`SpanRef::set_attribute_with`].
+    /// See [`SpanRef::set_attribute_with`].
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         self.as_ref().set_attribute_with(key, value);
     }
 
-    /// As [`SpanRef::add_event`].
+    /// See [`SpanRef::add_event`].
     pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
         self.as_ref().add_event(name, attributes);
     }
 
-    /// As [`SpanRef::add_event_at`].
+    /// See [`SpanRef::add_event_at`].
     pub fn add_event_at(
         &self,
         name: impl Into<Cow<'static, str>>,
@@ -130,37 +141,37 @@ impl Span {
         self.as_ref().add_event_at(name, time, attributes);
     }
 
-    /// As [`SpanRef::add_link`].
+    /// See [`SpanRef::add_link`].
     pub fn add_link(&self, link: impl Into<Link>) {
         self.as_ref().add_link(link);
     }
 
-    /// As [`SpanRef::set_status`].
+    /// See [`SpanRef::set_status`].
     pub fn set_status(&self, status: Status) {
         self.as_ref().set_status(status);
     }
 
-    /// As [`SpanRef::record_error`].
+    /// See [`SpanRef::record_error`].
     pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
         self.as_ref().record_error(error);
     }
 
-    /// As [`SpanRef::record_returned`].
+    /// See [`SpanRef::record_returned`].
     pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
         self.as_ref().record_returned(error);
     }
 
-    /// As [`SpanRef::record_cancelled`].
+    /// See [`SpanRef::record_cancelled`].
     pub fn record_cancelled(&self, cause: &Cause) {
         self.as_ref().record_cancelled(cause);
     }
 
-    /// As [`SpanRef::record_shed`].
+    /// See [`SpanRef::record_shed`].
     pub fn record_shed(&self, cause: &Cause) {
         self.as_ref().record_shed(cause);
     }
 
-    /// As [`SpanRef::set_name`].
+    /// See [`SpanRef::set_name`].
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         self.as_ref().set_name(name);
     }
@@ -169,7 +180,7 @@ impl Span {
         if self.is_owner { self.ctx.current_span() } else { SpanRef::new(&self.ctx, None) }
     }
 
-    /// Ends the span, once; `last` has the last word on its record.
+    /// Ends the span, once. `last` may change the record before the recorder takes it.
     #[inline]
     fn finish(&mut self, end: Option<UnixNanos>, last: impl FnOnce(&mut SpanRecord)) {
         if !self.is_owner {
@@ -188,7 +199,7 @@ impl Span {
         }
     }
 
-    /// Records why the context is done, unless that was recorded before.
+    /// Records why the context is done, unless a cause is recorded already.
     #[cold]
     fn record_cause(&self, end: UnixNanos) {
         if let Some(cause) = self.ctx.cause() {

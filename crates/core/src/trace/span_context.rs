@@ -1,9 +1,9 @@
 use super::id::{SpanId, TraceFlags, TraceId};
 use super::tracestate::TraceState;
 
-/// What identifies a span across processes: trace id, span id, flags and tracestate (W3C Trace Context Level 2).
+/// The identity of a span: trace id, span id, flags and tracestate (W3C Trace Context Level 2).
 ///
-/// Always valid: neither id can be zero.
+/// It is what is propagated between processes. It is always valid: neither id can be zero.
 ///
 /// # Examples
 /// ```
@@ -18,13 +18,14 @@ pub struct SpanContext {
     span_id: SpanId,
     flags: TraceFlags,
     is_remote: bool,
-    /// The caller has left it to the callee whether to record: not sampled, for want of a decision.
+    /// Whether the caller has left it to the callee to decide on recording. The sampled flag is not
+    /// set then.
     is_undecided: bool,
     trace_state: TraceState,
 }
 
 impl SpanContext {
-    /// The identity made of these parts. `is_remote`: it came from another process.
+    /// Returns the identity made of these parts. `is_remote`: it came from another process.
     pub const fn new(
         trace_id: TraceId,
         span_id: SpanId,
@@ -35,31 +36,31 @@ impl SpanContext {
         Self { trace_id, span_id, flags, is_remote, is_undecided: false, trace_state }
     }
 
-    /// The trace that the span belongs to.
+    /// Returns the id of the span's trace.
     #[inline]
     pub const fn trace_id(&self) -> TraceId {
         self.trace_id
     }
 
-    /// The span's id, unique in its trace.
+    /// Returns the span's id, which is unique in its trace.
     #[inline]
     pub const fn span_id(&self) -> SpanId {
         self.span_id
     }
 
-    /// The trace's flags.
+    /// Returns the trace's flags.
     #[inline]
     pub const fn flags(&self) -> TraceFlags {
         self.flags
     }
 
-    /// Whether the span may have been recorded by the process that made it.
+    /// Whether the process that created the span may have recorded it.
     #[inline]
     pub const fn is_sampled(&self) -> bool {
         self.flags.is_sampled()
     }
 
-    /// What tracing systems passed along with the trace; empty most of the time.
+    /// Returns what tracing systems propagate with the trace. It is empty most of the time.
     #[inline]
     pub const fn trace_state(&self) -> &TraceState {
         &self.trace_state
@@ -71,13 +72,13 @@ impl SpanContext {
         self.is_remote
     }
 
-    /// The same identity with another tracestate.
+    /// Returns the same identity with another tracestate.
     #[must_use]
     pub fn with_trace_state(self, trace_state: TraceState) -> Self {
         Self { trace_state, ..self }
     }
 
-    /// Whether nobody has decided yet on recording the trace; it is not sampled then.
+    /// Whether recording of the trace is not decided yet. It is not sampled then.
     #[inline]
     pub(crate) const fn is_undecided(&self) -> bool {
         self.is_undecided
@@ -91,7 +92,7 @@ impl SpanContext {
         Self { is_remote: true, ..self }
     }
 
-    /// The identity of a span of this process below this one, decided on as this one.
+    /// Returns the identity of a child in this process, with the same decision on recording.
     #[inline]
     pub(super) fn child(&self, span_id: SpanId) -> Self {
         Self { span_id, is_remote: false, trace_state: self.trace_state.clone(), ..*self }

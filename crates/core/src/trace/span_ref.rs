@@ -11,17 +11,18 @@ use super::state::{SpanState, count_late_write};
 use super::value::Value;
 use crate::{Cause, Context, ContextError};
 
-/// Bytes of an error's message, its sources included.
+/// The limit of an error message in bytes, its sources included.
 const MAX_MESSAGE: usize = 4 * 1024;
-/// Sources of an error that its message names; a bound for chains that never end.
+/// The limit of sources in a message. A chain of sources can be endless.
 const MAX_SOURCES: usize = 16;
-/// The attribute of an `exception` event that has the message.
+/// The attribute that holds the message of an `exception` event.
 const MESSAGE: &str = "exception.message";
 
-/// The span that a context is in, for code further down: it adds to the span and never ends it.
+/// The span that a context is in. It can be written to, but not ended.
 ///
-/// Copying is free. Where nothing is recorded, each write is a test and nothing more. Writes after the span has ended are
-/// ignored and [counted](crate::trace::Tracer::late_writes).
+/// It is for code that is called with the context. Copying it is free. If the span is not recorded,
+/// a write costs one test. Writes after the span has ended are ignored and
+/// [counted](crate::trace::Tracer::late_writes).
 ///
 /// # Examples
 /// ```
@@ -48,7 +49,8 @@ impl<'a> SpanRef<'a> {
         Self { ctx, state }
     }
 
-    /// The span's identity, or its remote parent's where none was started here.
+    /// Returns the span's identity. If the context is in no span of this process, this is the
+    /// remote parent's.
     pub fn span_context(&self) -> Option<&'a SpanContext> {
         self.state.map(|state| &state.span_context)
     }
@@ -58,8 +60,10 @@ impl<'a> SpanRef<'a> {
         self.state.is_some_and(SpanState::is_recording)
     }
 
-    /// Sets an attribute; the last write of a key wins. One with an empty key, or beyond the
-    /// [limit](crate::trace::SpanLimits), is dropped and counted in the record.
+    /// Sets an attribute. The last write of a key wins.
+    ///
+    /// An attribute with an empty key, or beyond the [limit](crate::trace::SpanLimits), is dropped.
+    /// The span's record counts it.
     #[inline]
     pub fn set_attribute(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
         if let Some(state) = self.recorded_state() {
@@ -68,7 +72,7 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Sets an attribute to what `value` returns; it is called only if the span is recording.
+    /// Sets an attribute to what `value` returns. `value` is called only if the span is recording.
     #[inline]
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         if self.is_recording() {
@@ -78,7 +82,9 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Adds an event that happens now. `attributes`: `()` for none, an array of pairs, or [`Attributes`].
+    /// Adds an event at the current time.
+    ///
+    /// `attributes` is `()` for none, an array of pairs, or [`Attributes`].
     pub fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl Into<Attributes>) {
         if let Some(state) = self.recorded_state() {
             self.push_event(Event::new(name, state.epoch.now(), attributes));
@@ -97,7 +103,9 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Links a span that this one has to do with; a [`SpanContext`] is a link without attributes.
+    /// Links a related span that is not the parent.
+    ///
+    /// A [`SpanContext`] is a link without attributes.
     pub fn add_link(&self, link: impl Into<Link>) {
         if let Some(state) = self.recorded_state() {
             let link = link.into();
@@ -105,18 +113,24 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Sets the status. `Ok` is final: a later `Error` is ignored. `Unset` changes nothing.
+    /// Sets the status.
+    ///
+    /// - `Ok` is final: a later `Error` is ignored.
+    /// - `Unset` changes nothing.
     pub fn set_status(&self, status: Status) {
         if let Some(state) = self.recorded_state() {
             state.write(self.ctx, |span, _| span.rare().set_status(status));
         }
     }
 
-    /// Sets the status to `Error` and adds an `exception` event: `exception.type`, and `exception.message` with the chain
-    /// of [`source`](Error::source)s, at most 16 of them and 4 KiB in all.
+    /// Sets the status to `Error` and adds an `exception` event.
     ///
-    /// An error recorded twice on one span, which is to say at one address with one message, is one event. One that was
-    /// returned lies elsewhere: [`record_returned`](Self::record_returned) is for those.
+    /// The event has `exception.type` and `exception.message`. The message includes the chain of
+    /// [`source`](Error::source)s: at most 16 of them, and at most 4 KiB in all.
+    ///
+    /// An error that is recorded twice on one span is one event. Two calls record the same error if
+    /// the address and the message are the same. An error that was returned has moved to another
+    /// address: use [`record_returned`](Self::record_returned) for it.
     pub fn record_error<E: Error + ?Sized>(&self, error: &E) {
         if self.recorded_state().is_some() {
             let address = std::ptr::from_ref(error).cast::<()>().addr();
@@ -124,19 +138,23 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// [`record_error`](Self::record_error), for who gets the error that the work under the span has returned: the work may
-    /// have recorded it, and it has moved since. Nothing is done if the last error recorded has the same message, or one
-    /// that begins with it.
+    /// Records an error that the work under the span has returned.
+    ///
+    /// It is [`record_error`](Self::record_error) for an error that the work may have recorded
+    /// before it returned it, at another address. It does nothing if the message of the last
+    /// recorded error is the same or begins with this one.
     pub fn record_returned<E: Error + ?Sized>(&self, error: &E) {
         if self.recorded_state().is_some() {
             self.add_exception(None, std::any::type_name::<E>(), error_message(error));
         }
     }
 
-    /// Sets the status to `Error` with `message` and adds an `exception` event with it, each time it is called.
+    /// Sets the status to `Error` with `message` and adds an `exception` event with it.
     ///
-    /// It is for an error of which only the text is left, as in a log event; at most 4 KiB of it are recorded. `attributes`
-    /// are the event's; an `exception.message` among them stays. [`record_returned`](Self::record_returned) does not record the same error again.
+    /// Use it for an error of which only the text is available, as in a log event. Each call adds
+    /// an event. At most 4 KiB of the text are recorded. `attributes` are those of the event; if
+    /// they have an `exception.message`, it is kept. [`record_returned`](Self::record_returned)
+    /// does not record the same error again.
     ///
     /// ```
     /// use throughline_core::Context;
@@ -171,8 +189,8 @@ impl<'a> SpanRef<'a> {
     /// - There is one event, `throughline.cancelled`.
     ///
     /// The first cause stays. A span that ends while its context is done records the context's
-    /// cause by itself. Call this for work that is cut off while the context is live, or to date
-    /// the event before the end. The request's own span ignores
+    /// cause by itself. Call this for work that is stopped while the context is live, or to give
+    /// the event a time before the end of the span. The request's own span ignores
     /// [`RequestFinished`](Cause::RequestFinished).
     ///
     /// ```
@@ -184,8 +202,9 @@ impl<'a> SpanRef<'a> {
         self.record_cancellation("throughline.cancelled", cause, None);
     }
 
-    /// As [`record_cancelled`](Self::record_cancelled), for work that did not start. The event is
-    /// `throughline.shed`.
+    /// Records that work was not started. Its event is `throughline.shed`.
+    ///
+    /// Otherwise it does the same as [`record_cancelled`](Self::record_cancelled).
     pub fn record_shed(&self, cause: &Cause) {
         self.record_cancellation("throughline.shed", cause, None);
     }
@@ -194,8 +213,8 @@ impl<'a> SpanRef<'a> {
         let is_end_of_own_request = |state: &SpanState| state.is_local_root && matches!(cause, Cause::RequestFinished);
         let Some(state) = self.recorded_state().filter(|state| !is_end_of_own_request(state)) else { return };
         let message = match cause {
-            // It may run in the destructor of a span that ends while its thread unwinds: there a
-            // second panic would abort.
+            // This may run in the destructor of a span that ends while its thread unwinds. A second
+            // panic there would abort the process.
             Cause::Error(error) => Some(catch_unwind(AssertUnwindSafe(|| error_message(&**error))).unwrap_or_default()),
             _ => None,
         };
@@ -203,7 +222,9 @@ impl<'a> SpanRef<'a> {
         state.write(self.ctx, |span, limits| span.record_cancellation(event, cause.name(), message, time, limits));
     }
 
-    /// Changes the name, as a server does once it knows the route. The sampler has seen the first one.
+    /// Changes the name, for example once a server knows the route.
+    ///
+    /// The sampler has seen the first one.
     pub fn set_name(&self, name: impl Into<Cow<'static, str>>) {
         if let Some(state) = self.recorded_state() {
             let name = name.into();
@@ -211,8 +232,9 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Records an error that has only a text. An error that only reports that the context is done
-    /// is not recorded.
+    /// Records an error of which only the text is known.
+    ///
+    /// An error that only reports that the context is done is not recorded.
     pub(super) fn record_failure<E: fmt::Display>(&self, error: &E) {
         if self.recorded_state().is_some() {
             let mut text = Bounded(String::new());
@@ -249,17 +271,19 @@ impl fmt::Debug for SpanRef<'_> {
     }
 }
 
-/// Whether an error's text only reports this end of a context. It is a [`ContextError`], perhaps
-/// within another error, whose text then ends with it; or an error of the services' taxonomy, whose
-/// text begins with the code.
+/// Whether an error's text only reports that the context is done.
+///
+/// - A [`ContextError`], perhaps inside another error: the text ends with its text.
+/// - A service error: the text begins with the code.
 fn only_reports(text: &str, stopped: ContextError) -> bool {
     let code = if stopped.is_timeout() { "DEADLINE_EXCEEDED: " } else { "CANCELLED: " };
     text.starts_with(code) || text.ends_with(&stopped.to_string())
 }
 
-/// The error's message and those of its [`source`](Error::source)s, as `a: b: c`.
+/// Returns the error's message and those of its [`source`](Error::source)s, as `a: b: c`.
 ///
-/// It names at most 16 sources and has at most 4 KiB. A message that ends with its source's is not followed by it.
+/// It includes at most 16 sources and has at most 4 KiB. A source is left out if the text so far
+/// ends with the source's message.
 ///
 /// ```
 /// use throughline_core::trace::error_message;
@@ -288,17 +312,17 @@ pub fn error_message<E: Error + ?Sized>(error: &E) -> String {
     let mut source = error.source();
     for _ in 0..MAX_SOURCES {
         let Some(error) = source else { break };
-        let mut more = Bounded(String::new());
-        let _ = write!(more, "{error}");
-        if !text.0.ends_with(&more.0) {
-            let _ = write!(text, ": {}", more.0);
+        let mut message = Bounded(String::new());
+        let _ = write!(message, "{error}");
+        if !text.0.ends_with(&message.0) {
+            let _ = write!(text, ": {}", message.0);
         }
         source = error.source();
     }
     text.0
 }
 
-/// Text that stops taking more, and with it a `Display` that would not end.
+/// A text of at most 4 KiB. A write past the limit fails, which stops an endless `Display`.
 struct Bounded(String);
 
 impl Write for Bounded {

@@ -1,4 +1,4 @@
-//! What a context keeps of its span: the identity, and the recording while it goes on.
+//! The state of a span in its context: the identity, and the recording until it ends.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -14,9 +14,10 @@ use super::tracer::Tracer;
 use super::value::Value;
 use crate::{Context, Key};
 
-/// The nearest one wins: the span that the context is in, or the remote parent.
+/// The span that the context is in, or the remote parent. The nearest one counts.
 pub(super) static SPAN: Key<SpanState> = Key::new("span");
-/// Where the spans below go. A recorded span's own context always leads to its tracer, so spans need not hold one.
+/// The tracer of the spans below. From the context of a recorded span it always leads to the span's
+/// own tracer, so a span need not hold one.
 pub(super) static TRACER: Key<Tracer> = Key::new("tracer");
 
 #[inline]
@@ -24,7 +25,9 @@ pub(super) fn tracer(ctx: &Context) -> &Tracer {
     ctx.value(&TRACER).unwrap_or_else(|| Tracer::current_default())
 }
 
-/// Counts a write to the span that `ctx` is in, which has ended, on its own tracer: another may have been named below it.
+/// Counts a write to the span of `ctx`, which has ended, on the span's own tracer.
+///
+/// Another tracer may have been set below the span.
 #[cold]
 pub(super) fn count_late_write(ctx: &Context) {
     if let Some(own) = ctx.origin(&SPAN) {
@@ -34,25 +37,26 @@ pub(super) fn count_late_write(ctx: &Context) {
 
 pub(super) struct SpanState {
     pub(super) span_context: SpanContext,
-    /// Whether there ever was a recording; it may be over.
+    /// Whether the span is or was recorded. It stays true after the end.
     pub(super) is_recorded: bool,
     pub(super) is_local_root: bool,
     pub(super) limits: SpanLimits,
-    /// Of the local root.
+    /// The epoch of the local root.
     pub(super) epoch: Epoch,
-    /// The context whose span the writes go to, where this is the parent of spawned work only. It is an ancestor of the
-    /// context that has this, so that dropping it frees nothing.
+    /// The context whose span takes the writes. It is set only in the parent of spawned work. It is
+    /// an ancestor of the context that holds this, so dropping it frees nothing.
     pub(super) writes_to: Option<Context>,
     pub(super) recording: Mutex<Recording>,
 }
 
-/// What is known of a span that has not ended.
+/// The recorded data of a span that has not ended.
 ///
-/// Most of its 500 bytes are room for attributes, and each copy of them costs as much as an allocation. So it is put
-/// together where the context keeps it, written there, and moved once, to the recorder.
+/// Most of its 500 bytes are inline space for attributes, and a copy of them costs as much as an
+/// allocation. So it is built where the context keeps it, written there, and moved once, to the
+/// recorder.
 pub(super) struct Recording {
     pub(super) is_live: bool,
-    /// The cause of a cancellation has been recorded.
+    /// Whether the cause of a cancellation has been recorded.
     pub(super) is_cancelled: bool,
     pub(super) parent_is_remote: bool,
     pub(super) kind: SpanKind,
@@ -64,7 +68,7 @@ pub(super) struct Recording {
     pub(super) rare: Option<Box<RareFields>>,
 }
 
-/// What many spans never have.
+/// The fields that most spans do not use: events, links and status.
 #[derive(Default)]
 pub(super) struct RareFields {
     events: Vec<Event>,
@@ -72,14 +76,15 @@ pub(super) struct RareFields {
     status: Status,
     dropped_events: u32,
     dropped_links: u32,
-    /// Where each error lay that has been recorded, with the hash of what it said: limits may leave less of it in its event.
+    /// The address of each recorded error, and the hash of its message. The message in the event
+    /// may be cut by limits.
     errors: Vec<(usize, u64)>,
-    /// What the last one said.
+    /// The message of the last recorded error.
     last_error: Option<String>,
 }
 
 impl SpanState {
-    /// A span that is not recorded, or is one of another process.
+    /// The state of a span that is not recorded, or that is in another process.
     #[inline(always)]
     pub(super) fn identity(span_context: SpanContext, is_local_root: bool) -> Self {
         let recording = Recording {
@@ -106,8 +111,10 @@ impl SpanState {
         }
     }
 
-    /// The parent of work that is spawned under `ctx`: the span `parent`, which takes no writes, and stands where `like`
-    /// stands.
+    /// The state of the parent of work that is spawned under `ctx`: the span `parent`.
+    ///
+    /// Writes go to the span of `ctx`. Whether it is recorded, and its epoch, are taken from
+    /// `like`.
     pub(super) fn spawner(parent: SpanContext, like: &SpanState, ctx: &Context) -> Self {
         let writes_to = ctx.value(&SPAN).and_then(|state| state.writes_to.clone()).unwrap_or_else(|| ctx.clone());
         let identity = Self::identity(parent, false);
@@ -118,7 +125,7 @@ impl SpanState {
         self.is_recorded && self.lock().is_live
     }
 
-    /// Ends the recording and hands it over; `None` the second time.
+    /// Ends the recording and returns it. The second call returns `None`.
     #[inline(always)]
     pub(super) fn end(&self, time: UnixNanos) -> Option<SpanRecord> {
         let mut recording = self.lock();
@@ -147,7 +154,7 @@ impl SpanState {
         Some(record)
     }
 
-    /// Lets `write` change the recording. It runs under the lock: nothing of the user's may run in it.
+    /// Changes the recording with `write`. It runs under the lock, so it must not call user code.
     #[inline]
     pub(super) fn write(&self, ctx: &Context, write: impl FnOnce(&mut Recording, &SpanLimits)) {
         if !self.is_recorded {
@@ -164,7 +171,8 @@ impl SpanState {
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Recording> {
-        // Only an allocation failure could have panicked under the lock; what is there is whole.
+        // Only an allocation failure can have panicked under the lock. The recording is valid after
+        // it.
         self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,7 +185,7 @@ impl Recording {
         }
     }
 
-    /// Records a cancellation, once. The first cause stays, also one that was set as an attribute.
+    /// Records a cancellation once. The first cause stays, also one that was set as an attribute.
     pub(super) fn record_cancellation(
         &mut self,
         event: &'static str,
@@ -241,14 +249,18 @@ impl RareFields {
         }
         match (&self.status, &status) {
             (Status::Ok, _) | (_, Status::Unset) => {}
-            // It adds nothing to the description that is there.
+            // An empty description adds nothing to the one that is set.
             (Status::Error(_), Status::Error(description)) if description.is_empty() => {}
             _ => self.status = status,
         }
     }
 
-    /// Adds an `exception` event and sets the status, unless the same error is there already: it lay at `address` and
-    /// its `message` was the same, or lay at an unknown address (`None`) and said what the last one begins with.
+    /// Adds an `exception` event and sets the status, unless the same error is recorded already.
+    ///
+    /// The same error is recorded already if
+    ///
+    /// - `address` is known, and an error with this address and message is recorded,
+    /// - or `address` is `None`, and the last message begins with this one.
     pub(super) fn add_exception(
         &mut self,
         address: Option<usize>,
@@ -265,7 +277,8 @@ impl RareFields {
         if seen {
             return;
         }
-        // As many as there can be events; one where there can be none.
+        // One entry per possible event, and at least one: with a limit of zero events the error
+        // must still be recognized.
         if !is_full(&self.errors, limits.events.max(1)) {
             self.errors.extend(error);
         }
@@ -274,7 +287,7 @@ impl RareFields {
         self.set_status(status);
     }
 
-    /// Adds an `exception` event and sets the status, whatever was recorded before.
+    /// Adds an `exception` event and sets the status, without looking for the same error.
     pub(super) fn add_new_exception(&mut self, message: String, event: Event, limits: &SpanLimits) {
         self.set_status(Status::Error(message.clone().into()));
         self.last_error = Some(message);
@@ -282,7 +295,7 @@ impl RareFields {
     }
 }
 
-/// An empty name becomes `unknown`, a long one is cut.
+/// Replaces an empty name by `unknown` and cuts a long one.
 #[inline]
 pub(super) fn bound_name(name: &mut Cow<'static, str>) {
     if name.is_empty() {

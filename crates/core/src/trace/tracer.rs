@@ -10,21 +10,25 @@ use super::sampler::{ParentBased, Sampler};
 use crate::Context;
 use crate::context::set_derive_for_spawn;
 
-/// Where finished spans go.
+/// Takes finished spans, for example to export them.
 pub trait Recorder: Send + Sync {
-    /// Takes a finished span. Called on the task that ended it: it must not block and must not panic.
+    /// Takes a finished span.
+    ///
+    /// It is called on the task that ended the span. It must not block and must not panic.
     fn record(&self, span: SpanRecord);
 
-    /// Asked as each sampled span starts. `false`, as after a shutdown, makes it a span that records nothing; the
-    /// recorder counts it as dropped. The default is always `true`.
+    /// Whether a sampled span that starts now is recorded. The default is always `true`.
+    ///
+    /// A recorder returns `false` after its shutdown: the span then records nothing, and the
+    /// recorder counts it as dropped.
     fn admit(&self) -> bool {
         true
     }
 }
 
-/// What makes and collects spans: a recorder, a sampler, a resource and limits, behind one cheap handle.
+/// Creates spans and collects them: a recorder, a sampler, a resource and limits.
 ///
-/// Cloning costs one reference count at most. Several live side by side in one process.
+/// It is a cheap handle: a clone costs at most one reference count. A process may have several.
 ///
 /// # Examples
 /// ```
@@ -37,7 +41,7 @@ pub trait Recorder: Send + Sync {
 ///
 /// impl Recorder for Memory {
 ///     fn record(&self, span: SpanRecord) {
-///         self.0.lock().expect("nobody panics with it").push(span);
+///         self.0.lock().expect("no panic while locked").push(span);
 ///     }
 /// }
 ///
@@ -52,35 +56,38 @@ struct Inner {
     late_writes: AtomicU64,
 }
 
-/// What a [`Tracer`] is made of.
+/// The parts of a [`Tracer`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TracerConfig {
-    /// Where finished spans go.
+    /// Takes the finished spans.
     pub recorder: Arc<dyn Recorder>,
-    /// Which traces are recorded; default: as the caller says, and all that begin here.
+    /// Decides which traces are recorded. Default: the caller's decision, and all traces that start
+    /// in this process.
     pub sampler: Arc<dyn Sampler>,
-    /// What makes the spans; default: nothing known.
+    /// Describes the process that creates the spans. Default: no attributes.
     pub resource: Arc<Resource>,
-    /// How much one span may hold.
+    /// Limits what one span holds.
     pub limits: SpanLimits,
-    /// Spans of another kind that the same task is in; default: none.
+    /// Finds spans of another tracing system that the same task is in. Default: none.
     pub find_descendant: Option<FindDescendant>,
-    /// Attributes that recorded spans have from their context; default: none.
+    /// Adds attributes from the context to recorded spans. Default: none.
     pub from_context: Option<FromContext>,
-    /// Whether new traces carry [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM); default: no.
+    /// Whether new traces have [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM). Default: no.
+    ///
     /// Receivers of Level 1 of W3C Trace Context may reject flags above `02` and start a new trace.
-    /// A trace that is continued keeps the flag of its caller either way.
+    /// A trace that is continued keeps its caller's flag in either case.
     pub random_flag: bool,
 }
 
-/// Adds the attributes that a span has from the context it starts in to those it was given.
+/// Adds attributes from the context in which a span starts to those of the span.
 ///
-/// Called as each recorded span starts, on its task; samplers do not see what it adds.
+/// It is called when a recorded span starts, on the task that starts it. Samplers do not see the
+/// added attributes.
 pub type FromContext = Arc<dyn Fn(&Context, &mut Attributes) + Send + Sync>;
 
 impl TracerConfig {
-    /// Spans go to `recorder`; all else has its default.
+    /// Spans go to `recorder`; everything else has its default.
     pub fn new(recorder: Arc<dyn Recorder>) -> Self {
         Self {
             recorder,
@@ -98,7 +105,7 @@ static DEFAULT: OnceLock<Tracer> = OnceLock::new();
 static NOOP: Tracer = Tracer::noop();
 
 impl Tracer {
-    /// A tracer made of `config`.
+    /// Returns a tracer with this configuration.
     pub fn new(config: TracerConfig) -> Self {
         if config.find_descendant.is_some() {
             set_derive_for_spawn(foreign::for_spawned);
@@ -106,35 +113,37 @@ impl Tracer {
         Self(Some(Arc::new(Inner { config, late_writes: AtomicU64::new(0) })))
     }
 
-    /// A tracer whose spans go nowhere: they carry an identity on the wire, and the caller's sampling decision.
+    /// Returns a tracer that records nothing.
+    ///
+    /// Its spans still have an identity, which is propagated with the caller's sampling decision.
     pub const fn noop() -> Self {
         Self(None)
     }
 
-    /// Whether spans go anywhere.
+    /// Whether the tracer has a recorder.
     pub const fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Makes this tracer the one of every context that names no other, for the life of the process.
+    /// Makes `tracer` the default of every context that names no other, until the process ends.
     ///
     /// # Errors
-    /// There is one already: it stays.
+    /// There is a default already. It stays.
     pub fn set_default(tracer: Tracer) -> Result<(), SetDefaultError> {
         DEFAULT.set(tracer).map_err(|_| SetDefaultError(()))
     }
 
-    /// The process's default tracer; [`noop`](Self::noop) before there is one.
+    /// Returns the process's default tracer, or [`noop`](Self::noop) if none is set.
     pub fn current_default() -> &'static Tracer {
         DEFAULT.get().unwrap_or(&NOOP)
     }
 
-    /// What makes the spans; `None` for [`noop`](Self::noop).
+    /// Returns the resource; `None` for [`noop`](Self::noop).
     pub fn resource(&self) -> Option<&Arc<Resource>> {
         self.config().map(|config| &config.resource)
     }
 
-    /// Writes that came after their span had ended, and were ignored.
+    /// Returns how many writes were ignored because their span had ended.
     pub fn late_writes(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.late_writes.load(Ordering::Relaxed))
     }
@@ -168,7 +177,7 @@ impl fmt::Debug for Tracer {
     }
 }
 
-/// There is a default tracer already; a process has one.
+/// The process already has a default tracer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetDefaultError(());
 

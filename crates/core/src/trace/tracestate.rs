@@ -4,17 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Members beyond these drop the whole list (§3.3.1.1).
+/// The limit of members. A list with more is dropped as a whole (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
-/// Bytes beyond these drop the whole list; the specification asks for at least 512.
+/// The limit of bytes. A longer list is dropped as a whole; the specification requires at least
+/// 512.
 const MAX_BYTES: usize = 8 * 1024;
 /// The greatest length of a key and of a value (§3.3.1.3).
 const MAX_PART: usize = 256;
 
-/// The `tracestate` of a trace: key-value pairs that tracing systems hand on, most recent first.
+/// The `tracestate` of a trace: key-value pairs of tracing systems, most recent first.
 ///
-/// Kept as the text it came in, checked in one pass, and passed on byte for byte while nobody changes it. Cloning is one
-/// reference count at most; the empty one allocates nothing.
+/// It holds the text that was received, checked in one pass. The text is propagated byte for byte
+/// until it is changed. A clone costs at most one reference count. The empty one allocates nothing.
 ///
 /// # Examples
 /// ```
@@ -24,7 +25,7 @@ const MAX_PART: usize = 256;
 /// assert_eq!(state.get("congo"), Some("t61rcWkgMzE"));
 ///
 /// let state = state.insert("congo", "t62")?;
-/// assert_eq!(state.as_str(), "congo=t62,rojo=00f067aa0ba902b7", "what was changed goes first");
+/// assert_eq!(state.as_str(), "congo=t62,rojo=00f067aa0ba902b7", "the changed member is first");
 /// assert!("a=1,b".parse::<TraceState>().is_err(), "a bad member drops the list");
 /// # Ok::<(), throughline_core::trace::TraceStateError>(())
 /// ```
@@ -37,10 +38,12 @@ impl TraceState {
 
     /// Parses header lines, combined in their order as if joined by commas (RFC 9110 §5.3).
     ///
+    /// Empty members are allowed. A key that occurs twice is allowed too: it is for the sender to
+    /// avoid (§3.5), and the list of another system is propagated as it is.
+    ///
     /// # Errors
-    /// One member that breaks the grammar, more than 32 members or more than 8,192 bytes: the whole list is refused, and nothing is
-    /// allocated. Empty members are allowed. So is a key that comes twice: that it does not is the sender's to see to (§3.5), and
-    /// what another system has sent is passed on as it is.
+    /// One member breaks the grammar, or there are more than 32 members or more than 8,192 bytes.
+    /// The whole list is rejected, and nothing is allocated.
     ///
     /// # Examples
     /// ```
@@ -55,7 +58,7 @@ impl TraceState {
         Self::combined(|| lines.clone())
     }
 
-    /// [`from_lines`](Self::from_lines), with as many iterators over them as it takes.
+    /// Does the same as [`from_lines`](Self::from_lines). `lines` is called for each pass.
     pub(crate) fn combined<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> Result<Self, TraceStateError> {
         let mut list = List::default();
         let mut first = None;
@@ -68,7 +71,7 @@ impl TraceState {
         if list.members == 0 {
             return Ok(Self::EMPTY);
         }
-        // `line` has let nothing but ASCII pass.
+        // `line` accepts ASCII only.
         let text = |line: &'a [u8]| std::str::from_utf8(line).map_err(|_| TraceStateError(()));
         if let Some(line) = first.filter(|line| line.len() == list.bytes) {
             return Ok(Self(Some(Arc::from(text(line)?))));
@@ -83,7 +86,7 @@ impl TraceState {
         Ok(Self(Some(joined.into())))
     }
 
-    /// The list as it goes on the wire.
+    /// Returns the list as it is propagated.
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
@@ -93,18 +96,21 @@ impl TraceState {
         self.0.is_none()
     }
 
-    /// The value of `key`; of several, the first: the most recent.
+    /// Returns the value of `key`. If it occurs more than once, the first one is the most recent.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// The members, in order.
+    /// Returns the members, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members().filter_map(|member| member.split_once('='))
     }
 
-    /// The list with `key` set to `value`: first, and once (§3.5: "Adding a key/value pair MUST NOT result in the same key being
-    /// present multiple times"). When that makes 33 members, the last one goes.
+    /// Returns the list with `key` set to `value`, as its first member.
+    ///
+    /// Other members with this key are removed (§3.5: "Adding a key/value pair MUST NOT result in
+    /// the same key being present multiple times"). If there would be 33 members, the last one is
+    /// dropped.
     ///
     /// # Errors
     /// `key` or `value` breaks the grammar, or the list would be longer than 8,192 bytes.
@@ -122,7 +128,7 @@ impl TraceState {
         if text.len() > MAX_BYTES { Err(TraceStateError(())) } else { Ok(Self(Some(text.into()))) }
     }
 
-    /// The list without `key`; the same list if it has none.
+    /// Returns the list without `key`. A list without that key is returned unchanged.
     #[must_use]
     pub fn remove(&self, key: &str) -> Self {
         if self.get(key).is_none() {
@@ -165,7 +171,7 @@ impl fmt::Debug for TraceState {
     }
 }
 
-/// Why text is not a [`TraceState`], or a pair not a member of one.
+/// A text is not a [`TraceState`], or a key and value are not a member of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceStateError(());
 
@@ -177,7 +183,7 @@ impl fmt::Display for TraceStateError {
 
 impl std::error::Error for TraceStateError {}
 
-/// What has been seen of a list while it is checked.
+/// Counts the members and bytes of a list while it is checked.
 #[derive(Default)]
 struct List {
     members: usize,
@@ -200,7 +206,8 @@ impl List {
         Ok(())
     }
 
-    /// Takes the member that `text` begins with, and returns what follows it: nothing, or a comma and more.
+    /// Checks the member at the start of `text`. Returns the text after it: nothing, or a comma and
+    /// more.
     fn member<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], TraceStateError> {
         let (key, text) = split(text, KEY);
         let [b'=', text @ ..] = text else { return Err(TraceStateError(())) };
@@ -220,7 +227,7 @@ impl List {
 const KEY: u8 = 1;
 const VALUE: u8 = 2;
 
-/// The classes that each byte is in.
+/// The classes of each byte.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0_u8;
@@ -236,13 +243,13 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// What `text` begins with of the class, and the rest.
+/// Splits `text` after its first bytes of the class.
 fn split(text: &[u8], class: u8) -> (&[u8], &[u8]) {
     let end = text.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// Without the optional white space before and after a list member: spaces and tabs (RFC 9110 §5.6.3).
+/// Removes optional white space from the start: spaces and tabs (RFC 9110 §5.6.3).
 fn skip_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -257,12 +264,13 @@ fn trim_spaces(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1), of bytes that are in one.
+/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1). All bytes of `key` are key bytes.
 fn fits_key(key: &[u8]) -> bool {
     matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..] if rest.len() < MAX_PART)
 }
 
-/// `value = 0*255(chr) nblk-chr` (§3.3.1.3.2), of bytes that are in one: no space at the end.
+/// `value = 0*255(chr) nblk-chr` (§3.3.1.3.2): no space at the end. All bytes of `value` are value
+/// bytes.
 fn fits_value(value: &[u8]) -> bool {
     matches!(value, [.., last] if *last != b' ' && value.len() <= MAX_PART)
 }

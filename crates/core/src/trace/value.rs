@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use super::limits::truncate;
 
-/// The value of an attribute: a bool, an integer, a float, text, or an array of one of them.
+/// The value of an attribute: a bool, an integer, a float, a text, or an array of one of them.
 ///
 /// # Examples
 /// ```
@@ -10,7 +10,7 @@ use super::limits::truncate;
 ///
 /// assert_eq!(Value::from(200_u16), Value::I64(200));
 /// assert_eq!(Value::from(vec!["eu", "us"]).to_string(), r#"["eu","us"]"#);
-/// assert_eq!(Value::from(u64::MAX), Value::Str("18446744073709551615".into()), "what no i64 holds becomes text");
+/// assert_eq!(Value::from(u64::MAX), Value::Str("18446744073709551615".into()), "too great for an i64");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -21,35 +21,35 @@ pub enum Value {
     I64(i64),
     /// A floating-point number.
     F64(f64),
-    /// Text; static text costs no allocation.
+    /// A text. Static text costs no allocation.
     Str(Cow<'static, str>),
-    /// Several of [`Bool`](Self::Bool).
+    /// An array of [`Bool`](Self::Bool).
     BoolArray(Box<[bool]>),
-    /// Several of [`I64`](Self::I64).
+    /// An array of [`I64`](Self::I64).
     I64Array(Box<[i64]>),
-    /// Several of [`F64`](Self::F64).
+    /// An array of [`F64`](Self::F64).
     F64Array(Box<[f64]>),
-    /// Several of [`Str`](Self::Str).
+    /// An array of [`Str`](Self::Str).
     StrArray(Box<[Cow<'static, str>]>),
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// Returns the text, if the value is a text.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::Str(text) = self { Some(text) } else { None }
     }
 
-    /// The integer, if it is one.
+    /// Returns the integer, if the value is one.
     pub fn as_i64(&self) -> Option<i64> {
         if let Self::I64(number) = self { Some(*number) } else { None }
     }
 
-    /// The floating-point number, if it is one.
+    /// Returns the floating-point number, if the value is one.
     pub fn as_f64(&self) -> Option<f64> {
         if let Self::F64(number) = self { Some(*number) } else { None }
     }
 
-    /// The bool, if it is one.
+    /// Returns the bool, if the value is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(truth) = self { Some(*truth) } else { None }
     }
@@ -66,7 +66,7 @@ impl Value {
 }
 
 impl std::fmt::Display for Value {
-    /// Text as it is; arrays as JSON.
+    /// Writes a text as it is, and an array as JSON.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bool(truth) => truth.fmt(f),
