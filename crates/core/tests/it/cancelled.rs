@@ -1,4 +1,4 @@
-//! How a cancellation is recorded: T1, T6.
+//! How spans record a cancellation: T1, T6.
 
 use std::fmt;
 use std::future::{pending, poll_fn};
@@ -13,7 +13,7 @@ use throughline_core::{Cause, Context, ContextError, Group, Span, SpanRecord};
 
 use crate::memory::Memory;
 
-/// The cause, the message, and the events of a cancellation.
+/// Returns the cause, the message, and the events of a cancellation.
 fn recorded(span: &SpanRecord) -> (Option<&str>, Option<&str>, Vec<&str>) {
     let text = |key| span.attributes.get(key).and_then(Value::as_str);
     let events = span.events.iter().map(|event| &*event.name).filter(|name| name.starts_with("throughline."));
@@ -27,7 +27,7 @@ fn cause_of(memory: &Memory, name: &str) -> Option<String> {
 const ONCE: [&str; 1] = ["throughline.cancelled"];
 
 #[test]
-fn t06_every_span_that_ends_under_a_done_context_says_why_once() {
+fn t06_a_span_that_ends_while_its_context_is_done_records_the_cause_once() {
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     let (dropped, ended) = (handle.span("dropped").start(), handle.span("ended").start());
@@ -52,7 +52,7 @@ fn t06_every_span_that_ends_under_a_done_context_says_why_once() {
 }
 
 #[test]
-fn t06_causes_are_in_snake_case() {
+fn t06_names_of_causes_are_in_snake_case() {
     for (cause, name) in [
         (Cause::Canceled, "canceled"),
         (Cause::DeadlineExceeded, "deadline_exceeded"),
@@ -77,7 +77,7 @@ fn t06_causes_are_in_snake_case() {
 }
 
 #[test]
-fn t06_a_cause_that_is_an_error_says_which_with_its_sources() {
+fn t06_a_cause_that_is_an_error_records_its_message_with_sources() {
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     let span = handle.span("s").start();
@@ -88,7 +88,7 @@ fn t06_a_cause_that_is_an_error_says_which_with_its_sources() {
 }
 
 #[tokio::test]
-async fn t06_siblings_in_a_group_say_which_error_stopped_them() {
+async fn t06_siblings_in_a_group_record_the_error_that_stopped_them() {
     #[derive(Clone, Debug)]
     struct Failed(&'static str);
     impl fmt::Display for Failed {
@@ -114,7 +114,7 @@ async fn t06_siblings_in_a_group_say_which_error_stopped_them() {
 }
 
 #[test]
-fn t06_a_cause_whose_text_panics_costs_its_text_and_nothing_else() {
+fn t06_a_cause_whose_display_panics_is_recorded_without_its_message() {
     #[derive(Debug)]
     struct Unspeakable;
     impl fmt::Display for Unspeakable {
@@ -137,7 +137,7 @@ fn t06_a_cause_whose_text_panics_costs_its_text_and_nothing_else() {
 }
 
 #[test]
-fn t06_request_finished_is_never_the_cause_of_the_requests_own_span() {
+fn t06_the_requests_own_span_never_records_request_finished() {
     let (memory, ctx) = Memory::new();
     let request = ctx.with_cancel();
     let (own, ended) = (request.span("request").start(), request.span("ended").start());
@@ -153,7 +153,7 @@ fn t06_request_finished_is_never_the_cause_of_the_requests_own_span() {
 }
 
 #[test]
-fn t06_work_that_was_shed_has_an_event_of_its_own_and_no_other() {
+fn t06_shed_work_has_the_event_shed_and_no_other() {
     let (memory, ctx) = Memory::new();
     let expired = ctx.with_timeout(Duration::ZERO);
     let span = expired.span("s").start();
@@ -164,7 +164,7 @@ fn t06_work_that_was_shed_has_an_event_of_its_own_and_no_other() {
 }
 
 #[test]
-fn t06_the_first_cause_stays_and_limits_hold() {
+fn t06_the_first_cause_stays_and_limits_apply() {
     let limits = SpanLimits { attributes: 1, ..SpanLimits::default() };
     let (memory, ctx) = Memory::with(|config| config.limits = limits);
     let span = ctx.span("s").attribute("full", true).start();
@@ -172,7 +172,7 @@ fn t06_the_first_cause_stays_and_limits_hold() {
     span.record_cancelled(&Cause::Shutdown);
     span.end();
     let span = memory.span("s");
-    assert_eq!(recorded(&span), (None, None, ONCE.into()), "one event, also where there is no room for the cause");
+    assert_eq!(recorded(&span), (None, None, ONCE.into()), "one event, even if a limit drops the cause");
     assert_eq!(span.dropped_attributes_count, 1);
 
     let (memory, ctx) = Memory::new();
@@ -183,7 +183,7 @@ fn t06_the_first_cause_stays_and_limits_hold() {
     assert_eq!(recorded(&memory.span("s")), (Some("abandoned"), None, ONCE.into()));
 }
 
-/// Polls `work` once, and drops it.
+/// Polls `work` once, calls `meanwhile`, and drops `work`.
 async fn drop_half_way<F: Future>(work: F, meanwhile: impl FnOnce()) {
     let mut work = Box::pin(work);
     assert!(poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await.is_pending());
@@ -191,7 +191,7 @@ async fn drop_half_way<F: Future>(work: F, meanwhile: impl FnOnce()) {
 }
 
 #[tokio::test]
-async fn t01_in_span_dropped_half_way_names_the_cause_of_its_context() {
+async fn t01_in_span_dropped_before_its_end_records_the_cause_of_its_context() {
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     let work = handle.in_span("work", async |_| Ok::<_, String>(pending::<u8>().await));
@@ -200,7 +200,7 @@ async fn t01_in_span_dropped_half_way_names_the_cause_of_its_context() {
 }
 
 #[tokio::test]
-async fn t01_in_span_dropped_half_way_under_a_live_context_was_abandoned() {
+async fn t01_in_span_dropped_while_its_context_is_live_records_abandoned() {
     let (memory, ctx) = Memory::new();
     let never = |name| ctx.in_span(name, async |_| Ok::<_, String>(pending::<u8>().await));
     tokio::select! {
@@ -225,7 +225,7 @@ async fn t01_in_span_dropped_half_way_under_a_live_context_was_abandoned() {
 }
 
 #[test]
-fn t06_a_span_whose_work_may_be_dropped_says_so_when_it_is() {
+fn t06_a_span_that_is_abandoned_if_dropped_records_the_drop() {
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     let start = |name| handle.span(name).start().abandoned_if_dropped();
@@ -249,7 +249,7 @@ fn t06_a_span_whose_work_may_be_dropped_says_so_when_it_is() {
 }
 
 #[tokio::test]
-async fn t01_in_span_dropped_by_a_panic_was_not_abandoned() {
+async fn t01_in_span_dropped_by_a_panic_does_not_record_abandoned() {
     let (memory, ctx) = Memory::new();
     let task = tokio::spawn(async move {
         let _ = ctx.in_span("work", async |_| if true { panic!("on purpose") } else { Ok::<_, String>(()) }).await;
@@ -260,7 +260,7 @@ async fn t01_in_span_dropped_by_a_panic_was_not_abandoned() {
 }
 
 #[tokio::test]
-async fn t01_an_error_that_only_reports_the_contexts_end_is_none() {
+async fn t01_in_span_does_not_record_an_error_that_only_reports_that_the_context_is_done() {
     let done = |cause: Cause| {
         let (memory, ctx) = Memory::new();
         let handle = ctx.with_cancel();
@@ -283,7 +283,7 @@ async fn t01_an_error_that_only_reports_the_contexts_end_is_none() {
 }
 
 #[tokio::test]
-async fn t01_another_error_under_a_done_context_is_one_and_so_is_an_end_of_another_context() {
+async fn t01_in_span_records_other_errors_and_those_that_report_another_context() {
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
     handle.cancel();
@@ -302,12 +302,12 @@ async fn t01_another_error_under_a_done_context_is_one_and_so_is_an_end_of_anoth
 }
 
 #[test]
-fn a_span_that_is_not_recorded_asks_for_no_text() {
+fn a_span_that_is_not_recorded_does_not_format_the_cause() {
     #[derive(Debug)]
     struct Unspeakable;
     impl fmt::Display for Unspeakable {
         fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            panic!("nobody reads it")
+            panic!("must not be formatted")
         }
     }
     impl std::error::Error for Unspeakable {}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use throughline_core::{SpanId, TraceFlags, TraceId};
 
 #[test]
-fn t08_ids_are_never_zero_and_do_not_repeat_on_any_thread() {
+fn t08_ids_are_never_zero_and_never_repeat_across_threads() {
     let threads: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(|| (0..20_000).map(|_| (TraceId::random(), SpanId::random())).collect::<Vec<_>>()))
         .collect();
@@ -18,7 +18,8 @@ fn t08_ids_are_never_zero_and_do_not_repeat_on_any_thread() {
 
 #[test]
 fn t08_every_bit_of_an_id_is_random() {
-    // 2,000 fair coins show fewer than 800 or more than 1,200 heads less than once in 10^18 runs.
+    // 2,000 tosses of a fair coin have fewer than 800 or more than 1,200 heads less than once in
+    // 10^18 runs.
     let ids: Vec<_> = (0..2_000).map(|_| (TraceId::random(), SpanId::random())).collect();
     for bit in 0..128 {
         let ones = ids.iter().filter(|(trace, _)| u128::from_be_bytes(trace.to_bytes()) >> bit & 1 == 1).count();
@@ -31,7 +32,7 @@ fn t08_every_bit_of_an_id_is_random() {
 }
 
 #[test]
-fn t08_ids_read_and_write_lower_case_hex_only() {
+fn t08_ids_parse_and_print_lower_case_hex_only() {
     for _ in 0..1_000 {
         let (trace, span) = (TraceId::random(), SpanId::random());
         assert_eq!(trace.to_string().parse(), Ok(trace));
@@ -58,7 +59,7 @@ fn t08_ids_read_and_write_lower_case_hex_only() {
 }
 
 #[test]
-fn t08_flags_keep_what_level_2_defines() {
+fn t08_flags_keep_the_bits_that_level_2_defines() {
     for byte in 0..=255 {
         let flags = TraceFlags::from_byte(byte);
         assert_eq!(flags.to_byte(), byte & 3);

@@ -9,7 +9,7 @@ use throughline_core::{Context, ContextError, Group, SpanContext, SpanId, TraceF
 use crate::memory::Memory;
 
 #[test]
-fn t09_links_at_the_start_and_later() {
+fn t09_links_can_be_added_at_the_start_and_later() {
     let (memory, ctx) = Memory::new();
     let messages: Vec<_> = (0..3).map(|_| ctx.span("message").start().span_context().unwrap().clone()).collect();
     let span = ctx.span("batch").links(messages[..2].iter().cloned()).start();
@@ -21,13 +21,13 @@ fn t09_links_at_the_start_and_later() {
 }
 
 #[test]
-fn t09_detach_linked_leaves_the_request_and_says_where_it_came_from() {
+fn t09_detach_linked_starts_a_trace_outside_the_request_and_links_its_span() {
     let (memory, ctx) = Memory::new();
     let cancel = ctx.with_cancel();
     let request = cancel.span("request").start();
     let audit = request.detach_linked("audit");
     cancel.cancel();
-    assert!(audit.cause().is_none() && request.cause().is_some(), "what ends the request does not reach it");
+    assert!(audit.cause().is_none() && request.cause().is_some(), "cancelling the request does not affect it");
     audit.span("write").start().end();
     let left = request.span_context().unwrap().clone();
     drop((audit, request));
@@ -38,7 +38,7 @@ fn t09_detach_linked_leaves_the_request_and_says_where_it_came_from() {
 }
 
 #[test]
-fn t09_a_new_root_links_what_it_left_and_stays_under_its_deadline() {
+fn t09_a_new_root_links_the_span_it_left_and_keeps_cancellation() {
     let (memory, ctx) = Memory::new();
     let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
     let cancel = ctx.with_remote_parent(caller.clone()).with_cancel();
@@ -50,15 +50,15 @@ fn t09_a_new_root_links_what_it_left_and_stays_under_its_deadline() {
     assert_eq!((root.parent_span_id, root.links.len()), (None, 1));
     assert_eq!(root.links[0].span_context, caller);
     ctx.span("first").new_root().start().end();
-    assert_eq!(memory.span("first").links, [], "nothing was left");
+    assert_eq!(memory.span("first").links, [], "there was no span to link");
 }
 
 #[test]
-fn t11_several_tracers_live_side_by_side() {
+fn t11_several_tracers_work_side_by_side() {
     let (cards, in_cards) = Memory::new();
     let (ledger, in_ledger) = Memory::new();
     let card = in_cards.span("card").start();
-    // One request, handed on inside the process with the other service's tracer.
+    // One request, passed to another service in the same process, which has its own tracer.
     let post = card.span("post").tracer(in_ledger.tracer()).start();
     post.span("insert").start().end();
     card.with_tracer(in_ledger.tracer()).span("read").start().end();
@@ -72,7 +72,7 @@ fn t11_several_tracers_live_side_by_side() {
 }
 
 #[test]
-fn t11_with_no_tracer_spans_go_nowhere() {
+fn t11_without_a_tracer_spans_record_nothing() {
     let ctx = Context::background().with_tracer(&Tracer::noop());
     let span = ctx.span("s").start();
     span.set_attribute("k", 1);
@@ -80,7 +80,7 @@ fn t11_with_no_tracer_spans_go_nowhere() {
     assert!(span.span_context().is_some_and(|span| !span.is_sampled()));
 }
 
-/// The process default is set once per process, so a process of its own looks at it.
+/// The process default can be set once per process, so this test runs in its own process.
 #[test]
 fn t11_the_process_default_is_set_once_and_a_context_may_name_another() {
     const CHILD: &str = "THROUGHLINE_TEST_DEFAULT_TRACER";
@@ -106,12 +106,12 @@ fn t11_the_process_default_is_set_once_and_a_context_may_name_another() {
     drop(early);
     Context::background().span("by default").start().end();
     in_other.span("elsewhere").start().end();
-    Context::background().with_tracer(&Tracer::noop()).span("nowhere").start().end();
+    Context::background().with_tracer(&Tracer::noop()).span("unrecorded").start().end();
     assert_eq!((default.tree().as_str(), other.tree().as_str()), ("by default\n", "elsewhere\n"));
 }
 
 #[test]
-fn t12_the_parent_is_the_explicit_contexts_span_whatever_is_current() {
+fn t12_the_parent_is_the_span_of_the_given_context_not_of_the_current_one() {
     let (memory, ctx) = Memory::new();
     let (a, b) = (ctx.span("a").start(), ctx.span("b").start());
     b.enter(|| a.span("child of a").start().end());
@@ -120,41 +120,41 @@ fn t12_the_parent_is_the_explicit_contexts_span_whatever_is_current() {
     assert_eq!(memory.tree(), "a\n  child of a\nb\nroot\n");
 }
 
-/// A hook that answers what it is told to.
-type Answer = Arc<Mutex<Option<SpanContext>>>;
+/// What the `find_descendant` hook returns. The test sets it.
+type Found = Arc<Mutex<Option<SpanContext>>>;
 
-fn with_hook() -> (Arc<Memory>, Context, Answer) {
-    let answer = Answer::default();
-    let hook = answer.clone();
+fn with_hook() -> (Arc<Memory>, Context, Found) {
+    let found = Found::default();
+    let hook = found.clone();
     let (memory, ctx) =
         Memory::with(|config| config.find_descendant = Some(Arc::new(move |_: &Context| hook.lock().unwrap().clone())));
-    (memory, ctx, answer)
+    (memory, ctx, found)
 }
 
 #[test]
-fn t12_a_descendant_of_another_kind_takes_the_parents_place() {
-    let (memory, ctx, answer) = with_hook();
+fn t12_a_foreign_descendant_is_the_parent() {
+    let (memory, ctx, found) = with_hook();
     let span = ctx.span("request").start();
     let own = span.span_context().unwrap();
     let id = SpanId::random();
-    *answer.lock().unwrap() = Some(SpanContext::new(own.trace_id(), id, own.flags(), TraceState::EMPTY, false));
+    *found.lock().unwrap() = Some(SpanContext::new(own.trace_id(), id, own.flags(), TraceState::EMPTY, false));
     span.span("query").start().end();
     assert_eq!(memory.span("query").parent_span_id, Some(id));
 
-    // Below a caller in another process, the descendant is the local root already.
+    // Below a remote parent, the foreign descendant is already the local root.
     let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::NONE, TraceState::EMPTY, true);
     let inner = SpanContext::new(caller.trace_id(), id, TraceFlags::SAMPLED, TraceState::EMPTY, false);
-    *answer.lock().unwrap() = Some(inner);
+    *found.lock().unwrap() = Some(inner);
     ctx.with_remote_parent(caller).span("below").start().end();
     let below = memory.span("below");
     assert_eq!((below.parent_span_id, below.parent_is_remote), (Some(id), false));
 }
 
 #[test]
-fn t12_a_span_of_another_request_never_does() {
-    let (memory, ctx, answer) = with_hook();
+fn t12_a_span_of_another_request_is_never_the_parent() {
+    let (memory, ctx, found) = with_hook();
     let finished = ctx.span("finished").start();
-    *answer.lock().unwrap() = finished.span_context().cloned();
+    *found.lock().unwrap() = finished.span_context().cloned();
     finished.end();
     let span = ctx.span("request").start();
     span.span("query").start().end();
@@ -171,14 +171,14 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
         Context::current().span(name).start().end();
     }
 
-    let (memory, ctx, answer) = with_hook();
+    let (memory, ctx, found) = with_hook();
     let request = ctx.span("request").start();
     let own = request.span_context().unwrap().clone();
     let inner = SpanContext::new(own.trace_id(), SpanId::random(), own.flags(), TraceState::EMPTY, false);
     let mut group: Group<ContextError> = Group::new(&request);
-    *answer.lock().unwrap() = Some(inner.clone());
+    *found.lock().unwrap() = Some(inner.clone());
     let spawned = request.spawn(async move {
-        // It holds for what the work spawns, too.
+        // The same holds for work that this work spawns.
         let ctx = Context::current();
         assert_eq!(ctx.span_context(), Some(&inner));
         ctx.spawn(work("nested")).await.unwrap().unwrap();
@@ -195,7 +195,7 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
         Ok(())
     });
     let detached = request.detach_linked("detached");
-    *answer.lock().unwrap() = None;
+    *found.lock().unwrap() = None;
     spawned.await.unwrap().unwrap();
     local.run_until(in_local_set).await.unwrap().unwrap();
     blocking.await.unwrap().unwrap();
@@ -207,7 +207,7 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
 
     let id = |name| memory.span(name).parent_span_id;
     let inner = memory.span("detached").links[0].span_context.clone();
-    assert_eq!(memory.span("detached").links.len(), 1, "it links the innermost, and that alone");
+    assert_eq!(memory.span("detached").links.len(), 1, "it links only the innermost span");
     assert_ne!(inner.span_id(), own.span_id());
     for name in ["spawned", "nested", "local", "blocking", "group"] {
         assert_eq!(id(name), Some(inner.span_id()), "{name}");
@@ -220,10 +220,10 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
 }
 
 #[test]
-fn t12_the_hook_is_asked_for_recorded_spans_only() {
+fn t12_find_descendant_is_called_for_recorded_spans_only() {
     let (memory, ctx) = Memory::with(|config| {
         config.sampler = Arc::new(AlwaysOff);
-        config.find_descendant = Some(Arc::new(|_: &Context| unreachable!("not for a span nobody will see")));
+        config.find_descendant = Some(Arc::new(|_: &Context| unreachable!("not called for unrecorded spans")));
     });
     let root = ctx.span("root").start();
     root.span("child").start().end();

@@ -1,4 +1,4 @@
-//! A recorder that keeps what it gets, and shows it as an indented tree.
+//! A recorder that keeps the spans in memory and prints them as an indented tree.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -27,7 +27,7 @@ impl Recorder for Memory {
 }
 
 impl Memory {
-    /// A recorder of its own and a context whose spans go there, all of them.
+    /// Returns a recorder, and a context whose spans all go to it.
     pub(crate) fn new() -> (Arc<Self>, Context) {
         Self::with(|_| {})
     }
@@ -60,14 +60,15 @@ impl Memory {
         self.spans.lock().unwrap().len()
     }
 
-    /// The one span of this name.
+    /// Returns the only span of this name.
     pub(crate) fn span(&self, name: &str) -> SpanRecord {
         let mut named: Vec<_> = self.spans().into_iter().filter(|span| span.name == name).collect();
         assert_eq!(named.len(), 1, "spans named {name}");
         named.remove(0)
     }
 
-    /// The traces, each span below its parent, siblings in the order of their start; `!` marks errors.
+    /// Prints the traces: each span below its parent, siblings in the order of their start. `!`
+    /// marks errors.
     pub(crate) fn tree(&self) -> String {
         let mut spans = self.spans();
         spans.sort_by_key(|span| span.start_time);

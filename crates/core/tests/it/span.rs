@@ -1,4 +1,4 @@
-//! Making, writing and ending spans: T1–T6.
+//! Starting, writing and ending spans: T1–T6.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use throughline_core::{Context, Span};
 use crate::memory::Memory;
 
 #[test]
-fn t01_a_span_is_the_context_below_it_and_ends_when_dropped_or_ended() {
+fn t01_a_span_dereferences_to_its_context_and_ends_when_dropped_or_ended() {
     let (memory, ctx) = Memory::new();
     {
         let request = ctx.span("request").kind(SpanKind::Server).start();
@@ -21,7 +21,7 @@ fn t01_a_span_is_the_context_below_it_and_ends_when_dropped_or_ended() {
             let _second = ctx.span("render").start();
         }
         work(&request);
-        assert_eq!(memory.count(), 2, "those below have ended, the request has not");
+        assert_eq!(memory.count(), 2, "the children have ended, the request has not");
     }
     assert_eq!(memory.tree(), "request\n  query\n  render\n");
     assert_eq!(memory.span("request").kind, SpanKind::Server);
@@ -29,7 +29,7 @@ fn t01_a_span_is_the_context_below_it_and_ends_when_dropped_or_ended() {
 }
 
 #[test]
-fn t01_an_empty_name_is_unknown() {
+fn t01_an_empty_name_becomes_unknown() {
     let (memory, ctx) = Memory::new();
     ctx.span("").start().end();
     let span = ctx.span("named").start();
@@ -39,7 +39,7 @@ fn t01_an_empty_name_is_unknown() {
 }
 
 #[tokio::test]
-async fn t01_in_span_scopes_each_poll_and_ends() {
+async fn t01_in_span_sets_the_current_context_during_each_poll_and_ends_the_span() {
     let (memory, ctx) = Memory::new();
     let out = ctx.in_span("outer", async |ctx| {
         for _ in 0..3 {
@@ -57,12 +57,12 @@ async fn t01_in_span_scopes_each_poll_and_ends() {
         ctx.in_span("inner", async |_| Ok::<_, String>(7)).await
     });
     assert_eq!(out.await, Ok(7));
-    assert_eq!(Context::current().span_context(), None, "and not outside");
+    assert_eq!(Context::current().span_context(), None, "not current outside");
     assert_eq!(memory.tree(), "outer\n  inner\n");
 }
 
 #[tokio::test]
-async fn t01_in_span_records_an_error_once_and_passes_it_on() {
+async fn t01_in_span_records_an_error_once_and_returns_it() {
     let (memory, ctx) = Memory::new();
     let out = ctx.in_span("reserve", async |ctx| {
         let error = Failure("no such card", Some(Box::new(Failure("no row", None))));
@@ -73,8 +73,8 @@ async fn t01_in_span_records_an_error_once_and_passes_it_on() {
     assert_eq!(ctx.in_span("plain", async |_| Err::<(), _>("words only")).await, Err("words only"));
 
     let span = memory.span("reserve");
-    assert_eq!(span.status, Status::Error("no such card: no row".into()), "the fuller words stay");
-    assert_eq!(span.events.len(), 1, "recorded within and on the way out: once");
+    assert_eq!(span.status, Status::Error("no such card: no row".into()), "the longer message stays");
+    assert_eq!(span.events.len(), 1, "recorded inside and again when returned: one event");
     assert_eq!(memory.span("plain").status, Status::Error("words only".into()));
 }
 
@@ -86,7 +86,7 @@ fn t01_in_span_starts_nothing_before_its_first_poll() {
 }
 
 #[test]
-fn t02_the_current_span_can_be_written_from_further_down_and_is_not_ended() {
+fn t02_a_callee_can_write_to_the_current_span_and_does_not_end_it() {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("request").start();
     let cancel = span.with_cancel();
@@ -101,7 +101,7 @@ fn t02_the_current_span_can_be_written_from_further_down_and_is_not_ended() {
         current.set_name("POST /cards");
         assert!(current.is_recording());
     }
-    assert_eq!(memory.count(), 0, "the handle has gone, the span goes on");
+    assert_eq!(memory.count(), 0, "dropping the `SpanRef` does not end the span");
     span.end();
 
     let record = memory.span("POST /cards");
@@ -124,7 +124,7 @@ fn t02_without_a_span_every_write_is_a_no_op() {
 }
 
 #[test]
-fn t04_after_its_end_a_span_never_changes_and_late_writes_are_counted() {
+fn t04_a_span_does_not_change_after_its_end_and_late_writes_are_counted() {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("short").start();
     let below = span.context().clone();
@@ -141,11 +141,11 @@ fn t04_after_its_end_a_span_never_changes_and_late_writes_are_counted() {
 
     let below = below.span("after").start();
     below.end();
-    assert_eq!(memory.tree(), "short\n  after\n", "spans below may come later still");
+    assert_eq!(memory.tree(), "short\n  after\n", "a child may start after its parent has ended");
 }
 
 #[test]
-fn t04_a_value_that_comes_too_late_to_be_computed_is_a_late_write() {
+fn t04_set_attribute_with_after_the_end_computes_nothing_and_is_a_late_write() {
     let (_memory, ctx) = Memory::new();
     let span = ctx.span("short").start();
     let below = span.context().clone();
@@ -155,7 +155,7 @@ fn t04_a_value_that_comes_too_late_to_be_computed_is_a_late_write() {
 }
 
 #[test]
-fn t04_late_writes_are_counted_by_the_spans_own_tracer() {
+fn t04_late_writes_are_counted_by_the_tracer_of_the_span() {
     let (_memory, ctx) = Memory::new();
     let (_other, elsewhere) = Memory::new();
     let span = ctx.span("short").start();
@@ -170,15 +170,15 @@ fn t04_late_writes_are_counted_by_the_spans_own_tracer() {
 }
 
 #[test]
-fn t04_ending_twice_is_one_end() {
+fn t04_end_and_the_drop_after_it_end_the_span_once() {
     let (memory, ctx) = Memory::new();
-    // `end` takes the span and the drop that follows it finds nothing to end.
+    // `end` takes the span. The drop that follows finds nothing to end.
     ctx.span("once").start().end();
     assert_eq!((memory.count(), ctx.tracer().late_writes()), (1, 0));
 }
 
 #[test]
-fn t05_status_goes_from_unset_to_error_to_ok_and_no_further() {
+fn t05_the_status_changes_from_unset_to_error_to_ok_and_never_back() {
     let end = |statuses: &[Status]| {
         let (memory, ctx) = Memory::new();
         let span = ctx.span("s").start();
@@ -209,7 +209,7 @@ impl std::error::Error for Failure {
     }
 }
 
-/// The span's status and the messages of its exceptions.
+/// Returns the span's status and the messages of its exceptions.
 fn recorded(record: impl FnOnce(&Span)) -> (Status, Vec<String>) {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("s").start();
@@ -228,33 +228,37 @@ fn t05_an_error_is_an_exception_with_its_type_and_its_sources() {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("s").start();
     let inner = Failure("connection reset", None);
-    let middle = Failure("no answer: connection reset", Some(Box::new(inner)));
+    let middle = Failure("no response: connection reset", Some(Box::new(inner)));
     span.record_error(&Failure("charge failed", Some(Box::new(middle))));
     span.end();
     let span = memory.span("s");
-    let message = "charge failed: no answer: connection reset";
+    let message = "charge failed: no response: connection reset";
     assert_eq!(span.status, Status::Error(message.into()));
-    assert_eq!(span.events[0].attributes.get("exception.message"), Some(&message.into()), "what repeats is said once");
+    assert_eq!(
+        span.events[0].attributes.get("exception.message"),
+        Some(&message.into()),
+        "a repeated text occurs once"
+    );
     let kind = span.events[0].attributes.get("exception.type").unwrap().to_string();
     assert!(kind.ends_with("span::Failure"), "{kind}");
 }
 
 #[test]
-fn t05_one_error_is_recorded_once_and_two_that_look_alike_twice() {
+fn t05_one_error_is_one_event_and_two_equal_errors_are_two() {
     let (one, other) = (Failure("no", None), Failure("no", None));
     assert_eq!(recorded(|span| [&one, &one, &one].iter().for_each(|e| span.record_error(*e))).1, ["no"]);
     assert_eq!(recorded(|span| [&one, &other].iter().for_each(|e| span.record_error(*e))).1, ["no", "no"]);
     let reused = |span: &Span| {
-        let mut place = Failure("first", None);
-        span.record_error(&place);
-        place.0 = "second";
-        span.record_error(&place);
+        let mut error = Failure("first", None);
+        span.record_error(&error);
+        error.0 = "second";
+        span.record_error(&error);
     };
-    assert_eq!(recorded(reused).1, ["first", "second"], "another error may come to lie in the same place");
+    assert_eq!(recorded(reused).1, ["first", "second"], "a different error at the same address is recorded");
 }
 
 #[tokio::test]
-async fn t05_an_error_is_recorded_once_whatever_the_limits_leave_of_its_event() {
+async fn t05_an_error_is_recorded_once_even_if_limits_cut_or_drop_its_event() {
     let all = SpanLimits::default();
     let cut = SpanLimits { value_length: 8, ..all };
     let few = [0, 1].map(|event_attributes| SpanLimits { event_attributes, ..all });
@@ -271,32 +275,40 @@ async fn t05_an_error_is_recorded_once_whatever_the_limits_leave_of_its_event() 
         assert_eq!(span.events.len() + span.dropped_events_count as usize, 1, "{limits:?}");
 
         let span = ctx.span("two").start();
-        let mut place = Failure("no such card", None);
-        span.record_error(&place);
-        place.0 = "no such cardholder";
-        span.record_error(&place);
+        let mut error = Failure("no such card", None);
+        span.record_error(&error);
+        error.0 = "no such cardholder";
+        span.record_error(&error);
         span.end();
         let span = memory.span("two");
-        assert_eq!(span.events.len() + span.dropped_events_count as usize, 2, "alike as far as {limits:?} lets them");
+        assert_eq!(
+            span.events.len() + span.dropped_events_count as usize,
+            2,
+            "two messages that {limits:?} may cut to the same text"
+        );
     }
 }
 
 #[test]
 fn t05_an_error_that_was_recorded_and_returned_is_recorded_once() {
-    let work = |span: &Span, says, returns| {
-        let error = Failure(says, Some(Box::new(Failure("no row", None))));
+    let work = |span: &Span, recorded, returned| {
+        let error = Failure(recorded, Some(Box::new(Failure("no row", None))));
         span.record_error(&error);
-        Failure(returns, error.1)
+        Failure(returned, error.1)
     };
-    let both = |says, returns| recorded(|span| span.record_returned(&*Box::new(work(span, says, returns)))).1;
+    let both = |first, second| recorded(|span| span.record_returned(&*Box::new(work(span, first, second)))).1;
     assert_eq!(both("no such card", "no such card"), ["no such card: no row"]);
     assert_eq!(both("no such card", "no card"), ["no such card: no row", "no card: no row"]);
     let (status, messages) = recorded(|span| span.record_returned(&Failure("no", None)));
-    assert_eq!((status, messages), (Status::Error("no".into()), vec!["no".to_owned()]), "who has not been recorded is");
+    assert_eq!(
+        (status, messages),
+        (Status::Error("no".into()), vec!["no".to_owned()]),
+        "an error that was not recorded before is recorded"
+    );
 }
 
 #[test]
-fn t05_messages_are_bounded_whatever_an_error_says() {
+fn t05_messages_are_bounded_even_if_an_error_prints_without_end() {
     struct Endless;
     impl fmt::Debug for Endless {
         fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -321,7 +333,7 @@ fn t05_messages_are_bounded_whatever_an_error_says() {
 }
 
 #[test]
-fn t06_a_span_dropped_by_a_panic_ends_as_one() {
+fn t06_a_span_dropped_by_a_panic_records_the_panic() {
     let (memory, ctx) = Memory::new();
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let span = ctx.span("handler").start();
@@ -337,7 +349,7 @@ fn t06_a_span_dropped_by_a_panic_ends_as_one() {
 }
 
 #[test]
-fn t06_a_span_of_a_destructor_that_runs_in_a_panic_is_not_what_panicked() {
+fn t06_a_span_that_a_destructor_starts_during_a_panic_does_not_record_the_panic() {
     struct CleanUp(Context);
     impl Drop for CleanUp {
         fn drop(&mut self) {
@@ -354,7 +366,7 @@ fn t06_a_span_of_a_destructor_that_runs_in_a_panic_is_not_what_panicked() {
 }
 
 #[test]
-fn a_span_may_go_to_another_thread_and_be_written_from_several() {
+fn a_span_can_be_written_from_several_threads() {
     let (memory, ctx) = Memory::new();
     let span = Arc::new(ctx.span("shared").start());
     std::thread::scope(|scope| {

@@ -12,7 +12,7 @@ use throughline_core::trace::{
 use crate::memory::Memory;
 
 #[test]
-fn t03_every_type_of_value_and_the_last_write_wins() {
+fn t03_every_type_of_value_is_recorded_and_the_last_write_wins() {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("s").attribute("port", 1).attribute("port", 8080_u16).start();
     span.set_attribute("bool", true);
@@ -38,7 +38,7 @@ fn t03_every_type_of_value_and_the_last_write_wins() {
 }
 
 #[test]
-fn t03_what_is_beyond_the_limits_is_dropped_and_counted() {
+fn t03_what_exceeds_a_limit_is_dropped_and_counted() {
     let (memory, ctx) = Memory::new();
     let other = ctx.span("other").start().span_context().unwrap().clone();
     let early = (0..100).fold(ctx.span("s"), |span, i| span.attribute(format!("k{i}"), i).link(other.clone()));
@@ -67,7 +67,7 @@ fn t03_what_is_beyond_the_limits_is_dropped_and_counted() {
 }
 
 #[test]
-fn t03_limits_are_the_tracers() {
+fn t03_the_tracer_sets_the_limits() {
     let limits =
         SpanLimits { attributes: 2, events: 1, links: 0, event_attributes: 0, value_length: 5, ..Default::default() };
     let (memory, ctx) = Memory::with(|config| config.limits = limits);
@@ -87,7 +87,7 @@ fn t03_limits_are_the_tracers() {
 }
 
 #[test]
-fn t03_the_length_limit_counts_characters_of_attributes_alone() {
+fn t03_the_length_limit_counts_characters_and_applies_to_attributes_only() {
     let limits = SpanLimits { value_length: 8, ..Default::default() };
     let (memory, ctx) = Memory::with(|config| config.limits = limits);
     let span = ctx.span("POST /authorizations").attribute("start", "\u{1f600}".repeat(9)).start();
@@ -129,7 +129,7 @@ fn t03_a_bad_key_is_dropped_and_counted() {
 }
 
 #[test]
-fn t03_a_bad_key_is_counted_where_attributes_come_as_a_whole() {
+fn t03_a_bad_key_in_a_set_of_attributes_is_counted_by_the_span_event_or_link() {
     struct Careless;
     impl Sampler for Careless {
         fn sample(&self, _: &SamplingParameters<'_>) -> SamplingResult {
@@ -150,18 +150,22 @@ fn t03_a_bad_key_is_counted_where_attributes_come_as_a_whole() {
     let span = ctx.span("s").start();
     let span_context = span.span_context().unwrap().clone();
     span.add_event("one", [("", 1)]);
-    span.add_event("beyond a limit, too", [("", 1), ("k", 2), ("l", 3)]);
+    span.add_event("also over a limit", [("", 1), ("k", 2), ("l", 3)]);
     span.add_event("redacted", redacted);
     span.add_link(Link::new(span_context, bad()));
     span.span("bare").attribute("", 1).start().end();
     span.end();
 
     let span = memory.span("s");
-    assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 2), "the sampler's, and the context's");
+    assert_eq!(
+        (span.attributes.len(), span.dropped_attributes_count),
+        (1, 2),
+        "one of the sampler, one of the context"
+    );
     let events: Vec<_> = span.events.iter().map(|e| (e.attributes.len(), e.dropped_attributes_count)).collect();
     assert_eq!(events, [(0, 1), (1, 2), (1, 2)]);
     assert_eq!((span.links[0].attributes.len(), span.links[0].dropped_attributes_count), (1, 2));
-    assert_eq!(memory.span("bare").dropped_attributes_count, 2, "its own, and the context's");
+    assert_eq!(memory.span("bare").dropped_attributes_count, 2, "one of the span, one of the context");
 }
 
 #[test]
@@ -181,7 +185,7 @@ fn t03_attributes_keep_their_order_and_can_be_redacted() {
 }
 
 #[test]
-fn t07_times_are_near_the_wall_clock_and_in_order() {
+fn t07_times_are_near_the_wall_clock_and_ordered() {
     let (memory, ctx) = Memory::new();
     let before = UnixNanos::from(SystemTime::now());
     let outer = ctx.span("outer").start();
@@ -226,7 +230,7 @@ fn t10_ten_thousand_nested_spans_end_in_any_order() {
         let span = spans[depth - 1].span(depth.to_string()).start();
         spans.push(span);
     }
-    // The outer half first, then the inner one from the inside out.
+    // The outer half ends first, then the inner half from the inside out.
     let inner = spans.split_off(5_000);
     drop(spans);
     inner.into_iter().rev().for_each(drop);
@@ -237,7 +241,7 @@ fn t10_ten_thousand_nested_spans_end_in_any_order() {
 }
 
 #[test]
-fn t10_a_hundred_thousand_siblings_all_have_the_parent() {
+fn t10_a_hundred_thousand_siblings_have_the_same_parent() {
     let (memory, ctx) = Memory::with(|_| {});
     let parent = ctx.span("parent").start();
     for _ in 0..100_000 {
@@ -250,7 +254,7 @@ fn t10_a_hundred_thousand_siblings_all_have_the_parent() {
 }
 
 #[test]
-fn t10_a_span_is_bounded_whatever_is_put_on_it() {
+fn t10_the_size_of_a_span_is_bounded() {
     let (memory, ctx) = Memory::new();
     let megabyte = "x".repeat(1 << 20);
     let span = ctx.span(megabyte.clone()).start();
@@ -272,11 +276,11 @@ fn t10_a_span_is_bounded_whatever_is_put_on_it() {
 }
 
 #[test]
-fn t10_ended_spans_hold_nothing_of_what_was_recorded() {
+fn t10_the_context_of_an_ended_span_keeps_no_recording() {
     let (memory, ctx) = Memory::new();
     let span = ctx.span("s").start();
     let kept: Context = span.context().clone();
     span.end();
     assert_eq!(memory.count(), 1);
-    assert!(!kept.current_span().is_recording(), "the context outlives the recording, not the other way round");
+    assert!(!kept.current_span().is_recording(), "the context outlives the recording");
 }
