@@ -209,7 +209,7 @@ impl Code {
     }
 
     /// Whether what is said of it is for those who look after the service, and not for its callers.
-    pub(crate) fn is_of_the_depths(self) -> bool {
+    pub(crate) fn is_internal_detail(self) -> bool {
         matches!(self, Internal | Unknown | DataLoss)
     }
 

@@ -14,7 +14,7 @@ impl Error {
     ///
     /// `is_late`: no more than the reply reserve is left of the timeout that the callee was given.
     pub(crate) fn from_failure(failure: BoxError, is_late: bool) -> Error {
-        if let Some(own) = Error::among(&*failure) {
+        if let Some(own) = Error::find_in(&*failure) {
             return own.clone();
         }
         if is_late || is_timeout(&*failure) {

@@ -52,10 +52,10 @@ impl From<Error> for Status {
     fn from(error: Error) -> Status {
         let path = &error.0.path[..];
         let origin = &path[..path.len().min(1)];
-        let mut status = tell(&error, path, error.details());
+        let mut status = to_status(&error, path, error.details());
         for (path, details) in [(path, &[][..]), (origin, &[])] {
             if status.details().len() > MAX_SENT_DETAILS {
-                status = tell(&error, path, details);
+                status = to_status(&error, path, details);
             }
         }
         status.set_source(Arc::new(error));
@@ -63,7 +63,7 @@ impl From<Error> for Status {
     }
 }
 
-fn tell(error: &Error, path: &[String], details: &[Map<String, Value>]) -> Status {
+fn to_status(error: &Error, path: &[String], details: &[Map<String, Value>]) -> Status {
     let mut info = HashMap::new();
     let mut add = |name: &str, value: String| info.insert(name.to_owned(), value);
     if let [origin, ..] = path {
@@ -129,7 +129,7 @@ impl Error {
     /// # Ok::<(), tonic::Status>(())
     /// ```
     pub fn from_grpc_status(status: Status) -> Error {
-        if let Some(error) = own(&status) {
+        if let Some(error) = local_source(&status) {
             return error;
         }
         if status.source().is_some() {
@@ -140,7 +140,7 @@ impl Error {
         if !status.message().is_empty() {
             document.insert("detail".to_owned(), status.message().into());
         }
-        for (name, text) in info(&details).into_iter().flat_map(|info| &info.metadata) {
+        for (name, text) in error_info(&details).into_iter().flat_map(|info| &info.metadata) {
             let value = match name.as_str() {
                 "origin" => Value::from(text.as_str()),
                 "retryable" | "path" | "details" => serde_json::from_str(text).unwrap_or_default(),
@@ -149,9 +149,10 @@ impl Error {
             document.insert(name.clone(), value);
         }
         let error = Error::new(code(&status), code(&status).describe()).change(|inner| inner.is_remote = true);
-        let error = error.read(&mut document).waiting(&status, &details).born_in(origin(&status));
+        let error =
+            error.with_members(&mut document).with_retry_info(&status, &details).with_default_origin(origin(&status));
         // Stack traces are for this process.
-        let (debug, details): (Vec<_>, Vec<_>) = details::foreign(&status).partition(details::is_debug_info);
+        let (debug, details): (Vec<_>, Vec<_>) = details::standard(&status).partition(details::is_debug_info);
         let error = error.change(|inner| inner.details.extend(details));
         error.with_received((!debug.is_empty()).then(|| json!({"details": debug})))
     }
@@ -167,7 +168,7 @@ impl Error {
     /// assert_eq!(format!("{error:#}"), "NOT_FOUND: not found: row 7 of users");
     /// ```
     pub fn from_external_grpc_status(status: Status) -> Error {
-        if let Some(error) = own(&status) {
+        if let Some(error) = local_source(&status) {
             return error;
         }
         if status.source().is_some() {
@@ -177,10 +178,10 @@ impl Error {
             "" => Error::new(code(&status), code(&status).describe()),
             said => Error::wrap(code(&status), said),
         };
-        let error = error.change(|inner| inner.is_remote = true).waiting(&status, &details(&status));
-        let said: Vec<_> = details::foreign(&status).collect();
+        let error = error.change(|inner| inner.is_remote = true).with_retry_info(&status, &details(&status));
+        let said: Vec<_> = details::standard(&status).collect();
         let said = (!said.is_empty()).then(|| json!({"message": cut(status.message(), MAX_TEXT), "details": said}));
-        error.born_in(origin(&status)).with_received(said)
+        error.with_default_origin(origin(&status)).with_received(said)
     }
 
     /// The error with a status among its sources, which tonic's clients look for. The status has the error's source.
@@ -193,7 +194,7 @@ impl Error {
     }
 
     /// Whether and when to try again, as the status has it.
-    fn waiting(self, status: &Status, details: &ErrorDetails) -> Error {
+    fn with_retry_info(self, status: &Status, details: &ErrorDetails) -> Error {
         let pushback = status.metadata().get(PUSHBACK).map(|value| {
             // gRFC A6: negative or unparseable, there is to be no other attempt.
             let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
@@ -210,13 +211,13 @@ impl Error {
 }
 
 /// The error that the status was made from, in this process or, as it says, in another service of ours.
-pub(crate) fn told(status: &Status) -> Option<Error> {
-    own(status).or_else(|| info(&details(status)).map(|_| Error::from_grpc_status(status.clone())))
+pub(crate) fn error_in_status(status: &Status) -> Option<Error> {
+    local_source(status).or_else(|| error_info(&details(status)).map(|_| Error::from_grpc_status(status.clone())))
 }
 
 /// The error that the status was made from in this process.
-fn own(status: &Status) -> Option<Error> {
-    status.source().and_then(Error::among).cloned()
+fn local_source(status: &Status) -> Option<Error> {
+    status.source().and_then(Error::find_in).cloned()
 }
 
 /// The service in which the error began, as [`ClientLayer`](crate::ClientLayer) has written it.
@@ -229,7 +230,7 @@ fn code(status: &Status) -> Code {
 }
 
 /// What our services say in the details.
-fn info(details: &ErrorDetails) -> Option<&ErrorInfo> {
+fn error_info(details: &ErrorDetails) -> Option<&ErrorInfo> {
     details.error_info().filter(|info| info.domain == DOMAIN)
 }
 

@@ -115,7 +115,7 @@ impl Error {
         match ctx.cause() {
             Some(Cause::Error(source)) => {
                 let error = match source.downcast_ref::<Error>() {
-                    Some(cause) => Error::from(error).told_by(cause),
+                    Some(cause) => Error::from(error).described_by(cause),
                     None => Error::from(error),
                 };
                 error.with_source(source)
@@ -231,7 +231,7 @@ impl Error {
     }
 
     /// The first that is one of these: `error`, or a source of it.
-    pub(crate) fn among<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    pub(crate) fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
             // An `io::Error` does not name what is in it as its source.
             let inside = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
@@ -250,7 +250,7 @@ impl Error {
     }
 
     /// The error of a response from `host`, which did not say where it began: there.
-    pub(crate) fn born_in(self, host: Option<&str>) -> Error {
+    pub(crate) fn with_default_origin(self, host: Option<&str>) -> Error {
         match host {
             Some(host) if self.0.path.is_empty() => {
                 self.change(|inner| inner.path = vec![cut(host, MAX_NAME).to_owned()])
@@ -260,10 +260,10 @@ impl Error {
     }
 
     /// The message of `cause`, and the way it has come.
-    fn told_by(self, cause: &Error) -> Error {
+    fn described_by(self, cause: &Error) -> Error {
         self.change(|inner| {
             inner.message = cause.0.message.clone();
-            inner.is_message_private = cause.0.is_message_private || cause.code().is_of_the_depths();
+            inner.is_message_private = cause.0.is_message_private || cause.code().is_internal_detail();
             inner.is_remote = cause.0.is_remote;
             inner.path = cause.0.path.clone();
         })
@@ -313,7 +313,7 @@ impl Error {
         self.change(|inner| {
             inner.path.clear();
             inner.details.clear();
-            if inner.is_message_private || inner.code.is_of_the_depths() {
+            if inner.is_message_private || inner.code.is_internal_detail() {
                 inner.message = inner.code.describe().into();
             }
         })

@@ -86,16 +86,16 @@ impl Error {
     /// assert_eq!((read.code(), read.message()), (Code::NotFound, "no such card"));
     /// ```
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
-        Some(Error::from_status(status, headers)?.told_in(headers, body))
+        Some(Error::from_status(status, headers)?.with_problem_body(headers, body))
     }
 
     /// The error that an answer from a stranger tells of: its status and `Retry-After` alone. `None`: it tells of none.
     pub fn from_status(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
-        Some(Error::meant_by(Code::from_http_status(status)?, headers))
+        Some(Error::from_head(Code::from_http_status(status)?, headers))
     }
 
     /// The error that the head of an answer tells of, whose status means `code`.
-    pub(crate) fn meant_by(code: Code, headers: &HeaderMap) -> Error {
+    pub(crate) fn from_head(code: Code, headers: &HeaderMap) -> Error {
         let retry_after = headers.get(header::RETRY_AFTER).and_then(parse_retry_after);
         Error::new(code, code.describe()).change(|inner| {
             inner.is_remote = true;
@@ -104,14 +104,14 @@ impl Error {
     }
 
     /// The error with what the body of its response says: a problem document is read, other JSON and text are kept.
-    pub(crate) fn told_in(self, headers: &HeaderMap, body: &[u8]) -> Error {
+    pub(crate) fn with_problem_body(self, headers: &HeaderMap, body: &[u8]) -> Error {
         let Some(media_type) = headers.get(header::CONTENT_TYPE).filter(|_| body.len() <= MAX_DOCUMENT) else {
             return self;
         };
         if is_problem_json(media_type) {
             return match serde_json::from_slice::<Map<String, Value>>(body) {
                 Ok(mut document) => {
-                    let error = self.read(&mut document);
+                    let error = self.with_members(&mut document);
                     remove_standard(&mut document);
                     error.with_received((!document.is_empty()).then_some(Value::Object(document)))
                 }
@@ -134,7 +134,7 @@ impl Error {
     }
 
     /// The error with what the members of a document from a trusted service say. It takes them out of the document.
-    pub(super) fn read(self, document: &mut Map<String, Value>) -> Error {
+    pub(super) fn with_members(self, document: &mut Map<String, Value>) -> Error {
         let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
         let name = |value: &Value| text(value, MAX_NAME);
         self.change(|inner| {

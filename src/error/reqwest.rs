@@ -17,7 +17,7 @@ use super::{Code, Error};
 /// ```
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Error {
-        if let Some(own) = Error::among(&error) {
+        if let Some(own) = Error::find_in(&error) {
             return own.clone();
         }
         let error = error.without_url();

@@ -48,5 +48,5 @@ pub(super) fn report_any(span: &Span, error: &dyn Any) -> Option<Code> {
     let io = || error.downcast_ref::<io::Error>().map(|error| error as &(dyn StdError + 'static));
     let error = boxed().or_else(own).or_else(io)?;
     report(span, error, true);
-    Error::among(error).map(Error::code)
+    Error::find_in(error).map(Error::code)
 }

@@ -52,7 +52,7 @@ pub(super) fn error_in<B>(response: &Response<B>) -> Option<Error> {
         let (mut written, headers) = (HeaderMap::new(), response.headers());
         status.add_header(&mut written).ok()?;
         let is_unchanged = [STATUS, MESSAGE, DETAILS].iter().all(|name| written.get(*name) == headers.get(*name));
-        crate::error::grpc::told(status).filter(|_| is_unchanged)
+        crate::error::grpc::error_in_status(status).filter(|_| is_unchanged)
     }
     #[cfg(not(feature = "tonic"))]
     {
@@ -92,7 +92,7 @@ pub(super) fn redact(headers: &mut HeaderMap) {
     let is_passed_on = headers.remove(ORIGIN).is_some();
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
-    if is_passed_on || code.is_of_the_depths() || details.is_some_and(|details| may_name_origin(&details)) {
+    if is_passed_on || code.is_internal_detail() || details.is_some_and(|details| may_name_origin(&details)) {
         headers.insert(MESSAGE, HeaderValue::from_static(code.describe()));
     }
 }

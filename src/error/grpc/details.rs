@@ -11,7 +11,7 @@ use super::DOMAIN;
 use crate::error::MAX_DOCUMENT;
 
 /// The details of a status that are not ours, each with its `@type`. How long to wait is read elsewhere.
-pub(super) fn foreign(status: &Status) -> impl Iterator<Item = Map<String, Value>> {
+pub(super) fn standard(status: &Status) -> impl Iterator<Item = Map<String, Value>> {
     let is_read = status.details().len() <= MAX_DOCUMENT;
     let details = if is_read { status.get_error_details_vec() } else { Vec::new() };
     details.into_iter().filter_map(|detail| {

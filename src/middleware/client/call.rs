@@ -176,7 +176,7 @@ impl Call {
         let failure = failure.into();
         // When the context is done, the request body ends with an error. The client may report
         // that error before this layer sees the end of the context.
-        if self.ctx.is_done() && Error::among(&*failure).is_none() {
+        if self.ctx.is_done() && Error::find_in(&*failure).is_none() {
             let error = self.interrupted();
             self.finish();
             return error;
@@ -272,9 +272,9 @@ impl Call {
             true => Code::from_http_status_of_grpc(status),
             false => Code::from_http_status(status).unwrap_or(Code::Unknown),
         };
-        let error = Error::meant_by(meant, headers);
-        let error = if self.is_external { error } else { error.told_in(headers, body) };
-        let error = error.born_in(self.host.as_deref());
+        let error = Error::from_head(meant, headers);
+        let error = if self.is_external { error } else { error.with_problem_body(headers, body) };
+        let error = error.with_default_origin(self.host.as_deref());
         if let Some(span) = &self.span {
             self.record_error(span, &error);
         }

@@ -26,9 +26,9 @@ pin_project! {
         // What the inner body has said last: dropping it can't ask.
         is_end_stream: bool,
         // How many bytes of data are to come, where that is known.
-        left: Option<u64>,
+        remaining: Option<u64>,
         // No frame has been taken.
-        is_untouched: bool,
+        is_first_frame: bool,
         // `false`: nothing of it goes on the wire.
         has_body: bool,
         // `None` in a body that a layer outside has made, in place of the response's.
@@ -40,7 +40,7 @@ pin_project! {
             let this = this.project();
             let Some(exchange) = this.exchange else { return };
             // A body with nothing (more) to send is dropped unpolled: over HTTP/1 also one that has given all of its length.
-            if *this.is_end_stream || !*this.has_body || *this.left == Some(0) {
+            if *this.is_end_stream || !*this.has_body || *this.remaining == Some(0) {
                 exchange.finish();
             } else {
                 // Before the body is dropped, so that what ends with it knows why.
@@ -70,10 +70,10 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
 
     fn of(kind: Kind<R>, exchange: Exchange, has_body: bool, length: Option<u64>) -> Self {
         let ctx = exchange.context().clone();
-        let left = length.or_else(|| kind.size_hint().exact());
+        let remaining = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
         let (done, exchange) = (ctx.done_owned(), Some(exchange));
-        ResponseBody { kind, done, ctx, is_end_stream, left, is_untouched: true, has_body, exchange }
+        ResponseBody { kind, done, ctx, is_end_stream, remaining, is_first_frame: true, has_body, exchange }
     }
 }
 
@@ -86,8 +86,8 @@ impl<R> Default for ResponseBody<R> {
             done: ctx.done_owned(),
             ctx,
             is_end_stream: true,
-            left: Some(0),
-            is_untouched: true,
+            remaining: Some(0),
+            is_first_frame: true,
             has_body: false,
             exchange: None,
         }
@@ -143,17 +143,17 @@ where
             }
         };
         *this.is_end_stream = this.kind.as_ref().get_ref().is_end_stream();
-        let had_left = *this.left;
+        let remaining_before = *this.remaining;
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             if let Some(trailers) = frame.trailers_mut() {
                 exchange.record_grpc_trailers(trailers);
                 exchange.redact_grpc(trailers);
             }
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
-            *this.left = had_left.map(|left| left.saturating_sub(taken));
+            *this.remaining = remaining_before.map(|remaining| remaining.saturating_sub(taken));
         }
         // No end by itself: trailers may follow.
-        let is_last_data = *this.left == Some(0) && had_left != Some(0);
+        let is_last_data = *this.remaining == Some(0) && remaining_before != Some(0);
         let is_over = match &polled {
             Poll::Pending => exchange.is_live() && this.done.poll(cx).is_ready(),
             Poll::Ready(None) => {
@@ -165,7 +165,7 @@ where
                 false
             }
             // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
-            Poll::Ready(Some(Ok(_))) if std::mem::take(this.is_untouched) || is_last_data => false,
+            Poll::Ready(Some(Ok(_))) if std::mem::take(this.is_first_frame) || is_last_data => false,
             Poll::Ready(Some(Ok(_))) => exchange.is_live() && this.ctx.is_done(),
             // The body may have ended with the context by itself.
             Poll::Ready(Some(Err(_))) if exchange.is_grpc() && exchange.is_live() && this.ctx.is_done() => true,
@@ -174,14 +174,14 @@ where
                 false
             }
         };
-        if !is_over || exchange.is_left_to_outer() {
+        if !is_over || exchange.is_ended_by_outer() {
             return polled;
         }
         if !exchange.is_grpc() {
-            return Poll::Ready(Some(Err(exchange.error_of_end().into())));
+            return Poll::Ready(Some(Err(exchange.error_of_done_context().into())));
         }
         // Without trailers the stream would be reset, and the client would not learn why.
-        let trailers = exchange.trailers_of_end();
+        let trailers = exchange.trailers_of_done_context();
         this.kind.set(Kind::Full { bytes: None });
         *this.is_end_stream = true;
         exchange.finish();

@@ -15,15 +15,15 @@ use super::exchange::Exchange;
 /// The response future keeps the exchange, so that it alone responds, also at a deadline that the task has not noticed yet. If it is
 /// dropped first, it leaves the exchange to the task.
 pub(super) struct Detached<R, E> {
-    /// `None`: the deadline has passed, or the exchange was left to the task.
+    /// `None`: the deadline has passed, or the exchange was handover to the task.
     task: JoinHandle<Option<Result<Response<R>, E>>>,
-    left: Arc<Left>,
+    handover: Arc<Handover>,
 }
 
 #[derive(Default)]
-struct Left(Mutex<Option<Exchange>>);
+struct Handover(Mutex<Option<Exchange>>);
 
-impl Left {
+impl Handover {
     fn take(&self) -> Option<Exchange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -34,8 +34,8 @@ impl<R: Send + 'static, E: Send + 'static> Detached<R, E> {
     where
         F: Future<Output = Result<Response<R>, E>> + Send + 'static,
     {
-        let left = Arc::new(Left::default());
-        Detached { task: tokio::spawn(run(handler, done, Arc::clone(&left))), left }
+        let handover = Arc::new(Handover::default());
+        Detached { task: tokio::spawn(run(handler, done, Arc::clone(&handover))), handover }
     }
 }
 
@@ -54,12 +54,16 @@ impl<R, E> Detached<R, E> {
     }
 
     /// The task ends the exchange. If it has ended already, nobody reads its response: the exchange ends with us.
-    pub(super) fn leave(&self, exchange: Exchange) {
-        *self.left.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange);
+    pub(super) fn hand_over(&self, exchange: Exchange) {
+        *self.handover.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange);
     }
 }
 
-async fn run<F, R, E>(handler: WithContext<F>, done: DoneOwned, left: Arc<Left>) -> Option<Result<Response<R>, E>>
+async fn run<F, R, E>(
+    handler: WithContext<F>,
+    done: DoneOwned,
+    handover: Arc<Handover>,
+) -> Option<Result<Response<R>, E>>
 where
     F: Future<Output = Result<Response<R>, E>>,
     E: 'static,
@@ -71,7 +75,7 @@ where
             response = handler.as_mut() => Some(response),
             () = done => None,
         };
-        let mut exchange = left.take();
+        let mut exchange = handover.take();
         if let (None, Some(exchange)) = (&response, &mut exchange) {
             // Before the handler is dropped, so that what ends with it knows why.
             exchange.interrupt();
@@ -80,7 +84,7 @@ where
     };
     let Some(mut exchange) = exchange else { return response };
     match response {
-        Some(Ok(response)) => exchange.not_sent(&response),
+        Some(Ok(response)) => exchange.response_not_sent(&response),
         Some(Err(error)) => exchange.failed(&error),
         None => {}
     }

@@ -30,9 +30,9 @@ pub(super) enum Found {
     /// Its body is an error's own.
     Error(Parts, Error),
     /// Its body is an inner service's, or cannot be read at an edge.
-    Inner(Parts, Error),
+    FromCallee(Parts, Error),
     /// Its body is the handler's.
-    Shaped(Response<Bytes>),
+    Unchanged(Response<Bytes>),
 }
 
 pin_project! {
@@ -107,10 +107,10 @@ impl<R: Body<Data = Bytes>> Document<R> {
         Poll::Ready(match error {
             _ if !is_whole => unreadable(parts, error),
             Some(error) if error.to_response().body() == &read => Found::Error(parts, error),
-            Some(_) => Found::Shaped(Response::from_parts(parts, read)),
-            None => match Error::in_document(parts.status, &parts.headers, &read) {
-                Some(error) => Found::Inner(parts, error),
-                None => Found::Shaped(Response::from_parts(parts, read)),
+            Some(_) => Found::Unchanged(Response::from_parts(parts, read)),
+            None => match Error::from_internal_document(parts.status, &parts.headers, &read) {
+                Some(error) => Found::FromCallee(parts, error),
+                None => Found::Unchanged(Response::from_parts(parts, read)),
             },
         })
     }
@@ -121,8 +121,8 @@ fn unreadable(parts: Parts, error: Option<Error>) -> Found {
     match error {
         Some(error) => Found::Error(parts, error),
         None => {
-            let error = Error::unread(parts.status, &parts.headers);
-            Found::Inner(parts, error)
+            let error = Error::from_status_or_unknown(parts.status, &parts.headers);
+            Found::FromCallee(parts, error)
         }
     }
 }

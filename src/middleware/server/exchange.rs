@@ -12,7 +12,7 @@ use throughline_core::trace::Status;
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
 use tokio::time::Instant;
 
-use super::inbound::{Served, extract, granted, remove_claims};
+use super::inbound::{Served, extract, remove_untrusted_headers, requested_timeout};
 use super::layer::{Config, Trust};
 use super::span::{Responder, Rpc, name_by_route, start_span};
 use crate::error::{Code, Error};
@@ -32,7 +32,7 @@ pub(super) struct Exchange {
     refusal: Option<Error>,
     /// From here on the caller may have given up: its own deadline, less what it keeps back for the answer's way. Never that of our
     /// maximum, which the caller doesn't know.
-    late_from: Option<Instant>,
+    reserve_starts_at: Option<Instant>,
     /// The context of the layer around this one, which has the span and reports to the caller.
     outer: Option<Context>,
     is_interrupted: bool,
@@ -49,12 +49,13 @@ impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
         let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
         let carrier = Counted::new(&head.headers);
-        let sent = granted(config, &carrier);
+        let sent = requested_timeout(config, &carrier);
         let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
             (Some(timeout), Some(max)) => Some(timeout.min(max)),
             (timeout, max) => timeout.or(max),
         };
-        let late_from = sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
+        let reserve_starts_at =
+            sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
         let served = head.extensions.get::<Served>().copied();
         let outer = served.and_then(|_| head.extensions.get::<Context>().cloned());
         let base = match &outer {
@@ -78,7 +79,7 @@ impl Exchange {
         };
         config.counts.add_dropped(carrier.dropped());
         if !is_internal {
-            remove_claims(config, &mut head.headers);
+            remove_untrusted_headers(config, &mut head.headers);
         }
         head.extensions.insert(Served(if is_internal { Trust::Internal } else { Trust::Edge }));
         if span.is_none() && rpc.is_none() {
@@ -92,7 +93,7 @@ impl Exchange {
             method: head.method.clone(),
             rpc,
             refusal: None,
-            late_from,
+            reserve_starts_at,
             outer,
             is_interrupted: false,
         }
@@ -111,7 +112,7 @@ impl Exchange {
     }
 
     /// Whether the context is done because that of the layer around this one is. That layer ends the request.
-    pub(super) fn is_left_to_outer(&self) -> bool {
+    pub(super) fn is_ended_by_outer(&self) -> bool {
         self.outer.as_ref().is_some_and(Context::is_done)
     }
 
@@ -143,7 +144,7 @@ impl Exchange {
     }
 
     /// Records that the handler is not called.
-    pub(super) fn shed(&self) {
+    pub(super) fn record_shed(&self) {
         let Some(live) = &self.live else { return };
         let Some(span) = &live.span else { return };
         span.set_attribute(semconv::SHED, "dead on arrival");
@@ -153,7 +154,7 @@ impl Exchange {
     }
 
     /// The layer responds in place of a handler: by gRPC to a request in its form.
-    fn respond_in_place(&mut self) {
+    fn respond_without_handler(&mut self) {
         let Some(rpc) = &mut self.rpc else { return };
         rpc.responder = Some(Responder::Layer);
         if !rpc.is_known {
@@ -162,28 +163,28 @@ impl Exchange {
     }
 
     /// The answer in place of a handler's: to a request that is refused, or whose context is done.
-    pub(super) fn error_in_place(&mut self) -> Error {
-        self.respond_in_place();
+    pub(super) fn error_without_handler(&mut self) -> Error {
+        self.respond_without_handler();
         if let Some(refusal) = self.refusal.take() {
             return refusal;
         }
-        self.error_of_end()
+        self.error_of_done_context()
     }
 
     /// The error of a request whose context is done: its base, its deadline, or a layer around this one has ended it.
-    pub(super) fn error_of_end(&mut self) -> Error {
+    pub(super) fn error_of_done_context(&mut self) -> Error {
         self.interrupt();
         let error = Error::from_context(&self.ctx);
         match self.ctx.cause() {
             Some(Cause::Shutdown) => unavailable(error),
-            _ => self.of_base(error),
+            _ => self.unavailable_if_base_done(error),
         }
     }
 
     /// The error of a request that its base has ended: another instance may do it. Others stay as they are.
     ///
     /// Handlers see the end of the base as that of their context, and respond with its error.
-    pub(super) fn of_base(&self, error: Error) -> Error {
+    pub(super) fn unavailable_if_base_done(&self, error: Error) -> Error {
         let base = &self.config.base;
         let is_by_base = match self.ctx.err() {
             Some(ContextError::DeadlineExceeded) => base.is_done() && base.deadline() == self.ctx.deadline(),
@@ -209,8 +210,8 @@ impl Exchange {
     }
 
     /// The last frame of a gRPC response whose context is done before its end.
-    pub(super) fn trailers_of_end(&mut self) -> HeaderMap {
-        let error = self.error_of_end();
+    pub(super) fn trailers_of_done_context(&mut self) -> HeaderMap {
+        let error = self.error_of_done_context();
         self.trailers_of(error)
     }
 
@@ -229,7 +230,7 @@ impl Exchange {
     }
 
     /// The head of the response is passed on. `false`: no body will follow on the wire.
-    pub(super) fn responded<B>(&mut self, response: &Response<B>) -> bool {
+    pub(super) fn head_sent<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
         if let Some(span) = self.span().filter(|_| !self.is_grpc() || !status.is_success()) {
             span.set_attribute("http.response.status_code", status.as_u16());
@@ -240,18 +241,18 @@ impl Exchange {
             if let Some(span) = span {
                 span.end();
             }
-            let _goes_on = handle.disarm();
+            let _context = handle.disarm();
         }
-        let has_none =
+        let is_bodyless =
             status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        self.method != Method::HEAD && !has_none
+        self.method != Method::HEAD && !is_bodyless
     }
 
     /// The handler has responded, and the client is gone.
-    pub(super) fn not_sent<B>(&mut self, response: &Response<B>) {
+    pub(super) fn response_not_sent<B>(&mut self, response: &Response<B>) {
         self.decide_protocol(response);
         self.record_response(response);
-        self.responded(response);
+        self.head_sent(response);
     }
 
     /// The last frame has been taken: first the span ends, then the context.
@@ -271,7 +272,7 @@ impl Exchange {
             span.set_attribute(semconv::ERROR_TYPE, code.map_or("_OTHER", Code::as_str));
             span.set_status(Status::Error("the service failed".into()));
         }
-        self.refuse_rpc();
+        self.treat_as_http();
         self.finish();
     }
 
@@ -282,7 +283,7 @@ impl Exchange {
         }
         if let Some(span) = self.span() {
             failure::report(span, error, true);
-            span.set_attribute(semconv::ERROR_TYPE, Error::among(error).map_or("_OTHER", |e| e.code().as_str()));
+            span.set_attribute(semconv::ERROR_TYPE, Error::find_in(error).map_or("_OTHER", |e| e.code().as_str()));
         }
         self.finish();
     }
@@ -296,7 +297,7 @@ impl Exchange {
         if self.is_interrupted {
             return;
         }
-        self.refuse_rpc();
+        self.treat_as_http();
         let Some(live) = &self.live else { return };
         self.is_interrupted = true;
         // What came first stands: a deadline that has passed, or a shutdown.
@@ -312,14 +313,14 @@ impl Exchange {
     }
 
     /// Whether the caller waits for a status of gRPC.
-    pub(super) fn is_rpc(&self) -> bool {
+    pub(super) fn expects_grpc(&self) -> bool {
         self.rpc.is_some()
     }
 
     /// A panic passes. The span is dropped by it, and so says what it is.
     pub(super) fn panicked(&mut self) {
         if self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_none()) {
-            self.respond_in_place();
+            self.respond_without_handler();
         }
         self.record_grpc_code(Some(Code::Internal));
         self.interrupt();
@@ -331,9 +332,9 @@ impl Exchange {
         if std::thread::panicking() {
             return Cause::Panicked;
         }
-        match self.late_from {
-            Some(late_from) if Instant::now() >= late_from => Cause::DeadlineExceeded,
-            _ if self.config.is_inner || self.outer.is_some() => Cause::Abandoned,
+        match self.reserve_starts_at {
+            Some(reserve_starts_at) if Instant::now() >= reserve_starts_at => Cause::DeadlineExceeded,
+            _ if self.config.outer_layers_may_drop || self.outer.is_some() => Cause::Abandoned,
             _ => Cause::ClientDisconnected,
         }
     }

@@ -37,7 +37,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             match (this.work.project(), this.exchange.take()) {
-                (WorkProjection::Detached { task }, Some(exchange)) => task.leave(exchange),
+                (WorkProjection::Detached { task }, Some(exchange)) => task.hand_over(exchange),
                 // Before the handler is dropped, so that what ends with it knows why; its span ends after.
                 (_, Some(mut exchange)) => {
                     exchange.interrupt();
@@ -95,15 +95,15 @@ where
                     Poll::Ready(found) => return Poll::Ready(Ok(pass_on_found(exchange.take(), found))),
                     Poll::Pending => Ok(Poll::Pending),
                 },
-                WorkProjection::None => return Poll::Ready(Ok(respond_in_place(exchange.take()))),
+                WorkProjection::None => return Poll::Ready(Ok(respond_without_handler(exchange.take()))),
             };
             let response = match response {
                 Ok(response) => response,
                 Err(panicked) => {
                     this.work.set(Work::None);
                     let exchange = exchange.take();
-                    let own = report(&exchange, panicked, None);
-                    return Poll::Ready(Ok(respond(exchange, own)));
+                    let response = error_response(&exchange, panicked, None);
+                    return Poll::Ready(Ok(respond(exchange, response)));
                 }
             };
             match response {
@@ -119,7 +119,7 @@ where
                 Poll::Pending => {
                     // This reads the clock: also when another layer's timer has woken us, and is about to drop us.
                     ready!(this.done.as_mut().poll(cx));
-                    if exchange.get().is_left_to_outer() {
+                    if exchange.get().is_ended_by_outer() {
                         return Poll::Pending;
                     }
                     this.work.set(Work::None);
@@ -130,13 +130,13 @@ where
 }
 
 /// What headers say of a body that another one replaces. Layers inside may have said more than the handler (a compressed response).
-const OF_THE_BODY: [HeaderName; 8] =
+const BODY_HEADERS: [HeaderName; 8] =
     [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING, TRAILER, ETAG, LAST_MODIFIED, ACCEPT_RANGES];
 
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
     exchange.record_response(&response);
     exchange.redact_grpc(response.headers_mut());
-    let has_body = exchange.responded(&response);
+    let has_body = exchange.head_sent(&response);
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|body| ResponseBody::new(body, exchange, has_body, length))
 }
@@ -144,17 +144,17 @@ fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response
 fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Response<ResponseBody<R>> {
     match found {
         Found::Error(parts, error) => {
-            // A status that the handler has chosen stays.
-            let chosen = Some(parts.status).filter(|status| *status != error.code().http_status());
-            let own = report(&exchange, error, chosen);
-            respond(exchange, with_head(parts, own))
+            // A status that the handler has chosen_status stays.
+            let chosen_status = Some(parts.status).filter(|status| *status != error.code().http_status());
+            let response = error_response(&exchange, error, chosen_status);
+            respond(exchange, with_head(parts, response))
         }
-        Found::Inner(parts, error) => {
+        Found::FromCallee(parts, error) => {
             exchange.record_error(&error, parts.status);
-            let own = error.redacted().to_response_with(parts.status);
-            respond(exchange, with_head(parts, own))
+            let response = error.redacted().to_response_with(parts.status);
+            respond(exchange, with_head(parts, response))
         }
-        Found::Shaped(response) => {
+        Found::Unchanged(response) => {
             exchange.record_response(&response);
             respond(exchange, response)
         }
@@ -162,17 +162,17 @@ fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Res
 }
 
 /// The response in place of a handler's.
-fn respond_in_place<R: Body<Data = Bytes>>(mut exchange: Exchange) -> Response<ResponseBody<R>> {
-    let error = exchange.error_in_place();
-    let own = report(&exchange, error, None);
-    respond(exchange, own)
+fn respond_without_handler<R: Body<Data = Bytes>>(mut exchange: Exchange) -> Response<ResponseBody<R>> {
+    let error = exchange.error_without_handler();
+    let response = error_response(&exchange, error, None);
+    respond(exchange, response)
 }
 
 /// The response that reports `error` to the caller.
-fn report(exchange: &Exchange, error: Error, chosen: Option<StatusCode>) -> Response<Bytes> {
-    let error = exchange.through_service(exchange.of_base(error));
-    let chosen = chosen.filter(|_| !exchange.is_grpc());
-    let status = chosen.unwrap_or_else(|| error.code().http_status());
+fn error_response(exchange: &Exchange, error: Error, chosen_status: Option<StatusCode>) -> Response<Bytes> {
+    let error = exchange.through_service(exchange.unavailable_if_base_done(error));
+    let chosen_status = chosen_status.filter(|_| !exchange.is_grpc());
+    let status = chosen_status.unwrap_or_else(|| error.code().http_status());
     exchange.record_error(&error, status);
     let error = exchange.redact(error);
     if exchange.is_grpc() { grpc::response(error) } else { error.to_response_with(status) }
@@ -181,7 +181,7 @@ fn report(exchange: &Exchange, error: Error, chosen: Option<StatusCode>) -> Resp
 /// The response with what the handler's head says beside the error.
 fn with_head(mut head: Parts, own: Response<Bytes>) -> Response<Bytes> {
     let (own, body) = own.into_parts();
-    for name in OF_THE_BODY {
+    for name in BODY_HEADERS {
         head.headers.remove(name);
     }
     if head.headers.contains_key(grpc::STATUS) {
@@ -194,7 +194,7 @@ fn with_head(mut head: Parts, own: Response<Bytes>) -> Response<Bytes> {
 }
 
 fn respond<R: Body<Data = Bytes>>(mut exchange: Exchange, response: Response<Bytes>) -> Response<ResponseBody<R>> {
-    let has_body = exchange.responded(&response);
+    let has_body = exchange.head_sent(&response);
     response.map(|bytes| ResponseBody::full(bytes, exchange, has_body))
 }
 

@@ -14,8 +14,8 @@ use super::layer::{Config, Trust};
 pub(in crate::middleware) struct Served(pub(super) Trust);
 
 /// The time that the caller grants: the least of what it says.
-pub(super) fn granted(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
-    let named = config.timeout_name.as_ref().and_then(|name| deadline::extract_from(name, carrier));
+pub(super) fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
+    let named = config.custom_timeout_header.as_ref().and_then(|name| deadline::extract_from(name, carrier));
     let known = deadline::extract_shortest(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }
@@ -38,7 +38,7 @@ pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) 
 }
 
 /// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
-pub(super) fn remove_claims(config: &Config, headers: &mut HeaderMap) {
+pub(super) fn remove_untrusted_headers(config: &Config, headers: &mut HeaderMap) {
     for name in Propagator::new(Format::ALL).fields() {
         headers.remove(name);
     }

@@ -60,9 +60,9 @@ pub(super) struct Config {
     pub(super) max_timeout: Option<Duration>,
     pub(super) default_timeout: Option<Duration>,
     pub(super) timeout_headers: Vec<TimeoutHeader>,
-    pub(super) timeout_name: Option<HeaderName>,
+    pub(super) custom_timeout_header: Option<HeaderName>,
     pub(super) reserve: ReplyReserve,
-    pub(super) is_inner: bool,
+    pub(super) outer_layers_may_drop: bool,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) counts: Arc<Counts>,
     pub(super) methods: Arc<Methods>,
@@ -170,14 +170,14 @@ impl ContextLayer {
             max_timeout: None,
             default_timeout: None,
             timeout_headers: vec![TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs],
-            timeout_name: None,
+            custom_timeout_header: None,
             reserve: ReplyReserve::DEFAULT,
-            is_inner: false,
+            outer_layers_may_drop: false,
             on_disconnect: OnDisconnect::Cancel,
             counts: Arc::default(),
             methods: Arc::default(),
         };
-        ContextLayer::of(Arc::new(config))
+        ContextLayer::from_config(Arc::new(config))
     }
 
     /// The values that requests from services of ours may bring, by their keys; what travels in the baggage under other names is passed
@@ -242,7 +242,7 @@ impl ContextLayer {
 
     /// The header that callers write the time left into on plain HTTP, in the grammar of `grpc-timeout`; that one is read as well.
     pub fn timeout_header(self, name: HeaderName) -> Self {
-        self.change(|config| config.timeout_name = Some(name))
+        self.change(|config| config.custom_timeout_header = Some(name))
     }
 
     /// Where the spans go, as well as those below; default: where the base's spans go, or the process's default. Its resource's
@@ -274,7 +274,7 @@ impl ContextLayer {
 
     /// Layers outside of this one may drop a request, so that a drop does not mean that the client has gone.
     pub fn outer_layers_may_drop(self) -> Self {
-        self.change(|config| config.is_inner = true)
+        self.change(|config| config.outer_layers_may_drop = true)
     }
 
     /// The reserve that callers keep back for the answer's way; a drop with no more time than that left of what the caller *sent* is a
@@ -302,7 +302,7 @@ impl ContextLayer {
         self.config.counts.dropped()
     }
 
-    pub(super) fn of(config: Arc<Config>) -> Self {
+    pub(super) fn from_config(config: Arc<Config>) -> Self {
         ContextLayer { config }
     }
 

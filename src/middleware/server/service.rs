@@ -47,7 +47,7 @@ where
         let mut exchange = Exchange::begin(&self.config, &mut head);
         if exchange.context().is_done() {
             self.config.counts.add_shed();
-            exchange.shed();
+            exchange.record_shed();
             return ResponseFuture::new(exchange, Work::None);
         }
         if !exchange.authenticate(&head) {
@@ -66,7 +66,7 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for ContextService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layer = ContextLayer::of(Arc::clone(&self.config));
+        let layer = ContextLayer::from_config(Arc::clone(&self.config));
         f.debug_struct("ContextService").field("inner", &self.inner).field("layer", &layer).finish()
     }
 }

@@ -40,7 +40,7 @@ impl Rpc {
     }
 
     /// The handler knows the method: names the span by it.
-    pub(super) fn name(&self, span: &Span) {
+    pub(super) fn set_span_name(&self, span: &Span) {
         if !self.is_known {
             span.set_name(semconv::rpc_method(&self.uri));
             span.set_attribute("rpc.system.name", "grpc");
@@ -49,7 +49,7 @@ impl Rpc {
     }
 
     /// The response is not gRPC: the span is of a request by HTTP.
-    pub(super) fn refuse(self, span: &Span) {
+    pub(super) fn record_as_http(self, span: &Span) {
         for (key, value) in self.http {
             span.set_attribute(key, value);
         }

@@ -23,12 +23,12 @@ impl<'a> OnUnwind<'a> {
     /// Polls a handler or its body. An error: it has panicked below a request of gRPC, whose caller takes the reset of a stream for a
     /// cancellation. Below any other request the panic passes.
     pub(super) fn catch<T>(&mut self, poll: impl FnOnce() -> T) -> Result<T, Error> {
-        if !self.get().is_rpc() {
+        if !self.get().expects_grpc() {
             return Ok(poll());
         }
-        let records = OnUnwind::new(self.exchange);
+        let guard = OnUnwind::new(self.exchange);
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let _records = records;
+            let _guard = guard;
             poll()
         }));
         polled.map_err(|_| Error::new(Code::Internal, "the handler panicked"))

@@ -19,10 +19,10 @@ impl Exchange {
     }
 
     /// The request is not gRPC, whatever it says of itself.
-    pub(super) fn refuse_rpc(&mut self) {
+    pub(super) fn treat_as_http(&mut self) {
         let rpc = self.rpc.take_if(|rpc| rpc.responder.is_none());
         if let (Some(span), Some(rpc)) = (self.span(), rpc) {
-            rpc.refuse(span);
+            rpc.record_as_http(span);
         }
     }
 
@@ -71,14 +71,14 @@ impl Exchange {
         }
         let (span, Some(rpc)) = (self.span(), &self.rpc) else { return };
         if rpc.responder.is_some() {
-            return span.map_or((), |span| rpc.name(span));
+            return span.map_or((), |span| rpc.set_span_name(span));
         }
         // What it means to the client, which is one of gRPC's.
-        let meant = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
-        if let (Some(span), Some(code)) = (span, meant) {
+        let code_for_client = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
+        if let (Some(span), Some(code)) = (span, code_for_client) {
             span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
         }
-        self.refuse_rpc();
+        self.treat_as_http();
     }
 
     /// Records what a handler says by gRPC in trailers.
