@@ -1,4 +1,4 @@
-//! The taxonomy of errors: gRPC's status codes, and what they are in HTTP.
+//! The taxonomy of errors: gRPC status codes, and their HTTP statuses.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use http::StatusCode;
 
-/// What kind of error it is: the 16 status codes of gRPC that are errors, with their numbers.
+/// The kind of an error: the 16 status codes of gRPC that are errors.
 ///
 /// # Examples
 /// ```
@@ -22,33 +22,33 @@ use http::StatusCode;
 pub enum Code {
     /// The caller gave up.
     Cancelled = 1,
-    /// Nothing is known but that it failed.
+    /// An unknown error.
     Unknown = 2,
-    /// The request is wrong, whatever the state of the system.
+    /// The request is wrong, in any state of the system.
     InvalidArgument = 3,
-    /// Time ran out; it may have been done all the same.
+    /// The time ran out. The work may have been done nevertheless.
     DeadlineExceeded = 4,
-    /// There is no such thing.
+    /// The resource does not exist.
     NotFound = 5,
-    /// There is one already.
+    /// The resource exists already.
     AlreadyExists = 6,
-    /// The caller is known, and may not.
+    /// The caller is known, and has no permission.
     PermissionDenied = 7,
     /// A quota, a limit, or space is used up.
     ResourceExhausted = 8,
-    /// The system is in no state to do this, and trying again does not help.
+    /// The system is not in the required state, and a retry does not help.
     FailedPrecondition = 9,
-    /// A conflict with another one; the whole of it may be tried again.
+    /// A conflict with another operation. The caller may retry the whole.
     Aborted = 10,
-    /// Past the end of what there is.
+    /// Past the end of the valid range.
     OutOfRange = 11,
-    /// Not offered here.
+    /// The service does not offer this operation.
     Unimplemented = 12,
-    /// A promise that the service makes to itself was broken.
+    /// An invariant of the service is broken.
     Internal = 13,
-    /// Not now; trying again later may help.
+    /// The service is not available now. A later retry may help.
     Unavailable = 14,
-    /// Data was lost or damaged for good.
+    /// Data is lost or damaged for good.
     DataLoss = 15,
     /// The caller is not known.
     Unauthenticated = 16,
@@ -57,7 +57,7 @@ pub enum Code {
 use Code::*;
 
 impl Code {
-    /// All of them, by number.
+    /// All codes, by number.
     pub const ALL: [Code; 16] = [
         Cancelled,
         Unknown,
@@ -77,7 +77,7 @@ impl Code {
         Unauthenticated,
     ];
 
-    /// The upper-case name, as on the wire.
+    /// Returns the upper-case name, as on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Cancelled => "CANCELLED",
@@ -99,7 +99,7 @@ impl Code {
         }
     }
 
-    /// What can be said of it to anybody.
+    /// The meaning, as text that any client may see.
     pub(crate) const fn describe(self) -> &'static str {
         match self {
             Cancelled => "cancelled",
@@ -121,12 +121,14 @@ impl Code {
         }
     }
 
-    /// The number that gRPC has for it: 1 to 16.
+    /// Returns gRPC's number of the code: 1 to 16.
     pub const fn grpc_number(self) -> i32 {
         self as i32
     }
 
-    /// The code with gRPC's `number`. 0, which is no error, and what gRPC does not know are `None`.
+    /// Returns the code with gRPC's `number`.
+    ///
+    /// `None`: 0, which is not an error, and numbers that gRPC does not define.
     ///
     /// ```
     /// use throughline::Code;
@@ -138,7 +140,9 @@ impl Code {
         Code::ALL.into_iter().find(|code| code.grpc_number() == number)
     }
 
-    /// The HTTP status it goes out with. It is not an inverse of [`from_http_status`](Self::from_http_status).
+    /// Returns the HTTP status to send.
+    ///
+    /// It is not an inverse of [`from_http_status`](Self::from_http_status).
     pub fn http_status(self) -> StatusCode {
         let status = match self {
             Cancelled => 499,
@@ -156,7 +160,7 @@ impl Code {
         StatusCode::from_u16(status).expect("each is between 100 and 999")
     }
 
-    /// What an HTTP answer without a code of ours means. `None`: it is no error.
+    /// Returns the meaning of an HTTP response that names no code. `None`: it is not an error.
     ///
     /// ```
     /// use http::StatusCode;
@@ -184,7 +188,9 @@ impl Code {
         })
     }
 
-    /// What an HTTP answer without `grpc-status` means to a gRPC client (gRPC, "HTTP to gRPC Status Code Mapping").
+    /// Returns what an HTTP response without `grpc-status` means to a gRPC client.
+    ///
+    /// gRPC, "HTTP to gRPC Status Code Mapping".
     ///
     /// ```
     /// use http::StatusCode;
@@ -203,12 +209,14 @@ impl Code {
         }
     }
 
-    /// Whether it still means the same when it comes from further down: all others are an internal error of whoever passes them on.
+    /// Whether the code of a callee means the same to the caller.
+    ///
+    /// All other codes of a callee are an internal error of the service that passes them on.
     pub(super) fn crosses_services(self) -> bool {
         matches!(self, DeadlineExceeded | Cancelled | Unavailable | ResourceExhausted)
     }
 
-    /// Whether what is said of it is for those who look after the service, and not for its callers.
+    /// Whether the message of such an error is for operators of the service, not for its callers.
     pub(crate) fn is_internal_detail(self) -> bool {
         matches!(self, Internal | Unknown | DataLoss)
     }
@@ -256,13 +264,13 @@ impl fmt::Display for Code {
 impl FromStr for Code {
     type Err = ParseCodeError;
 
-    /// Of an upper-case name.
+    /// Parses an upper-case name.
     fn from_str(name: &str) -> Result<Self, ParseCodeError> {
         Code::ALL.into_iter().find(|code| code.as_str() == name).ok_or(ParseCodeError(()))
     }
 }
 
-/// It is not the name of a [`Code`].
+/// The text is not the name of a [`Code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseCodeError(());
 

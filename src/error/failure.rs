@@ -1,4 +1,4 @@
-//! What the failure of a call means: a call without a response, or with half of one.
+//! The meaning of a call's failure: a call without a response, or with half of one.
 
 use std::error::Error as StdError;
 use std::io;
@@ -12,10 +12,10 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 impl Error {
     /// The error of a call that ended with `failure`, which becomes its source.
     ///
-    /// `is_late`: no more than the reply reserve is left of the timeout that the callee was given.
+    /// `is_late`: no more than the reply reserve is left of the callee's timeout.
     pub(crate) fn from_failure(failure: BoxError, is_late: bool) -> Error {
-        if let Some(own) = Error::find_in(&*failure) {
-            return own.clone();
+        if let Some(error) = Error::find_in(&*failure) {
+            return error.clone();
         }
         if is_late || is_timeout(&*failure) {
             return Error::wrap(Code::DeadlineExceeded, failure);
@@ -31,10 +31,11 @@ impl Error {
 
 /// The code of an HTTP/2 error, and whether the peer says that it has not processed the request.
 ///
-/// gRPC over HTTP/2, "Errors". The table there is of streams; a connection that ends is UNAVAILABLE.
+/// gRPC over HTTP/2, "Errors". That table is about streams; the end of a connection is UNAVAILABLE.
 fn of_http2(error: &h2::Error) -> (Code, bool) {
     if error.is_io() || error.is_go_away() {
-        // h2 gives the error of a received GOAWAY only to streams that are above its last stream (RFC 9113 §6.8).
+        // h2 gives the error of a received GOAWAY only to streams above its last stream (RFC 9113
+        // §6.8).
         return (Code::Unavailable, error.is_go_away() && error.is_remote());
     }
     match error.reason() {
@@ -47,7 +48,7 @@ fn of_http2(error: &h2::Error) -> (Code, bool) {
     }
 }
 
-/// Whether a client, a layer inside, or the attempt to connect has given up by a timer of its own.
+/// Whether a timer of the client, of an inner layer, or of the connection attempt has fired.
 pub(super) fn is_timeout(failure: &(dyn StdError + 'static)) -> bool {
     chain(failure).any(|error| {
         #[cfg(feature = "tonic")]
@@ -64,7 +65,9 @@ pub(super) fn is_timeout(failure: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-/// The code of a status that a layer inside made by itself. One with a source is tonic's reading of that source.
+/// The code of a status that an inner layer made itself.
+///
+/// A status with a source is tonic's interpretation of that source.
 #[cfg(feature = "tonic")]
 fn of_grpc(failure: &(dyn StdError + 'static)) -> Option<Code> {
     let status = find::<tonic::Status>(failure).filter(|status| status.source().is_none())?;
@@ -80,7 +83,7 @@ fn find<'a, E: StdError + 'static>(failure: &'a (dyn StdError + 'static)) -> Opt
     chain(failure).find_map(|error| error.downcast_ref())
 }
 
-/// `failure` and its sources. What an `io::Error` holds counts as a source of it.
+/// `failure` and its sources. The error inside an `io::Error` counts as its source.
 fn chain<'a>(failure: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(failure), |&error| {
         let inside = || error.downcast_ref::<io::Error>()?.get_ref().map(|inside| inside as &(dyn StdError + 'static));

@@ -1,4 +1,5 @@
-//! gRPC: an `Error` as a status, with `google.rpc.ErrorInfo` and `google.rpc.RetryInfo` in `grpc-status-details-bin`.
+//! gRPC: an `Error` as a status, with an `ErrorInfo` and a `RetryInfo` of `google.rpc` in its
+//! details. `grpc-status-details-bin`.
 
 mod details;
 
@@ -15,14 +16,16 @@ use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
 use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
 use super::{Code, Error, ORIGIN, cut};
 
-/// Which `ErrorInfo` is ours.
+/// The domain of the `ErrorInfo` that this library writes.
 pub(super) const DOMAIN: &str = "throughline";
-/// gRFC A6: milliseconds to wait before the next attempt, or a negative number: there is to be none.
+/// gRFC A6: milliseconds to wait before the next attempt. A negative number: do not retry.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// A status is sent among headers, of which peers take 8 KiB, and percent-encoding makes three bytes of one.
+/// The most bytes of a message that is sent.
+///
+/// A status is sent in headers. Peers accept 8 KiB of them, and percent-encoding triples a byte.
 const MAX_SENT_MESSAGE: usize = 1024;
-/// The same for the details, of which base64 makes four bytes of three.
+/// The same for the details. Base64 makes four bytes of three.
 const MAX_SENT_DETAILS: usize = 3072;
 
 impl From<Code> for tonic::Code {
@@ -31,16 +34,19 @@ impl From<Code> for tonic::Code {
     }
 }
 
-/// The status that tells a caller of the error, with the error as its source, which stays in the process.
+/// The status that reports the error to a caller. The error is its source, which stays in the
+/// process.
 ///
-/// - Origin, path, `retryable` and details are metadata of a `google.rpc.ErrorInfo` with the domain `throughline`; the path and the
-///   details as JSON.
-/// - How long to wait is a `google.rpc.RetryInfo`, and in whole milliseconds, rounded up, `grpc-retry-pushback-ms`; that is -1 when the
-///   error is not retryable.
-/// - It fits into the 8 KiB of headers that any peer takes: the message is cut off at 1 KiB, and what makes the details larger than
-///   3 KiB is left out, first the error's own, then the path but for the origin.
+/// - A `google.rpc.ErrorInfo` with the domain `throughline` has the origin, path, `retryable` and
+///   details as metadata. The path and the details are JSON.
+/// - A `google.rpc.RetryInfo` has the time to wait. `grpc-retry-pushback-ms` has it in whole
+///   milliseconds, rounded up, or -1 if the error is not retryable.
+/// - The status fits into the 8 KiB of headers that any peer accepts. The message is cut off at 1
+///   KiB. If the details are larger than 3 KiB, the error's own details are left out first, then
+///   the path except for the origin.
 ///
-/// It tells the error as it is. [`through_service`](Error::through_service) and [`redacted`](Error::redacted) make of it what a service may pass on.
+/// The status reports the error unchanged. Call [`through_service`](Error::through_service) and
+/// [`redacted`](Error::redacted) first, to get the error that a service may pass on.
 ///
 /// ```
 /// use throughline::{Code, Error};
@@ -80,14 +86,14 @@ fn to_status(error: &Error, path: &[String], details: &[Map<String, Value>]) -> 
     if info.is_empty() && error.retry_after().is_none() {
         return Status::new(code, message);
     }
-    let mut told = ErrorDetails::new();
+    let mut messages = ErrorDetails::new();
     if !info.is_empty() {
-        told.set_error_info(error.code().as_str(), DOMAIN, info);
+        messages.set_error_info(error.code().as_str(), DOMAIN, info);
     }
     if let Some(after) = error.retry_after() {
-        told.set_retry_info(Some(after));
+        messages.set_retry_info(Some(after));
     }
-    Status::with_error_details_and_metadata(code, message, told, pushback(error))
+    Status::with_error_details_and_metadata(code, message, messages, pushback(error))
 }
 
 fn pushback(error: &Error) -> MetadataMap {
@@ -104,28 +110,35 @@ fn pushback(error: &Error) -> MetadataMap {
 }
 
 impl Error {
-    /// The error that a status from a trusted service tells of.
+    /// The error that a status from a trusted service reports.
     ///
-    /// If the status was made in this process from an `Error`, or from a failure that one is a source of, it is that `Error`. A status
-    /// that has another source never came from the service: its code counts, and it is the source. `Ok`, which is no error, and codes
-    /// that gRPC does not know, are `UNKNOWN`; an empty message becomes what the code means.
+    /// - A status made in this process from an `Error`, or from a failure that has one as a source,
+    ///   is that `Error`.
+    /// - A status with another source does not come from the service. Its code counts, and it
+    ///   becomes the source.
+    /// - `Ok`, which is not an error, and codes that gRPC does not define are `UNKNOWN`. The
+    ///   meaning of the code replaces an empty message.
     ///
-    /// The standard messages of `google.rpc` in its details, such as `BadRequest` or the `ErrorInfo` of another domain, are
-    /// [`details`](Self::details), as protobuf's JSON. A `DebugInfo`, which is not to be passed on, is in [`received`](Self::received).
-    /// Other messages are left out.
-    ///
-    /// Details larger than 64 KiB, or that cannot be read, are as none; of a path 16 stations are kept, and the wait is an hour at most.
+    /// Details:
+    /// - The standard messages of `google.rpc`, such as `BadRequest` or the `ErrorInfo` of another
+    ///   domain, are [`details`](Self::details), as protobuf's JSON.
+    /// - A `DebugInfo`, which must not be passed on, is in [`received`](Self::received).
+    /// - Other messages are left out.
+    /// - Details that are malformed, or larger than 64 KiB, are ignored. At most 16 services of a
+    ///   path are kept. The time to wait is at most an hour.
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let sent = tonic::Status::from(Error::new(Code::NotFound, "no such card").through_service(Some("cards")));
+    /// let error = Error::new(Code::NotFound, "no such card").through_service(Some("cards"));
+    /// let sent = tonic::Status::from(error);
     /// let mut trailers = http::HeaderMap::new();
     /// sent.add_header(&mut trailers)?;
     ///
     /// let received = tonic::Status::from_header_map(&trailers).expect("there is a grpc-status");
     /// let error = Error::from_grpc_status(received);
-    /// assert_eq!((error.code(), error.message(), error.origin()), (Code::NotFound, "no such card", Some("cards")));
+    /// assert_eq!((error.code(), error.message()), (Code::NotFound, "no such card"));
+    /// assert_eq!(error.origin(), Some("cards"));
     /// # Ok::<(), tonic::Status>(())
     /// ```
     pub fn from_grpc_status(status: Status) -> Error {
@@ -151,14 +164,16 @@ impl Error {
         let error = Error::new(code(&status), code(&status).describe()).change(|inner| inner.is_remote = true);
         let error =
             error.with_members(&mut document).with_retry_info(&status, &details).with_default_origin(origin(&status));
-        // Stack traces are for this process.
+        // Stack traces stay in this process.
         let (debug, details): (Vec<_>, Vec<_>) = details::standard(&status).partition(details::is_debug_info);
         let error = error.change(|inner| inner.details.extend(details));
         error.with_received((!debug.is_empty()).then(|| json!({"details": debug})))
     }
 
-    /// The error that a status from a stranger tells of: its code and how long to wait. What it says is the source, for whoever debugs, and
-    /// its details are [`received`](Self::received).
+    /// The error that a status from an external service reports: its code and the time to wait.
+    ///
+    /// Its message is the source, for debugging. Its message and details are
+    /// [`received`](Self::received).
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -176,15 +191,18 @@ impl Error {
         }
         let error = match cut(status.message(), MAX_TEXT) {
             "" => Error::new(code(&status), code(&status).describe()),
-            said => Error::wrap(code(&status), said),
+            message => Error::wrap(code(&status), message),
         };
         let error = error.change(|inner| inner.is_remote = true).with_retry_info(&status, &details(&status));
-        let said: Vec<_> = details::standard(&status).collect();
-        let said = (!said.is_empty()).then(|| json!({"message": cut(status.message(), MAX_TEXT), "details": said}));
-        error.with_default_origin(origin(&status)).with_received(said)
+        let details: Vec<_> = details::standard(&status).collect();
+        let message = cut(status.message(), MAX_TEXT);
+        let received = (!details.is_empty()).then(|| json!({"message": message, "details": details}));
+        error.with_default_origin(origin(&status)).with_received(received)
     }
 
-    /// The error with a status among its sources, which tonic's clients look for. The status has the error's source.
+    /// Adds a status to the error's sources, which tonic's clients look for.
+    ///
+    /// The status has the error's source.
     pub(crate) fn with_grpc_status(self) -> Error {
         let mut status = Status::new(self.code().into(), self.message());
         if let Some(source) = &self.0.source {
@@ -193,10 +211,10 @@ impl Error {
         self.with_source(Arc::new(status))
     }
 
-    /// Whether and when to try again, as the status has it.
+    /// Adds whether and when to retry, as the status says.
     fn with_retry_info(self, status: &Status, details: &ErrorDetails) -> Error {
         let pushback = status.metadata().get(PUSHBACK).map(|value| {
-            // gRFC A6: negative or unparseable, there is to be no other attempt.
+            // gRFC A6: if negative or malformed, do not retry.
             let milliseconds = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
             milliseconds.map(|milliseconds| Duration::from_millis(milliseconds.into()))
         });
@@ -210,7 +228,7 @@ impl Error {
     }
 }
 
-/// The error that the status was made from, in this process or, as it says, in another service of ours.
+/// The error that the status was made from, in this process or in another internal service.
 pub(crate) fn error_in_status(status: &Status) -> Option<Error> {
     local_source(status).or_else(|| error_info(&details(status)).map(|_| Error::from_grpc_status(status.clone())))
 }
@@ -220,7 +238,7 @@ fn local_source(status: &Status) -> Option<Error> {
     status.source().and_then(Error::find_in).cloned()
 }
 
-/// The service in which the error began, as [`ClientLayer`](crate::ClientLayer) has written it.
+/// The origin, as [`ClientLayer`](crate::ClientLayer) has written it.
 fn origin(status: &Status) -> Option<&str> {
     status.metadata().get(ORIGIN)?.to_str().ok()
 }
@@ -229,7 +247,7 @@ fn code(status: &Status) -> Code {
     Code::from_grpc_number(status.code() as i32).unwrap_or(Code::Unknown)
 }
 
-/// What our services say in the details.
+/// The `ErrorInfo` that this library has written.
 fn error_info(details: &ErrorDetails) -> Option<&ErrorInfo> {
     details.error_info().filter(|info| info.domain == DOMAIN)
 }

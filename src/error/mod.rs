@@ -1,7 +1,15 @@
 //! One taxonomy of errors, in the process and on the wire.
 //!
-//! An [`Error`] has a [`Code`] and a message for whoever is answered, a source for whoever debugs, which never leaves the process, and
-//! the way it has come: the service where it began, and those it has crossed.
+//! An [`Error`] has:
+//! - A [`Code`] and a message, for the caller.
+//! - A source, for debugging. It never leaves the process.
+//! - A path: the services that the error passed through. The first is the *origin*, where it
+//!   started.
+//!
+//! Terms:
+//! - *Remote:* the error was received from another service.
+//! - *Preserved:* the error keeps its code when this service passes it on.
+//! - *Private message:* a message that untrusted clients must not see.
 
 mod code;
 mod failure;
@@ -26,32 +34,37 @@ use throughline_core::{Cause, Context, ContextError};
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
 
-/// The header that names the service in which the error of a status of gRPC began, where the status itself does not.
+/// The header that names the origin of a gRPC status that does not name it itself.
 pub(crate) const ORIGIN: &str = "throughline-origin";
-/// Sources that are printed: a bound for chains that never end.
+/// The number of sources to print: a bound for chains that never end.
 const MAX_SOURCES: usize = 16;
-/// The most services that an error remembers having crossed.
+/// The most services in a path.
 const MAX_PATH: usize = 16;
-/// The name of a service is cut off there.
+/// The most bytes of a service's name. The rest is cut off.
 const MAX_NAME: usize = 256;
 
-/// What went wrong, for the caller of a service.
+/// An error of a service, for its caller.
 ///
-/// It is one pointer, and cheap to clone. As the answer of an axum handler it becomes a problem document (RFC 9457) with the status of
-/// its code.
+/// It is one pointer, and cheap to clone. Returned by an axum handler, it becomes a problem
+/// document (RFC 9457) with the status of its code.
 ///
 /// # Examples
 /// ```
 /// use throughline::{Code, Error};
 ///
 /// fn parse(amount: &str) -> Result<u64, Error> {
-///     amount.parse().map_err(|e| Error::wrap(Code::InvalidArgument, e).with_message("amount is not a number"))
+///     amount.parse().map_err(|e| {
+///         Error::wrap(Code::InvalidArgument, e).with_message("amount is not a number")
+///     })
 /// }
 ///
 /// let error = parse("ten").unwrap_err();
 /// assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "amount is not a number"));
 /// assert_eq!(error.to_string(), "INVALID_ARGUMENT: amount is not a number");
-/// assert_eq!(format!("{error:#}"), "INVALID_ARGUMENT: amount is not a number: invalid digit found in string");
+/// assert_eq!(
+///     format!("{error:#}"),
+///     "INVALID_ARGUMENT: amount is not a number: invalid digit found in string",
+/// );
 /// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -60,12 +73,13 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     code: Code,
     message: Cow<'static, str>,
-    /// The services it has come from, the one where it began first.
+    /// Services the error passed through, origin first.
     path: Vec<String>,
-    /// It has come in from another service.
+    /// Received from another service.
     is_remote: bool,
     is_preserved: bool,
-    /// The message is another service's, or from the depths of this one: not for strangers.
+    /// The message is another service's, or an internal detail of this one. Untrusted clients must
+    /// not see it.
     is_message_private: bool,
     retryable: Option<bool>,
     retry_after: Option<Duration>,
@@ -75,7 +89,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error with a message that may be shown to the caller.
+    /// Makes an error with a message that the caller may see.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Error {
         Error(Arc::new(Inner {
             code,
@@ -92,16 +106,21 @@ impl Error {
         }))
     }
 
-    /// An error with a source, which stays in the process: the caller is told the code, and what
-    /// [`with_message`](Self::with_message) says.
+    /// Makes an error with a source, which stays in the process.
+    ///
+    /// The caller sees the code, and the message of [`with_message`](Self::with_message).
     pub fn wrap(code: Code, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         Error::new(code, code.describe()).with_source(Arc::from(source.into()))
     }
 
-    /// Why `ctx` is done: `DEADLINE_EXCEEDED` or `CANCELLED`, in the words of its cause. A cause that is any error is the source; one of
-    /// these, as after the first failure in a [`Group`](crate::Group), gives its message, origin and path as well.
+    /// The error of a context that is done: `DEADLINE_EXCEEDED` or `CANCELLED`.
     ///
-    /// Of a context that is live it is `UNKNOWN`: there is nothing to tell.
+    /// - The message is that of the context's cause.
+    /// - If the cause is an error of any type, it is the source.
+    /// - If the cause is an [`Error`], as after the first failure in a [`Group`](crate::Group), the
+    ///   result also has its message, origin and path.
+    ///
+    /// If the context is not done, the code is `UNKNOWN`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -127,48 +146,55 @@ impl Error {
         }
     }
 
-    /// What kind of error it is.
+    /// Returns the kind of error.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// What the caller is told.
+    /// Returns the message for the caller.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The service where it began; `None`: here, and it has not left yet.
+    /// Returns the service where the error started.
+    ///
+    /// `None`: this service, and the error has not left it yet.
     pub fn origin(&self) -> Option<&str> {
         self.path().next()
     }
 
-    /// The services that it has come through, the one where it began first; 16 at most.
+    /// Returns the services that the error passed through, origin first; at most 16.
     pub fn path(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.path.iter().map(String::as_str)
     }
 
-    /// Whether trying again may help; `None`: not said, which is not a no.
+    /// Returns whether a retry may help. `None`: unknown, which does not mean no.
     pub fn retryable(&self) -> Option<bool> {
         self.0.retryable
     }
 
-    /// How long to wait before trying again.
+    /// Returns how long to wait before a retry.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Objects for programs to read, each with an `@type`.
+    /// Returns the details: objects for programs to read, each with an `@type`.
     pub fn details(&self) -> &[Map<String, Value>] {
         &self.0.details
     }
 
-    /// What the response of another service said that no other method returns, as JSON. It never leaves the process.
+    /// Returns the rest of another service's response, as JSON: what no other method returns.
     ///
-    /// - Of a problem document (RFC 9457) the other members: `title`, `type`, `instance`, and extensions that are not ours.
-    /// - Of another JSON body its value, and of a text body a string, cut off at 4 KiB.
-    /// - Of a gRPC status of an external service an object with its `message` and `details`; of an internal one the `DebugInfo`.
+    /// It never leaves the process.
     ///
-    /// `None`: an error made here, a response of a service that uses this library, or a body that is larger than 64 KiB or not read.
+    /// - A problem document (RFC 9457): the other members, which are `title`, `type`, `instance`,
+    ///   and extensions of other libraries.
+    /// - Another JSON body: its value. A text body: a string, cut off at 4 KiB.
+    /// - A gRPC status of an external service: an object with its `message` and `details`. Of an
+    ///   internal service: the `DebugInfo`.
+    ///
+    /// `None`: an error made in this process, a response of a service that uses this library, or a
+    /// body that is larger than 64 KiB or was not read.
     ///
     /// ```
     /// use http::{HeaderMap, StatusCode, header};
@@ -176,16 +202,17 @@ impl Error {
     ///
     /// let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse()?)]);
     /// let body = br#"{"decline_code":"expired_card"}"#;
-    /// let error = Error::from_response(StatusCode::PAYMENT_REQUIRED, &headers, body).expect("it is an error");
+    /// let error = Error::from_response(StatusCode::PAYMENT_REQUIRED, &headers, body);
+    /// let error = error.expect("a 402 is an error");
     /// assert_eq!(error.code(), Code::FailedPrecondition);
-    /// assert_eq!(error.received().expect("it is JSON")["decline_code"], "expired_card");
+    /// assert_eq!(error.received().expect("the body is JSON")["decline_code"], "expired_card");
     /// # Ok::<(), header::InvalidHeaderValue>(())
     /// ```
     pub fn received(&self) -> Option<&Value> {
         self.0.received.as_ref()
     }
 
-    /// Says something else to the caller.
+    /// Sets the message for the caller.
     #[must_use]
     pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Error {
         self.change(|inner| {
@@ -194,25 +221,28 @@ impl Error {
         })
     }
 
-    /// Says whether trying again may help.
+    /// Sets whether a retry may help.
     #[must_use]
     pub fn with_retryable(self, retryable: bool) -> Error {
         self.change(|inner| inner.retryable = Some(retryable))
     }
 
-    /// Says how long to wait before trying again: `Retry-After`, in whole seconds, rounded up.
+    /// Sets how long to wait before a retry: `Retry-After`, in whole seconds, rounded up.
     #[must_use]
     pub fn with_retry_after(self, after: Duration) -> Error {
         self.change(|inner| inner.retry_after = Some(after))
     }
 
-    /// Adds an object for programs to read. `type_url` becomes its `@type`. A float in it may arrive one unit in the last place away.
+    /// Adds an object for programs to read. `type_url` becomes its `@type`.
+    ///
+    /// A float in it may arrive one unit in the last place away.
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
     /// let missing = [("field".to_owned(), "amount".into())].into_iter().collect();
-    /// let error = Error::new(Code::InvalidArgument, "incomplete").with_detail("example.com/Missing", missing);
+    /// let error = Error::new(Code::InvalidArgument, "incomplete");
+    /// let error = error.with_detail("example.com/Missing", missing);
     /// assert_eq!(error.details()[0]["@type"], "example.com/Missing");
     /// ```
     #[must_use]
@@ -221,25 +251,26 @@ impl Error {
         self.change(|inner| inner.details.push(object))
     }
 
-    /// Keeps the code when the error is passed on, though it comes from another service.
+    /// Keeps the code when this service passes on the error of another service.
     ///
-    /// Otherwise what we pass on is `INTERNAL`, unless it is `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED`: that
-    /// a service we ask has not found something does not mean that what we were asked for is not there.
+    /// Otherwise the code becomes `INTERNAL`, unless it is `DEADLINE_EXCEEDED`, `CANCELLED`,
+    /// `UNAVAILABLE` or `RESOURCE_EXHAUSTED`. For example, a `NOT_FOUND` from a callee does not
+    /// mean that the resource of this request is not there.
     #[must_use]
     pub fn preserve_code(self) -> Error {
         self.change(|inner| inner.is_preserved = true)
     }
 
-    /// The first that is one of these: `error`, or a source of it.
+    /// Finds the first `Error` among `error` and its sources.
     pub(crate) fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
-            // An `io::Error` does not name what is in it as its source.
+            // An `io::Error` does not return the error inside as its source.
             let inside = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
             error.downcast_ref().or_else(inside)
         })
     }
 
-    /// The same error, with a source that is shared.
+    /// Sets the source, which is shared.
     pub(crate) fn with_source(self, source: Arc<dyn StdError + Send + Sync>) -> Error {
         self.change(|inner| inner.source = Some(source))
     }
@@ -249,7 +280,7 @@ impl Error {
         self
     }
 
-    /// The error of a response from `host`, which did not say where it began: there.
+    /// Sets the origin to `host`, which sent the response, if the response names none.
     pub(crate) fn with_default_origin(self, host: Option<&str>) -> Error {
         match host {
             Some(host) if self.0.path.is_empty() => {
@@ -259,7 +290,7 @@ impl Error {
         }
     }
 
-    /// The message of `cause`, and the way it has come.
+    /// Takes over the message, origin and path of `cause`.
     fn described_by(self, cause: &Error) -> Error {
         self.change(|inner| {
             inner.message = cause.0.message.clone();
@@ -269,17 +300,22 @@ impl Error {
         })
     }
 
-    /// The error as it leaves `service`, whose name is added to the path: the first is the origin, and stays; behind 15 others it
-    /// takes the place of the last. An error that came in from another service becomes `INTERNAL` here, unless its code means the same to every
-    /// caller, or it is [preserved](Self::preserve_code).
+    /// The error as it leaves `service`: adds the name to the path.
     ///
-    /// [`ContextLayer`](crate::ContextLayer) does this to the answers of HTTP handlers; it is for those who answer by other ways.
+    /// - The first name is the origin, and stays. After 15 others, the name replaces the last.
+    /// - An error from another service becomes `INTERNAL`, unless its code means the same to every
+    ///   caller, or it is [preserved](Self::preserve_code).
+    ///
+    /// [`ContextLayer`](crate::ContextLayer) calls this for the responses of HTTP handlers. Call it
+    /// for responses that are sent in other ways.
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let sent = Error::new(Code::NotFound, "no such card").through_service(Some("cards")).to_response();
-    /// let received = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("it is an error");
+    /// let error = Error::new(Code::NotFound, "no such card");
+    /// let sent = error.through_service(Some("cards")).to_response();
+    /// let received = Error::from_response(sent.status(), sent.headers(), sent.body());
+    /// let received = received.expect("a 404 is an error");
     /// assert_eq!(received.code(), Code::NotFound);
     /// let passed_on = received.through_service(Some("api"));
     /// assert_eq!((passed_on.code(), passed_on.origin()), (Code::Internal, Some("cards")));
@@ -297,15 +333,20 @@ impl Error {
         })
     }
 
-    /// The error for a stranger: without origin, path and details, and in place of a message from another service, or of an `INTERNAL`,
-    /// `UNKNOWN` or `DATA_LOSS`, only what the code means. A message of ours, also one given [later](Self::with_message), is told.
+    /// The error for an untrusted client: without origin, path and details.
     ///
-    /// [`ContextLayer::edge`](crate::ContextLayer::edge) does this to the answers of HTTP handlers.
+    /// The meaning of the code replaces the message of another service, and that of an `INTERNAL`,
+    /// `UNKNOWN` or `DATA_LOSS`. A message of this service stays, also one set
+    /// [later](Self::with_message).
+    ///
+    /// [`ContextLayer::edge`](crate::ContextLayer::edge) calls this for the responses of HTTP
+    /// handlers.
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
-    /// let error = Error::new(Code::Internal, "row 7 has no owner").through_service(Some("cards")).redacted();
+    /// let error = Error::new(Code::Internal, "row 7 has no owner").through_service(Some("cards"));
+    /// let error = error.redacted();
     /// assert_eq!((error.message(), error.origin()), ("internal error", None));
     /// ```
     #[must_use]
@@ -320,7 +361,7 @@ impl Error {
     }
 }
 
-/// As much of `text` as `limit` bytes hold.
+/// The start of `text`, at most `limit` bytes.
 fn cut(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
     while !text.is_char_boundary(end) {
@@ -331,8 +372,9 @@ fn cut(text: &str, limit: usize) -> &str {
 
 /// The code, the message, and the origin if the error comes from another service.
 ///
-/// `{}` leaves out the source, which [`source`](StdError::source) returns: what prints a chain prints it once. `{:#}` prints the whole
-/// chain in one line, at most 16 sources.
+/// - `{}` leaves out the source, which [`source`](StdError::source) returns. Code that prints a
+///   chain of errors so prints it once.
+/// - `{:#}` prints the whole chain in one line, at most 16 sources.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.code, self.0.message)?;
@@ -347,13 +389,13 @@ impl fmt::Display for Error {
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
 
 impl Chain<'_> {
-    /// Writes what each source adds: many errors repeat their source's words in their own.
+    /// Writes what each source adds. Many errors repeat the text of their source.
     fn fmt_sources(&self, f: &mut fmt::Formatter<'_>, mut last: String) -> fmt::Result {
         for source in std::iter::successors(self.0.source(), |&error| error.source()).take(MAX_SOURCES) {
-            let words = source.to_string();
-            if !last.ends_with(&words) {
-                write!(f, ": {words}")?;
-                last = words;
+            let text = source.to_string();
+            if !last.ends_with(&text) {
+                write!(f, ": {text}")?;
+                last = text;
             }
         }
         Ok(())
@@ -362,9 +404,9 @@ impl Chain<'_> {
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.0.to_string();
-        f.write_str(&words)?;
-        self.fmt_sources(f, words)
+        let text = self.0.to_string();
+        f.write_str(&text)?;
+        self.fmt_sources(f, text)
     }
 }
 
@@ -395,7 +437,7 @@ impl From<ContextError> for Error {
     }
 }
 
-/// By its kind, or by the [`ContextError`] inside; an `Error` that has become an `io::Error` comes back as it was.
+/// By its kind, or by the [`ContextError`] inside. An `Error` inside comes back unchanged.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
         let error = match error.downcast::<Error>() {
@@ -403,7 +445,7 @@ impl From<io::Error> for Error {
             Err(error) => error,
         };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<ContextError>()) {
-            Some(&stopped) => Error::from(stopped).with_source(Arc::new(error)),
+            Some(&context_error) => Error::from(context_error).with_source(Arc::new(error)),
             None => Error::wrap(Code::from_io_kind(error.kind()), error),
         }
     }

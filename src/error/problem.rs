@@ -1,4 +1,5 @@
-//! Problem documents: RFC 9457, with the members `code`, `retryable`, `origin`, `path` and `details`.
+//! Problem documents: RFC 9457, with the members `code`, `retryable`, `origin`, `path` and
+//! `details`.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,18 +13,20 @@ use super::{Code, Error, MAX_NAME, MAX_PATH, cut};
 /// The media type of a problem document.
 const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A larger document is not read.
+/// The most bytes of a document. A larger one is not read.
 pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
-/// A peer can't make us wait longer.
+/// The longest wait that a peer can ask for.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// A longer message is cut off.
+/// The most bytes of a message. The rest is cut off.
 pub(super) const MAX_TEXT: usize = 4096;
 
 impl Error {
-    /// The answer that tells a caller of this error, with this error among its extensions.
+    /// The response that reports this error, as a problem document.
     ///
-    /// `Retry-After` is in whole seconds, rounded up. The message is cut off at 4 KiB; details that make the document larger than
-    /// 64 KiB, which nobody would read, are left out.
+    /// - The error itself is among the response's extensions.
+    /// - `Retry-After` is in whole seconds, rounded up.
+    /// - The message is cut off at 4 KiB.
+    /// - Details that make the document larger than 64 KiB are left out: no peer would read it.
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -36,7 +39,7 @@ impl Error {
         self.to_response_with(self.code().http_status())
     }
 
-    /// The response with another status than that of the code.
+    /// The response with another status than the code's.
     pub(crate) fn to_response_with(&self, status: StatusCode) -> Response<Bytes> {
         let mut document = self.document(status);
         let mut body = document.to_string();
@@ -73,28 +76,32 @@ impl Error {
         document
     }
 
-    /// The error that an answer from a trusted service tells of; `None`: it tells of none.
+    /// The error that a response from a trusted service reports. `None`: it reports none.
     ///
-    /// A document that is not one, or larger than 64 KiB, is the same as none: the status alone counts. Of a path 16 stations are kept,
-    /// and `Retry-After` is an hour at most. Other JSON, text, and members that are not ours are [`received`](Self::received).
+    /// - A malformed document, or one larger than 64 KiB, is ignored: the status alone counts.
+    /// - At most 16 services of a path are kept. `Retry-After` is at most an hour.
+    /// - Other JSON, text, and members of other libraries are [`received`](Self::received).
     ///
     /// ```
     /// use throughline::{Code, Error};
     ///
     /// let sent = Error::new(Code::NotFound, "no such card").to_response();
-    /// let read = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("it is an error");
+    /// let read = Error::from_response(sent.status(), sent.headers(), sent.body());
+    /// let read = read.expect("a 404 is an error");
     /// assert_eq!((read.code(), read.message()), (Code::NotFound, "no such card"));
     /// ```
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
         Some(Error::from_status(status, headers)?.with_problem_body(headers, body))
     }
 
-    /// The error that an answer from a stranger tells of: its status and `Retry-After` alone. `None`: it tells of none.
+    /// The error that the head of an untrusted response reports. `None`: it reports none.
+    ///
+    /// Only the status and `Retry-After` count.
     pub fn from_status(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
         Some(Error::from_head(Code::from_http_status(status)?, headers))
     }
 
-    /// The error that the head of an answer tells of, whose status means `code`.
+    /// The error of a response whose status means `code`, with its `Retry-After`.
     pub(crate) fn from_head(code: Code, headers: &HeaderMap) -> Error {
         let retry_after = headers.get(header::RETRY_AFTER).and_then(parse_retry_after);
         Error::new(code, code.describe()).change(|inner| {
@@ -103,7 +110,7 @@ impl Error {
         })
     }
 
-    /// The error with what the body of its response says: a problem document is read, other JSON and text are kept.
+    /// Adds what the body says: reads a problem document, keeps other JSON and text.
     pub(crate) fn with_problem_body(self, headers: &HeaderMap, body: &[u8]) -> Error {
         let Some(media_type) = headers.get(header::CONTENT_TYPE).filter(|_| body.len() <= MAX_DOCUMENT) else {
             return self;
@@ -133,7 +140,7 @@ impl Error {
         self.change(|inner| inner.received = received)
     }
 
-    /// The error with what the members of a document from a trusted service say. It takes them out of the document.
+    /// Adds what the members of a trusted service's document say, and removes them from it.
     pub(super) fn with_members(self, document: &mut Map<String, Value>) -> Error {
         let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
         let name = |value: &Value| text(value, MAX_NAME);
@@ -168,14 +175,14 @@ impl Error {
     }
 }
 
-/// Takes a member that `read` understands out of `document`.
+/// Removes a member from `document` if `read` understands it.
 fn take<T>(document: &mut Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
     let value = read(document.get(name)?)?;
     document.remove(name);
     Some(value)
 }
 
-/// Takes out what every document has, and says nothing more than the status.
+/// Removes the members that every document has, and that only repeat the status.
 fn remove_standard(document: &mut Map<String, Value>) {
     document.remove("status");
     if document.get("type").is_some_and(|kind| kind == "about:blank") {
@@ -190,7 +197,9 @@ fn remove_standard(document: &mut Map<String, Value>) {
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl axum::response::IntoResponse for Error {
-    /// As [`to_response`](Error::to_response). A [`ContextLayer`](crate::ContextLayer) then adds the service to the path.
+    /// Same as [`to_response`](Error::to_response).
+    ///
+    /// A [`ContextLayer`](crate::ContextLayer) then adds the service to the path.
     fn into_response(self) -> axum::response::Response {
         self.to_response().map(axum::body::Body::from)
     }
@@ -205,7 +214,7 @@ fn essence(value: &HeaderValue) -> &[u8] {
     value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// Seconds, or a date (RFC 9110 §10.2.3).
+/// Parses seconds, or a date (RFC 9110 §10.2.3).
 fn parse_retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let after = match text.parse() {

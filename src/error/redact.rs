@@ -1,4 +1,4 @@
-//! Problem documents of inner services that an edge passes through.
+//! Problem documents of internal services that an edge passes on.
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
@@ -6,11 +6,12 @@ use serde_json::{Map, Value};
 use super::{Code, Error};
 
 impl Error {
-    /// The error in a document of one of our services, or what the status means if it is no document at all. `None` if the document is
-    /// not one of theirs.
+    /// The error in a document of an internal service. `None`: the document is not one of these.
     ///
-    /// Their documents have a [`Code`], and an origin and a path once they have left the service. Documents of other libraries and of
-    /// handlers have none of these.
+    /// Documents of internal services have a [`Code`], and an origin and a path once they have left
+    /// the service. Documents of other libraries and of handlers have none of these.
+    ///
+    /// A body that is not a document is the error that the status means.
     pub(crate) fn from_internal_document(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Error> {
         let Ok(mut document) = serde_json::from_slice::<Map<String, Value>>(body) else {
             return Some(Error::from_status_or_unknown(status, headers));
@@ -20,7 +21,7 @@ impl Error {
         is_ours.then(|| Error::from_status_or_unknown(status, headers).with_members(&mut document))
     }
 
-    /// The error of a response whose document cannot be read: what the status means.
+    /// The error of a response whose document cannot be read: the meaning of the status.
     pub(crate) fn from_status_or_unknown(status: StatusCode, headers: &HeaderMap) -> Error {
         Error::from_head(Code::from_http_status(status).unwrap_or(Code::Unknown), headers)
     }

@@ -1,13 +1,21 @@
-//! What went wrong by reqwest's account.
+//! Errors of reqwest.
 
 use std::error::Error as StdError;
 
 use super::{Code, Error};
 
-/// What a call with a context went wrong by comes back as it was, also where the body of its answer has ended with it: `DEADLINE_EXCEEDED`
-/// or `CANCELLED` by that context. Else it is `DEADLINE_EXCEEDED` for a timeout of reqwest's own, `INVALID_ARGUMENT` for a request that can't
-/// be built, `INTERNAL` for JSON that makes no sense, what a status means, an HTTP/2 reset by its
-/// code, and `UNAVAILABLE` for all other. The source names no URL.
+/// The [`Error`] of a call with a context comes back unchanged, also if it ended the response body:
+/// `DEADLINE_EXCEEDED` or `CANCELLED` by that context.
+///
+/// Other errors get the first code that applies:
+/// - `INVALID_ARGUMENT` for a request that cannot be built.
+/// - `INTERNAL` for a body that is not the expected JSON.
+/// - The meaning of the status.
+/// - `DEADLINE_EXCEEDED` for a timeout of reqwest itself.
+/// - The meaning of an HTTP/2 reset.
+/// - `UNAVAILABLE` for all others.
+///
+/// The source names no URL.
 ///
 /// ```
 /// use throughline::{Code, Error};
@@ -17,8 +25,8 @@ use super::{Code, Error};
 /// ```
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Error {
-        if let Some(own) = Error::find_in(&error) {
-            return own.clone();
+        if let Some(error) = Error::find_in(&error) {
+            return error.clone();
         }
         let error = error.without_url();
         let code = if error.is_builder() {

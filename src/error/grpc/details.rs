@@ -10,7 +10,9 @@ use tonic_types::{
 use super::DOMAIN;
 use crate::error::MAX_DOCUMENT;
 
-/// The details of a status that are not ours, each with its `@type`. How long to wait is read elsewhere.
+/// The details of a status that this library did not write, each with its `@type`.
+///
+/// The time to wait is read elsewhere.
 pub(super) fn standard(status: &Status) -> impl Iterator<Item = Map<String, Value>> {
     let is_read = status.details().len() <= MAX_DOCUMENT;
     let details = if is_read { status.get_error_details_vec() } else { Vec::new() };

@@ -13,25 +13,28 @@ use super::exchange::Exchange;
 use super::unwind::OnUnwind;
 
 pin_project! {
-    /// The body of an answer, with which its request ends: see [the module](super). The context is ambient while it is polled.
+    /// The body of a response. Its end is the end of the request: see [the module](super).
     ///
-    /// When the request's deadline passes, or its context is cancelled, before its last frame, a gRPC stream ends with the status in
-    /// trailers. Other bodies end with an error.
+    /// The context is ambient while the body is polled.
+    ///
+    /// If the request's deadline passes, or its context is cancelled, before the last frame:
+    /// - A gRPC stream ends with the status in trailers.
+    /// - Any other body ends with an error.
     pub struct ResponseBody<R> {
         #[pin]
         kind: Kind<R>,
         #[pin]
         done: DoneOwned,
         ctx: Context,
-        // What the inner body has said last: dropping it can't ask.
+        // The last value of the inner body: it cannot be asked during the drop.
         is_end_stream: bool,
-        // How many bytes of data are to come, where that is known.
+        // The bytes of data that are still to come, if known.
         remaining: Option<u64>,
-        // No frame has been taken.
+        // No frame has been taken yet.
         is_first_frame: bool,
-        // `false`: nothing of it goes on the wire.
+        // `false`: no part of the body goes on the wire.
         has_body: bool,
-        // `None` in a body that a layer outside has made, in place of the response's.
+        // `None` in a body that an outer layer has made for a response of its own.
         exchange: Option<Exchange>,
     }
 
@@ -39,11 +42,12 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             let Some(exchange) = this.exchange else { return };
-            // A body with nothing (more) to send is dropped unpolled: over HTTP/1 also one that has given all of its length.
+            // A body with nothing (more) to send is dropped unpolled. Over HTTP/1 so is a body that
+            // has given all of its length.
             if *this.is_end_stream || !*this.has_body || *this.remaining == Some(0) {
                 exchange.finish();
             } else {
-                // Before the body is dropped, so that what ends with it knows why.
+                // Before the body is dropped, so that code that ends with it sees the cause.
                 exchange.interrupt();
             }
         }
@@ -59,7 +63,7 @@ pin_project! {
 }
 
 impl<R: Body<Data = Bytes>> ResponseBody<R> {
-    /// `length` is what the head of the answer says.
+    /// `length` is the `Content-Length` of the response.
     pub(super) fn new(body: R, exchange: Exchange, has_body: bool, length: Option<u64>) -> Self {
         Self::of(Kind::Handler { body }, exchange, has_body, length)
     }
@@ -77,7 +81,9 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
     }
 }
 
-/// The empty body of a response that a layer outside makes itself, as `tower-http`'s timeout layer does. It belongs to no request.
+/// The empty body of a response that an outer layer makes itself. It belongs to no request.
+///
+/// `tower-http`'s timeout layer makes such responses.
 impl<R> Default for ResponseBody<R> {
     fn default() -> Self {
         let ctx = Context::background();
@@ -152,7 +158,7 @@ where
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
             *this.remaining = remaining_before.map(|remaining| remaining.saturating_sub(taken));
         }
-        // No end by itself: trailers may follow.
+        // The last byte alone does not end the body: trailers may follow.
         let is_last_data = *this.remaining == Some(0) && remaining_before != Some(0);
         let is_over = match &polled {
             Poll::Pending => exchange.is_live() && this.done.poll(cx).is_ready(),
@@ -164,10 +170,11 @@ where
                 exchange.finish();
                 false
             }
-            // A body that is always ready does not wait for anything. What was ready at the deadline is passed on.
+            // A body that is always ready never waits. Data that was ready at the deadline is
+            // passed on.
             Poll::Ready(Some(Ok(_))) if std::mem::take(this.is_first_frame) || is_last_data => false,
             Poll::Ready(Some(Ok(_))) => exchange.is_live() && this.ctx.is_done(),
-            // The body may have ended with the context by itself.
+            // The body may have ended by itself because the context is done.
             Poll::Ready(Some(Err(_))) if exchange.is_grpc() && exchange.is_live() && this.ctx.is_done() => true,
             Poll::Ready(Some(Err(e))) => {
                 exchange.body_failed(&**e);
@@ -180,7 +187,7 @@ where
         if !exchange.is_grpc() {
             return Poll::Ready(Some(Err(exchange.error_of_done_context().into())));
         }
-        // Without trailers the stream would be reset, and the client would not learn why.
+        // Without trailers the stream would be reset, and the client would not see the reason.
         let trailers = exchange.trailers_of_done_context();
         this.kind.set(Kind::Full { bytes: None });
         *this.is_end_stream = true;

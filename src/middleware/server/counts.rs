@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use throughline_core::propagation::Dropped;
 
-/// What a layer has counted.
+/// The counters of a layer and its clones.
 #[derive(Default)]
 pub(super) struct Counts {
     shed: AtomicU64,
@@ -18,7 +18,7 @@ impl Counts {
         self.shed.load(Ordering::Relaxed)
     }
 
-    /// What was left out of one request: nothing, nearly always.
+    /// Adds what was dropped of one request. Nearly always that is nothing.
     pub(super) fn add_dropped(&self, dropped: Dropped) {
         if dropped == Dropped::default() {
             return;

@@ -12,10 +12,10 @@ use super::exchange::Exchange;
 
 /// A handler in a task of its own, for [`OnDisconnect::Detach`](super::OnDisconnect::Detach).
 ///
-/// The response future keeps the exchange, so that it alone responds, also at a deadline that the task has not noticed yet. If it is
-/// dropped first, it leaves the exchange to the task.
+/// The response future keeps the exchange. So only the future responds, also at a deadline that the
+/// task has not noticed yet. A future that is dropped first hands the exchange over to the task.
 pub(super) struct Detached<R, E> {
-    /// `None`: the deadline has passed, or the exchange was handover to the task.
+    /// `None`: the deadline has passed, or the exchange was handed over to the task.
     task: JoinHandle<Option<Result<Response<R>, E>>>,
     handover: Arc<Handover>,
 }
@@ -47,13 +47,16 @@ impl<R, E> Detached<R, E> {
             Ok(None) => Poll::Pending,
             Err(e) => match e.try_into_panic() {
                 Ok(payload) => resume_unwind(payload),
-                // Its runtime is shutting down, and so are we.
+                // The task's runtime is shutting down, and this future's with it.
                 Err(_) => Poll::Pending,
             },
         }
     }
 
-    /// The task ends the exchange. If it has ended already, nobody reads its response: the exchange ends with us.
+    /// Lets the task end the exchange.
+    ///
+    /// If the task has already ended, its response is not read: the exchange ends when this value
+    /// is dropped.
     pub(super) fn hand_over(&self, exchange: Exchange) {
         *self.handover.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange);
     }
@@ -77,7 +80,7 @@ where
         };
         let mut exchange = handover.take();
         if let (None, Some(exchange)) = (&response, &mut exchange) {
-            // Before the handler is dropped, so that what ends with it knows why.
+            // Before the handler is dropped, so that code that ends with it sees the cause.
             exchange.interrupt();
         }
         (response, exchange)

@@ -1,7 +1,9 @@
-//! Responses that report an error in a document: which of them the layer writes anew.
+//! Responses that report an error in a document: decides which of them the layer rewrites.
 //!
-//! A handler's response is its own. Two kinds of bodies are written anew. One is the body of [`Error::to_response`], byte for byte: the
-//! caller gets the error's path with it. The other is the document of an inner service that an edge passes on, which is redacted.
+//! A handler's response is its own. The layer rewrites two kinds of bodies:
+//! - The body of [`Error::to_response`], byte for byte: the layer adds the service to the error's
+//!   path.
+//! - The document of an internal service that an edge passes on: the layer redacts it.
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -18,7 +20,7 @@ use super::exchange::Exchange;
 use crate::error::{Error, MAX_DOCUMENT, is_problem_json};
 use crate::middleware::grpc;
 
-/// What is done with a handler's response.
+/// What to do with a handler's response.
 pub(super) enum Plan<R> {
     Pass(Response<R>),
     Read(Document<R>),
@@ -27,11 +29,11 @@ pub(super) enum Plan<R> {
 
 /// What a response has turned out to be.
 pub(super) enum Found {
-    /// Its body is an error's own.
+    /// The body reports this error, made by `Error::to_response`.
     Error(Parts, Error),
-    /// Its body is an inner service's, or cannot be read at an edge.
+    /// The body is an internal service's document, or cannot be read at an edge.
     FromCallee(Parts, Error),
-    /// Its body is the handler's.
+    /// The body is the handler's own.
     Unchanged(Response<Bytes>),
 }
 
@@ -59,7 +61,7 @@ impl<R: Body<Data = Bytes>> Plan<R> {
         let headers = response.headers();
         let is_document = headers.get(CONTENT_TYPE).is_some_and(is_problem_json);
         let is_head = *exchange.method() == Method::HEAD;
-        // A layer between has changed the body's form, or HEAD has taken it away.
+        // An inner layer has encoded the body, or HEAD has removed it.
         let is_unreadable = headers.contains_key(CONTENT_ENCODING) || is_head;
         let Some(error) = response.extensions().get::<Error>().cloned() else {
             if !exchange.is_edge() || !is_document || is_head {
@@ -86,7 +88,7 @@ impl<R: Body<Data = Bytes>> Document<R> {
         Plan::Read(Document { parts: Some(parts), body, read: Vec::new(), error })
     }
 
-    /// Reads the body, 64 KiB of it at most.
+    /// Reads the body, at most 64 KiB.
     pub(super) fn poll(self: Pin<&mut Self>, ctx: &Context, cx: &mut TaskContext<'_>) -> Poll<Found> {
         let mut this = self.project();
         let is_whole = loop {
@@ -102,7 +104,7 @@ impl<R: Body<Data = Bytes>> Document<R> {
                 None => break true,
             }
         };
-        let parts = this.parts.take().expect("a future is not polled after it was ready");
+        let parts = this.parts.take().expect("a future that was ready is not polled again");
         let (error, read) = (this.error.take(), Bytes::from(std::mem::take(this.read)));
         Poll::Ready(match error {
             _ if !is_whole => unreadable(parts, error),
@@ -116,7 +118,7 @@ impl<R: Body<Data = Bytes>> Document<R> {
     }
 }
 
-/// Without its body a response means what its error says, or its status.
+/// What a response means without its body: its error, or its status.
 fn unreadable(parts: Parts, error: Option<Error>) -> Found {
     match error {
         Some(error) => Found::Error(parts, error),

@@ -1,4 +1,9 @@
-//! One request from its birth to its end: its context, and its span.
+//! The life of one request: its context and its span.
+//!
+//! - *Live:* the request has not ended.
+//! - *Interrupted:* the request was cancelled before its end.
+//! - *Outer:* the context of a `ContextLayer` around this one.
+//! - *gRPC's form:* the request says that it is gRPC. Its response decides whether it is.
 
 mod record;
 
@@ -24,24 +29,25 @@ pub(super) struct Exchange {
     config: Arc<Config>,
     trust: Trust,
     method: Method,
-    /// Of a request in gRPC's form, until its response shows that it is none.
+    /// Of a request in gRPC's form, until its response shows that it is not gRPC.
     rpc: Option<Rpc>,
-    /// What the handler is called with.
+    /// The handler's context.
     ctx: Context,
-    /// The answer in place of a handler's, to one who is not who he says.
+    /// The authenticator's error, which replaces the handler's response.
     refusal: Option<Error>,
-    /// From here on the caller may have given up: its own deadline, less what it keeps back for the answer's way. Never that of our
-    /// maximum, which the caller doesn't know.
+    /// The time from which the caller may have given up: its own deadline minus its reply reserve.
+    ///
+    /// Not the deadline of this layer's maximum, which the caller does not know.
     reserve_starts_at: Option<Instant>,
-    /// The context of the layer around this one, which has the span and reports to the caller.
+    /// The context of an outer `ContextLayer`, which has the span and reports to the caller.
     outer: Option<Context>,
     is_interrupted: bool,
 }
 
 struct Live {
-    /// `None` inside another layer, whose span it is.
+    /// `None` inside another `ContextLayer`, which has the span.
     span: Option<Span>,
-    /// Above the span.
+    /// Its context is the parent of the span's.
     handle: CancelHandle,
 }
 
@@ -66,7 +72,7 @@ impl Exchange {
             Some(timeout) => base.with_timeout(timeout).with_cancel(),
             None => base.with_cancel(),
         };
-        // The outermost layer decides whether the request is from a service of ours.
+        // The outermost layer decides whether the request is from an internal service.
         let is_internal = trust == Trust::Internal && served.is_none_or(|Served(outer)| outer == Trust::Internal);
         let ctx = match (&outer, is_internal) {
             (Some(_), true) => values::extract(handle.context(), &config.keys, &carrier),
@@ -111,12 +117,12 @@ impl Exchange {
         self.trust == Trust::Edge
     }
 
-    /// Whether the context is done because that of the layer around this one is. That layer ends the request.
+    /// Whether the context is done because the outer layer's is. That layer ends the request.
     pub(super) fn is_ended_by_outer(&self) -> bool {
         self.outer.as_ref().is_some_and(Context::is_done)
     }
 
-    /// What the handler is called with.
+    /// The handler's context.
     pub(super) fn context(&self) -> &Context {
         &self.ctx
     }
@@ -126,7 +132,7 @@ impl Exchange {
         self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_some())
     }
 
-    /// Finds out who a stranger's request is made for. `false`: it is refused.
+    /// Determines the principal of an untrusted client. `false`: the request is refused.
     pub(super) fn authenticate(&mut self, head: &Parts) -> bool {
         let authenticator = self.config.authenticator.as_ref().filter(|_| self.trust == Trust::Edge);
         match authenticator.map_or(Ok(None), |authenticate| authenticate(head)) {
@@ -153,7 +159,7 @@ impl Exchange {
         }
     }
 
-    /// The layer responds in place of a handler: by gRPC to a request in its form.
+    /// Prepares the layer's own response, which is gRPC if the request has gRPC's form.
     fn respond_without_handler(&mut self) {
         let Some(rpc) = &mut self.rpc else { return };
         rpc.responder = Some(Responder::Layer);
@@ -162,7 +168,9 @@ impl Exchange {
         }
     }
 
-    /// The answer in place of a handler's: to a request that is refused, or whose context is done.
+    /// The error to respond with if the handler is not called, or was dropped.
+    ///
+    /// The request is refused, or its context is done.
     pub(super) fn error_without_handler(&mut self) -> Error {
         self.respond_without_handler();
         if let Some(refusal) = self.refusal.take() {
@@ -171,7 +179,9 @@ impl Exchange {
         self.error_of_done_context()
     }
 
-    /// The error of a request whose context is done: its base, its deadline, or a layer around this one has ended it.
+    /// The error of a request whose context is done.
+    ///
+    /// Its base, its deadline, or an outer layer has ended it.
     pub(super) fn error_of_done_context(&mut self) -> Error {
         self.interrupt();
         let error = Error::from_context(&self.ctx);
@@ -181,9 +191,11 @@ impl Exchange {
         }
     }
 
-    /// The error of a request that its base has ended: another instance may do it. Others stay as they are.
+    /// Makes the error `UNAVAILABLE` if the base has ended the request: another instance may handle
+    /// it.
     ///
-    /// Handlers see the end of the base as that of their context, and respond with its error.
+    /// Handlers see the end of the base as that of their context, and respond with its error. Other
+    /// errors stay as they are.
     pub(super) fn unavailable_if_base_done(&self, error: Error) -> Error {
         let base = &self.config.base;
         let is_by_base = match self.ctx.err() {
@@ -195,7 +207,7 @@ impl Exchange {
         if is_by_base && is_of_context { unavailable(error) } else { error }
     }
 
-    /// The error as it passes through this service. A layer around this one does that for both.
+    /// The error after [`Error::through_service`], which an outer layer does for both layers.
     pub(super) fn through_service(&self, error: Error) -> Error {
         if self.outer.is_some() {
             return error;
@@ -222,14 +234,14 @@ impl Exchange {
         grpc::trailers(self.redact(error))
     }
 
-    /// Redacts what a handler says by gRPC, in headers or trailers, if the client is not trusted.
+    /// Redacts a handler's gRPC status, in headers or trailers, if the client is not trusted.
     pub(super) fn redact_grpc(&self, headers: &mut HeaderMap) {
         if self.is_edge() && self.is_grpc() {
             grpc::redact(headers);
         }
     }
 
-    /// The head of the response is passed on. `false`: no body will follow on the wire.
+    /// Records that the head is passed on. Returns whether a body follows on the wire.
     pub(super) fn head_sent<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
         if let Some(span) = self.span().filter(|_| !self.is_grpc() || !status.is_success()) {
@@ -248,14 +260,14 @@ impl Exchange {
         self.method != Method::HEAD && !is_bodyless
     }
 
-    /// The handler has responded, and the client is gone.
+    /// Records a response whose client has disconnected.
     pub(super) fn response_not_sent<B>(&mut self, response: &Response<B>) {
         self.decide_protocol(response);
         self.record_response(response);
         self.head_sent(response);
     }
 
-    /// The last frame has been taken: first the span ends, then the context.
+    /// Ends the request after its last frame: first the span, then the context.
     pub(super) fn finish(&mut self) {
         if let Some(Live { span, handle }) = self.live.take() {
             if let Some(span) = span {
@@ -265,7 +277,7 @@ impl Exchange {
         }
     }
 
-    /// The handler has failed without a response.
+    /// Ends a request whose handler has failed without a response.
     pub(super) fn failed(&mut self, error: &dyn Any) {
         if let Some(span) = self.span() {
             let code = failure::report_any(span, error);
@@ -276,7 +288,9 @@ impl Exchange {
         self.finish();
     }
 
-    /// The handler's body has failed half-way, which is its end; with the context, if that is done.
+    /// Ends a request whose body has failed half-way.
+    ///
+    /// If the context is done, that is the reason of the failure.
     pub(super) fn body_failed(&mut self, error: &(dyn std::error::Error + 'static)) {
         if self.ctx.is_done() {
             return self.interrupt();
@@ -292,7 +306,7 @@ impl Exchange {
         self.live.is_some()
     }
 
-    /// Cancels what ends before its end, and records why, once.
+    /// Cancels the context of a request before its end, and records the cause, once.
     pub(super) fn interrupt(&mut self) {
         if self.is_interrupted {
             return;
@@ -300,7 +314,7 @@ impl Exchange {
         self.treat_as_http();
         let Some(live) = &self.live else { return };
         self.is_interrupted = true;
-        // What came first stands: a deadline that has passed, or a shutdown.
+        // An earlier cause stays: a deadline that has passed, or a shutdown.
         live.handle.cancel_with(self.cause_of_drop());
         let (Some(span), Some(cause)) = (&live.span, live.handle.cause()) else { return };
         span.record_cancelled(&cause);
@@ -312,12 +326,12 @@ impl Exchange {
         }
     }
 
-    /// Whether the caller waits for a status of gRPC.
+    /// Whether the caller waits for a gRPC status.
     pub(super) fn expects_grpc(&self) -> bool {
         self.rpc.is_some()
     }
 
-    /// A panic passes. The span is dropped by it, and so says what it is.
+    /// Records a panic while it unwinds. The drop of the span records the panic, too.
     pub(super) fn panicked(&mut self) {
         if self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_none()) {
             self.respond_without_handler();
@@ -327,7 +341,7 @@ impl Exchange {
         drop(self.live.take().map(|live| live.span));
     }
 
-    /// Why a request is over that was dropped before its end.
+    /// The cause of a request that is dropped before its end.
     fn cause_of_drop(&self) -> Cause {
         if std::thread::panicking() {
             return Cause::Panicked;
@@ -350,7 +364,7 @@ fn unavailable(error: Error) -> Error {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.interrupt();
-        // The span ends by drop, and before the handle: it takes the cause with it.
+        // The span ends by drop, and before the handle, so that it records the cause.
         drop(self.live.take().map(|live| live.span));
     }
 }

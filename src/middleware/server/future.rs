@@ -23,13 +23,15 @@ use crate::error::Error;
 use crate::middleware::grpc;
 
 pin_project! {
-    /// The answer to a request: made by [`ContextService`](super::ContextService). Dropped before it is ready, it cancels the request's context.
+    /// The future of a response. Made by [`ContextService`](super::ContextService).
+    ///
+    /// Dropping it before it is ready cancels the request's context.
     pub struct ResponseFuture<F, R, E> {
         #[pin]
         work: Work<F, R, E>,
         #[pin]
         done: DoneOwned,
-        // `None` once the answer has it.
+        // `None` once the response has it.
         exchange: Option<Exchange>,
     }
 
@@ -38,7 +40,8 @@ pin_project! {
             let this = this.project();
             match (this.work.project(), this.exchange.take()) {
                 (WorkProjection::Detached { task }, Some(exchange)) => task.hand_over(exchange),
-                // Before the handler is dropped, so that what ends with it knows why; its span ends after.
+                // Before the handler is dropped, so that code that ends with it sees the cause. The
+                // span ends after that.
                 (_, Some(mut exchange)) => {
                     exchange.interrupt();
                     *this.exchange = Some(exchange);
@@ -56,16 +59,17 @@ pin_project! {
             #[pin]
             handler: WithContext<F>,
         },
-        // The handler is in a task of its own, which goes on when we are dropped.
+        // The handler is in a task of its own, which continues when this future is dropped.
         Detached {
             task: Detached<R, E>,
         },
-        // The handler has responded. What its body says of an error is read before the head is passed on.
+        // The handler has responded. Its body may be an error document, which is read before the
+        // head is passed on.
         Reading {
             #[pin]
             document: Document<R>,
         },
-        // There is no handler to call, or none any more.
+        // There is no handler to call, or it was dropped.
         None,
     }
 }
@@ -117,7 +121,8 @@ where
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
-                    // This reads the clock: also when another layer's timer has woken us, and is about to drop us.
+                    // This reads the clock. So it also sees a deadline when another layer's timer
+                    // has woken the task, and that layer is about to drop this future.
                     ready!(this.done.as_mut().poll(cx));
                     if exchange.get().is_ended_by_outer() {
                         return Poll::Pending;
@@ -129,7 +134,9 @@ where
     }
 }
 
-/// What headers say of a body that another one replaces. Layers inside may have said more than the handler (a compressed response).
+/// The headers that describe a body, which is replaced here.
+///
+/// Inner layers may have added some of them, for example for a compressed response.
 const BODY_HEADERS: [HeaderName; 8] =
     [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING, TRAILER, ETAG, LAST_MODIFIED, ACCEPT_RANGES];
 
@@ -144,7 +151,7 @@ fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response
 fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Response<ResponseBody<R>> {
     match found {
         Found::Error(parts, error) => {
-            // A status that the handler has chosen_status stays.
+            // A status that the handler has chosen stays.
             let chosen_status = Some(parts.status).filter(|status| *status != error.code().http_status());
             let response = error_response(&exchange, error, chosen_status);
             respond(exchange, with_head(parts, response))
@@ -161,7 +168,7 @@ fn pass_on_found<R: Body<Data = Bytes>>(exchange: Exchange, found: Found) -> Res
     }
 }
 
-/// The response in place of a handler's.
+/// The layer's own response, without a call of the handler.
 fn respond_without_handler<R: Body<Data = Bytes>>(mut exchange: Exchange) -> Response<ResponseBody<R>> {
     let error = exchange.error_without_handler();
     let response = error_response(&exchange, error, None);
@@ -178,7 +185,7 @@ fn error_response(exchange: &Exchange, error: Error, chosen_status: Option<Statu
     if exchange.is_grpc() { grpc::response(error) } else { error.to_response_with(status) }
 }
 
-/// The response with what the handler's head says beside the error.
+/// The response that reports the error, with the rest of the handler's head.
 fn with_head(mut head: Parts, own: Response<Bytes>) -> Response<Bytes> {
     let (own, body) = own.into_parts();
     for name in BODY_HEADERS {

@@ -1,4 +1,4 @@
-//! What a request brings with it: its timeout, its baggage and its values.
+//! Extracts the timeout, baggage and values of a request.
 
 use std::time::Duration;
 
@@ -8,19 +8,21 @@ use throughline_core::{Context, Extractor, Propagator};
 
 use super::layer::{Config, Trust};
 
-/// Among a request's extensions: it has passed a [`ContextLayer`](super::ContextLayer), which trusts its caller so far. A layer inside of
-/// that one continues its context.
+/// In a request's extensions: a [`ContextLayer`](super::ContextLayer) has handled it, with this
+/// trust.
+///
+/// A layer inside that one continues its context.
 #[derive(Clone, Copy)]
 pub(in crate::middleware) struct Served(pub(super) Trust);
 
-/// The time that the caller grants: the least of what it says.
+/// The caller's timeout: the smallest that its headers have.
 pub(super) fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
     let named = config.custom_timeout_header.as_ref().and_then(|name| deadline::extract_from(name, carrier));
     let known = deadline::extract_shortest(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }
 
-/// What a service of ours has sent.
+/// Extracts what an internal service has sent.
 pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
     let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {
@@ -37,7 +39,9 @@ pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) 
     values::extract(&ctx, &config.keys, carrier)
 }
 
-/// Takes out what a stranger says that is for services of ours to say, so that nobody reads it or passes it on.
+/// Removes the headers that only internal services may send.
+///
+/// So no code reads them or forwards them.
 pub(super) fn remove_untrusted_headers(config: &Config, headers: &mut HeaderMap) {
     for name in Propagator::new(Format::ALL).fields() {
         headers.remove(name);

@@ -15,24 +15,25 @@ use super::counts::Counts;
 use super::methods::Methods;
 use crate::error::Error;
 
-/// Gives every request its context: see [the module](super) for when each thing happens.
+/// Gives every request its context. [The module](super) says when each thing happens.
 ///
-/// Who the callers are is said by name: [`internal`](Self::internal) or [`edge`](Self::edge), or for each request by
-/// [`trust_fn`](Self::trust_fn). Cloning it costs one reference count.
+/// Trust is explicit; there is no default. A layer is made by [`internal`](Self::internal), by
+/// [`edge`](Self::edge), or by [`trust_fn`](Self::trust_fn), which decides for each request. A
+/// clone costs one reference count.
 ///
 /// # Examples
 /// ```
 /// use axum::{Extension, Router, routing::get};
 /// use throughline::{Context, ContextLayer};
 ///
-/// async fn left(Extension(ctx): Extension<Context>) -> String {
+/// async fn remaining(Extension(ctx): Extension<Context>) -> String {
 ///     format!("{:?}", ctx.remaining())
 /// }
 ///
-/// let app: Router = Router::new().route("/", get(left)).layer(ContextLayer::internal());
+/// let app: Router = Router::new().route("/", get(remaining)).layer(ContextLayer::internal());
 /// # let _ = app;
 /// ```
-/// A public port, whose requests end with the process and take 10 s at most:
+/// A public port, whose requests end with the process and take at most 10 s:
 /// ```
 /// use std::time::Duration;
 /// use throughline::{Context, ContextLayer};
@@ -53,7 +54,7 @@ pub(super) struct Config {
     pub(super) propagator: Propagator,
     pub(super) keys: Arc<[&'static dyn WireKey]>,
     pub(super) authenticator: Option<Arc<Authenticator>>,
-    /// The most bytes and members of baggage, if fewer than there may be anyway.
+    /// The most bytes and members of baggage, if fewer than the global limits.
     pub(super) max_baggage: Option<(usize, usize)>,
     pub(super) tracer: Option<Tracer>,
     pub(super) base: Context,
@@ -70,12 +71,12 @@ pub(super) struct Config {
 
 pub(super) type Authenticator = dyn Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync;
 
-/// What a caller is taken for.
+/// How far a caller is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// A service of ours, as under [`ContextLayer::internal`].
+    /// An internal service, as under [`ContextLayer::internal`].
     Internal,
-    /// A stranger, as under [`ContextLayer::edge`].
+    /// An untrusted client, as under [`ContextLayer::edge`].
     Edge,
 }
 
@@ -95,7 +96,7 @@ impl TrustRule {
 }
 
 impl Config {
-    /// The longest that a request may take.
+    /// The longest time that a request may take.
     pub(super) fn max_timeout(&self, trust: Trust) -> Option<Duration> {
         match trust {
             Trust::Internal => self.max_timeout,
@@ -106,41 +107,53 @@ impl Config {
     }
 }
 
-/// What becomes of a handler whose client has gone.
+/// What happens to a handler when its client disconnects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDisconnect {
-    /// It is dropped, and its context cancelled.
+    /// The handler is dropped, and its context is cancelled.
     #[default]
     Cancel,
-    /// It goes on in a task of its own, until its deadline: for work that may not stop half-way.
+    /// The handler continues in a task of its own, until its deadline.
+    ///
+    /// For work that must not stop half-way.
     Detach,
 }
 
 impl ContextLayer {
-    /// What a stranger's request may take where [`max_timeout`](Self::max_timeout) does not say: 60 s.
+    /// The longest time for an untrusted client's request if [`max_timeout`](Self::max_timeout) is
+    /// not set: 60 s.
     pub const EDGE_TIMEOUT: Duration = Duration::from_secs(60);
-    /// What a stranger's request may take whatever `max_timeout` says: a day.
+    /// The upper limit of `max_timeout` for an untrusted client's request: a day.
     pub const MAX_EDGE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// For callers that are services of ours: their trace goes on, their sampling decision stands, their deadline holds, and their
-    /// baggage, the [`keys`](Self::keys) and the principal go with the context.
+    /// A layer for requests of internal services.
+    ///
+    /// - Their trace continues, and their sampling decision holds.
+    /// - Their deadline holds.
+    /// - The context has their baggage, the values of [`keys`](Self::keys), and the principal.
     pub fn internal() -> Self {
         Self::new(TrustRule::Always(Trust::Internal))
     }
 
-    /// For strangers, on a public port: a new trace begins and links the caller's; sampling is ours to decide; a deadline can only be
-    /// shorter than [`max_timeout`](Self::max_timeout), which is 60 s if not given; errors go out without origin, path and details.
+    /// A layer for requests of untrusted clients, on a public port.
     ///
-    /// Baggage, principal, keys, and headers of other trace formats are not read, and are removed from the request: whoever passes it
-    /// on does not pass them on.
+    /// - A new trace starts, with a link to the caller's span. This service makes the sampling
+    ///   decision.
+    /// - A caller's deadline can only be shorter than [`max_timeout`](Self::max_timeout), which is
+    ///   60 s if not set.
+    /// - Errors are [redacted](Error::redacted): they have no origin, path or details.
+    /// - Baggage, principal, keys, and headers of other trace formats are ignored, and removed from
+    ///   the request. A handler that forwards the request does not forward them.
     pub fn edge() -> Self {
         Self::new(TrustRule::Always(Trust::Edge))
     }
 
-    /// Decides for each request, by its head: by the address of the peer that the server has put among its extensions, or what the
-    /// TLS certificate said. What the head says of itself, strangers can say as well.
+    /// Decides for each request, by its head, how far the caller is trusted.
     ///
-    /// `decide` is called once per request, before anything else is read.
+    /// Decide by the address of the peer, which the server has put into the extensions, or by the
+    /// TLS certificate. An untrusted client can write any header.
+    ///
+    /// `decide` is called once per request, before the layer reads anything else.
     ///
     /// # Examples
     /// ```
@@ -180,8 +193,9 @@ impl ContextLayer {
         ContextLayer::from_config(Arc::new(config))
     }
 
-    /// The values that requests from services of ours may bring, by their keys; what travels in the baggage under other names is passed
-    /// on undecoded. Default: none but the principal.
+    /// The values to read from requests of internal services, by their keys.
+    ///
+    /// Baggage with other names is passed on undecoded. Default: only the principal.
     ///
     /// ```
     /// use throughline::{Codec, ContextLayer, Key};
@@ -196,12 +210,16 @@ impl ContextLayer {
         self.change(|config| config.keys = keys.into())
     }
 
-    /// Finds out who a stranger's request is made for; services of ours say so themselves. `None`: nobody in particular. An error
-    /// is the answer, in place of a handler's; the code for it is [`Code::Unauthenticated`](crate::Code::Unauthenticated).
+    /// Determines the principal of an untrusted client's request.
     ///
-    /// It is called once, after the deadline has been looked at and before the handler is called, and must not block. What has to
-    /// wait (for a session store, say) is done by a layer outside of this one, which leaves what it found among the request's
-    /// extensions.
+    /// Internal services send the principal themselves.
+    /// - `None`: the request has no principal.
+    /// - An error: the layer responds with it and does not call the handler. Use the code
+    ///   [`Code::Unauthenticated`](crate::Code::Unauthenticated).
+    ///
+    /// It is called once, after the check of the deadline and before the handler. It must not
+    /// block. For work that waits, such as a query to a session store, use an outer layer that puts
+    /// its result into the request's extensions.
     ///
     /// ```
     /// use throughline::{Code, ContextLayer, Error, Principal};
@@ -210,7 +228,7 @@ impl ContextLayer {
     /// let layer = ContextLayer::edge().authenticator(|head| {
     ///     let Some(token) = head.headers.get("authorization") else { return Ok(None) };
     ///     let user = verify(token.as_bytes()).and_then(Principal::new);
-    ///     user.map(Some).ok_or_else(|| Error::new(Code::Unauthenticated, "the token is not valid"))
+    ///     user.map(Some).ok_or_else(|| Error::new(Code::Unauthenticated, "invalid token"))
     /// });
     /// # let _ = layer;
     /// ```
@@ -221,83 +239,109 @@ impl ContextLayer {
         self.change(|config| config.authenticator = Some(Arc::new(authenticate)))
     }
 
-    /// How much baggage a request from a service of ours may bring, in bytes and in members; of what is more, whole members are left
-    /// out. Default, and the most there is: [`Baggage::MAX_BYTES`](crate::Baggage::MAX_BYTES) and
+    /// Limits the baggage of a request from an internal service, in bytes and in members.
+    ///
+    /// Members beyond the limit are dropped whole. Default and upper limit:
+    /// [`Baggage::MAX_BYTES`](crate::Baggage::MAX_BYTES) and
     /// [`Baggage::MAX_MEMBERS`](crate::Baggage::MAX_MEMBERS).
     pub fn max_baggage(self, bytes: usize, members: usize) -> Self {
         self.change(|config| config.max_baggage = Some((bytes, members)))
     }
 
-    /// Reads these headers, too, for the time that callers grant; the least counts. Default: `grpc-timeout` and `connect-timeout-ms`.
+    /// Reads the caller's timeout from these headers, too.
+    ///
+    /// The smallest timeout counts. Default: `grpc-timeout` and `connect-timeout-ms`.
     ///
     /// ```
     /// use throughline::{ContextLayer, TimeoutHeader};
     ///
-    /// let behind_envoy = ContextLayer::internal().accept_timeouts([TimeoutHeader::XEnvoyExpectedRqTimeoutMs]);
+    /// let envoy = TimeoutHeader::XEnvoyExpectedRqTimeoutMs;
+    /// let behind_envoy = ContextLayer::internal().accept_timeouts([envoy]);
     /// # let _ = behind_envoy;
     /// ```
     pub fn accept_timeouts(self, headers: impl IntoIterator<Item = TimeoutHeader>) -> Self {
         self.change(|config| config.timeout_headers.extend(headers))
     }
 
-    /// The header that callers write the time left into on plain HTTP, in the grammar of `grpc-timeout`; that one is read as well.
+    /// Reads the caller's timeout from this header, too, in the grammar of `grpc-timeout`.
+    ///
+    /// For callers that send the time left over plain HTTP. `grpc-timeout` itself is still read.
     pub fn timeout_header(self, name: HeaderName) -> Self {
         self.change(|config| config.custom_timeout_header = Some(name))
     }
 
-    /// Where the spans go, as well as those below; default: where the base's spans go, or the process's default. Its resource's
-    /// `service.name` is what errors that leave here have in their path.
+    /// Sends the request's span, and the spans below it, to this tracer.
+    ///
+    /// Default: the tracer of the base, or the default of the process. The `service.name` of the
+    /// tracer's resource is the name that errors get in their path here.
     pub fn tracer(self, tracer: Tracer) -> Self {
         self.change(|config| config.tracer = Some(tracer))
     }
 
-    /// The context that requests stand below: when it is cancelled, they are. Default: the background.
+    /// The parent context of all requests: cancelling it cancels them.
+    ///
+    /// Default: the background.
     pub fn base(self, base: &Context) -> Self {
         self.change(|config| config.base = base.clone())
     }
 
-    /// The formats in which callers tell of their trace; default: those that `OTEL_PROPAGATORS` names, or W3C's, and baggage.
+    /// The trace formats to extract from requests.
+    ///
+    /// Default: the formats in `OTEL_PROPAGATORS`, or W3C Trace Context and baggage.
     pub fn propagator(self, propagator: Propagator) -> Self {
         self.change(|config| config.propagator = propagator)
     }
 
-    /// The longest that any request may take; a caller can only ask for less. At an edge it is a day at most
+    /// The longest time that any request may take.
+    ///
+    /// A caller can only ask for less. At an edge it is at most a day
     /// ([`MAX_EDGE_TIMEOUT`](Self::MAX_EDGE_TIMEOUT)).
     pub fn max_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.max_timeout = Some(timeout))
     }
 
-    /// What a request may take whose caller has sent no deadline; default: the maximum, or no limit.
+    /// The timeout of a request whose caller has sent none.
+    ///
+    /// Default: the maximum, or no limit.
     pub fn default_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.default_timeout = Some(timeout))
     }
 
-    /// Layers outside of this one may drop a request, so that a drop does not mean that the client has gone.
+    /// Says that outer layers may drop a request.
+    ///
+    /// A drop then does not mean that the client has disconnected. Its cause is not a disconnect, but
+    /// [`Cause::Abandoned`](crate::Cause::Abandoned).
     pub fn outer_layers_may_drop(self) -> Self {
         self.change(|config| config.outer_layers_may_drop = true)
     }
 
-    /// The reserve that callers keep back for the answer's way; a drop with no more time than that left of what the caller *sent* is a
-    /// deadline.
+    /// The reply reserve: the time that callers keep for the transfer of the response.
+    ///
+    /// If a request is dropped when no more than this is left of the timeout that the caller
+    /// *sent*, its cause is the deadline.
     pub fn reserve(self, reserve: ReplyReserve) -> Self {
         self.change(|config| config.reserve = reserve)
     }
 
-    /// What becomes of a handler whose client has gone; default: it is cancelled.
+    /// What happens to a handler when its client disconnects. Default: it is cancelled.
     pub fn on_disconnect(self, then: OnDisconnect) -> Self {
         self.change(|config| config.on_disconnect = then)
     }
 
-    /// How many requests were answered without calling their handler, as no time was left or the base was done. Clones of the layer
-    /// count together.
+    /// Returns how many requests got a response without a call of their handler.
+    ///
+    /// No time was left for them, or the base was done. Clones of the layer count together.
     pub fn shed_count(&self) -> u64 {
         self.config.counts.shed()
     }
 
-    /// How much of the context that callers have sent was malformed or beyond a limit, and so left out: their requests went on without
-    /// it, and nothing is logged. Clones of the layer count together.
+    /// Returns how much of the context that callers sent was dropped.
     ///
-    /// Where [`internal`](Self::internal) counts any, a service of ours sends it, or a stranger reaches a port that is not for strangers.
+    /// It was malformed, or beyond a limit. The requests were handled without it, and nothing was
+    /// logged. Clones of the layer count together.
+    ///
+    /// If a layer made by [`internal`](Self::internal) counts any, an internal service sends it, or
+    /// an untrusted client reaches an internal port.
     pub fn dropped_context(&self) -> Dropped {
         self.config.counts.dropped()
     }

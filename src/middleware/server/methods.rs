@@ -1,10 +1,12 @@
 use std::collections::HashSet;
 use std::sync::RwLock;
 
-/// More methods are not remembered; their spans are named when their response has come.
+/// Further methods are not remembered. Their spans get their name with the response.
 const MAX_METHODS: usize = 1024;
 
-/// The gRPC methods that a handler has answered: clients can make up names, handlers do not.
+/// The gRPC methods that a handler has responded to.
+///
+/// Clients can invent names, and handlers do not respond to those.
 #[derive(Default)]
 pub(super) struct Methods(RwLock<HashSet<String>>);
 

@@ -1,55 +1,140 @@
-//! The server's side: [`ContextLayer`] gives every request a context, and ends it.
+//! The server side: [`ContextLayer`] gives every request a context, and ends it.
+//!
+//! # Terms
+//! - **Caller:** the client that sent the request. [`Trust`] says whether it is an internal service
+//!   or an untrusted client.
+//! - **Edge:** a layer for requests of untrusted clients.
+//! - **Base:** the parent context of all requests of a layer: [`base`](ContextLayer::base).
+//! - **Handler:** the service inside the layer.
+//! - **Outer layer:** a layer around this one. **Inner layer:** a layer between this one and the
+//!   handler.
+//! - **Reply reserve:** the part of its timeout that a caller keeps for the transfer of the
+//!   response: [`reserve`](ContextLayer::reserve).
 //!
 //! # When each thing happens
-//! - **Birth.** When the request's headers have been read. The context stands below [`base`](ContextLayer::base), has the caller's
-//!   deadline (the time left that it sent, at most [`max_timeout`](ContextLayer::max_timeout)), and is in a SERVER span that goes on with the
-//!   caller's trace. The handler finds it as `Extension<Context>`, and everything polled for the request as [`Context::current`].
-//! - **Dead on arrival.** When no time is left, or the base is done, the handler is not called: the answer is a 504 (or 503), and it is
-//!   [counted](ContextLayer::shed_count).
-//! - **Deadline.** When it passes before the handler has responded, the handler is dropped and the response is a 504. When it passes
-//!   while the body is sent, a gRPC stream ends with the status in trailers, and any other body ends with an error, which ends the stream
-//!   or the connection. A response that is ready at the very deadline wins.
-//! - **Shutdown.** When the base is done, whatever its cause, the response is a retryable 503, or `UNAVAILABLE` by gRPC.
-//!   That is so, too, where the handler responds with an [`Error`](crate::Error) that is `CANCELLED` or `DEADLINE_EXCEEDED` then.
-//! - **Errors.** A body that [`Error::to_response`](crate::Error::to_response) has made, byte for byte, is written anew: the service is
-//!   added to the error's path, a code of another service becomes `INTERNAL`, and an edge redacts it. What the handler has added stays:
-//!   headers, and a status that is not the code's. Any other body is the handler's own and passes unchanged. One exception: an edge
-//!   redacts problem documents of inner services that the handler passes on. It reads 64 KiB of them at most, and replaces those that it
-//!   cannot read by what the status means. Layers between this one and the handler see the response before all this, and so may see
-//!   another status than the client.
-//! - **Sources of errors** never leave the process. The span has an `exception` event with the error and its sources, and there is one log
-//!   line by `tracing` with the target `throughline::error`: at the level ERROR for a response of 5xx, else DEBUG. Errors without a source
-//!   that only say that the context is done have neither.
-//! - **End.** When the last frame of the body has been taken, first the span ends, then the context is cancelled with
-//!   [`Cause::RequestFinished`]: nothing that was started with [`Context::spawn`] outlives its request; what should is spawned on
-//!   [`Context::detach`]. A body that nobody sends (the answer to HEAD, 1xx, 204, 304) has ended when it is dropped, and so has one of a
-//!   known length (its `Content-Length`, or what it says of itself) of which the last byte has been taken. After a 101, or a 2xx to
-//!   CONNECT, the span ends, and the context goes on until its deadline, without `RequestFinished`.
-//! - **A body that fails** half-way has ended, too: its span has the error, and an `error.type`, which is the code if it is an
-//!   [`Error`](crate::Error), else `_OTHER`.
-//! - **gRPC.** A request is gRPC if it is a POST over HTTP/2 with gRPC's `Content-Type` and its response has that content type, too. A
-//!   response that the layer makes itself to a request in this form is a status in the headers. The span has the status of headers or
-//!   trailers, and the method's name. That name is `grpc`, and `rpc.method` is `_OTHER`, if the handler responds with `UNIMPLEMENTED`, or
-//!   if the layer responds itself and no handler has responded to the method before. A request to such a method that is dropped before
-//!   its response is shown as one by HTTP.
-//! - **Errors of gRPC.** A status of a tonic method that was made from an [`Error`](crate::Error), also by a service below, leaves as that
-//!   error does. Other statuses, and those in trailers after a stream, pass unchanged. An edge removes the details from these, too. It
-//!   replaces the message by the meaning of the code if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
-//! - **A panic** of a handler, or of its body, ends a gRPC response with the status `INTERNAL`. Below other requests it passes, to the
-//!   layers outside and the server.
-//! - **Dropped before the end**, future or body: the context is cancelled with [`Cause::Panicked`] when a panic passes; with
-//!   [`Cause::DeadlineExceeded`] when the deadline has passed, or of the time that the caller sent no more than its reply reserve is
-//!   left; else with
-//!   [`Cause::ClientDisconnected`], or [`Cause::Abandoned`] under [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop). With
-//!   [`OnDisconnect::Detach`] the handler goes on instead, and only its deadline ends it.
 //!
-//! # Where to put it
-//! Outside of everything that may drop a request (timeouts, load shedding), directly on the connection. If there is such a layer outside,
-//! say [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop), because a drop is then no proof that the client has gone. [`ResponseBody`] has a default, so that
-//! layers outside can respond by themselves.
+//! ## A request starts
+//! It starts when its headers have been read.
+//! - The context is a child of the [`base`](ContextLayer::base).
+//! - Its deadline comes from the timeout that the caller sent, at most
+//!   [`max_timeout`](ContextLayer::max_timeout).
+//! - Its SERVER span continues the caller's trace.
+//! - The handler finds the context as `Extension<Context>`. All code that is polled for the request
+//!   finds it as [`Context::current`].
 //!
-//! With axum, `Router::layer` shows the matched route to the layer. Around the whole router, as the fallback of another one, it sees
-//! requests without a route, too, and spans are named by the method alone:
+//! If no time is left or the base is done, the layer does not call the handler. The response is a
+//! 504 or a 503, and the layer [counts](ContextLayer::shed_count) the request.
+//!
+//! ## The deadline passes
+//!
+//! | When | Then |
+//! |---|---|
+//! | before the handler has responded | the handler is dropped, and the response is a 504 |
+//! | while a gRPC stream is sent | the stream ends with the status in trailers |
+//! | while any other body is sent | an error ends the body, and so the stream or connection |
+//! | at the moment when the response is ready | the response is sent |
+//!
+//! ## The base is done (shutdown)
+//! Whatever the cause, the response is a retryable 503, or `UNAVAILABLE` for gRPC. It is the same
+//! if the handler then responds with an [`Error`](crate::Error) that is `CANCELLED` or
+//! `DEADLINE_EXCEEDED`.
+//!
+//! ## The handler responds with an error
+//!
+//! | Response body | What the layer does |
+//! |---|---|
+//! | of [`Error::to_response`](crate::Error::to_response), byte for byte | rewrites it |
+//! | a problem document of an internal service, at an edge | redacts it |
+//! | any other | passes it on unchanged |
+//!
+//! - *Rewrite:* the layer adds the service to the error's path. A code of another service becomes
+//!   `INTERNAL`: see [`Error::through_service`](crate::Error::through_service). An edge redacts the
+//!   error. Headers that the handler added stay, and so does a status that differs from the code's.
+//! - *Redact:* the layer reads at most 64 KiB of the document. It replaces a document that it
+//!   cannot read by the meaning of the status.
+//! - Inner layers see the response before these changes. They may see another status than the
+//!   client.
+//!
+//! ## Sources of errors
+//! They never leave the process.
+//! - The span has an `exception` event with the error and its sources.
+//! - `tracing` has one log line with the target `throughline::error`. Its level is ERROR for a 5xx
+//!   response, else DEBUG.
+//! - An error without a source that only says that the context is done has neither.
+//!
+//! ## A request ends
+//! It ends when the last frame of its body has been taken.
+//! 1. The span ends.
+//! 2. The context is cancelled with [`Cause::RequestFinished`]. Tasks of [`Context::spawn`] do not
+//!    outlive their request. Spawn work that must outlive it on [`Context::detach`].
+//!
+//! Some responses end in another way:
+//!
+//! | Response | The request ends |
+//! |---|---|
+//! | without a body on the wire: to HEAD, 1xx, 204, 304 | when its body is dropped |
+//! | of known length (`Content-Length` or size hint) | when dropped after the last byte was taken |
+//! | whose body fails half-way | with the failure |
+//! | 101, or 2xx to CONNECT | for its span: at the head of the response |
+//!
+//! - After a failure of the body the span has the error, and an `error.type`: the code if the error
+//!   is an [`Error`](crate::Error), else `_OTHER`.
+//! - After a 101, or a 2xx to CONNECT, the context lives until its deadline, without
+//!   `RequestFinished`.
+//!
+//! ## The handler panics
+//! A panic of the handler or its body ends a gRPC response with the status `INTERNAL`. For other
+//! requests the panic passes through to the outer layers and the server.
+//!
+//! ## A request is dropped before its end
+//! This holds for the response future and for the body. A context that is already done keeps its
+//! cause. Otherwise it is cancelled with the first cause that applies:
+//!
+//! | Cause | When |
+//! |---|---|
+//! | [`Cause::Panicked`] | a panic unwinds the thread |
+//! | [`Cause::DeadlineExceeded`] | the deadline has passed, or nearly: see below |
+//! | [`Cause::Abandoned`] | an outer layer may have dropped it: see below |
+//! | [`Cause::ClientDisconnected`] | in all other cases |
+//!
+//! - *Nearly:* no more than the reply reserve is left of the timeout that the caller sent.
+//! - *An outer layer:* [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop) is set, or
+//!   this layer is inside another `ContextLayer`.
+//!
+//! With [`OnDisconnect::Detach`] the handler continues instead, and only its deadline ends it.
+//!
+//! # gRPC
+//! A request *has gRPC's form* if it is a POST over HTTP/2 with gRPC's `Content-Type`. It *is* gRPC
+//! if its response has that content type, too. The layer's own response to a request of this form
+//! is a status in the headers.
+//!
+//! The span has the status from headers or trailers, and the method's name. The name is `grpc`, and
+//! `rpc.method` is `_OTHER`, in two cases:
+//! - The handler responds with `UNIMPLEMENTED`.
+//! - The layer itself responds, and no handler has responded to this method before.
+//!
+//! If a request to such a method is dropped before its response, its span is one of plain HTTP.
+//!
+//! Errors:
+//!
+//! | Status | What the layer does |
+//! |---|---|
+//! | of a tonic method, made from an `Error`, also by a callee | what it does with that error |
+//! | any other, also in trailers after a stream | passes it on unchanged |
+//!
+//! An edge removes the details of both. It replaces the message by the meaning of the code if the
+//! error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
+//!
+//! # Where to put the layer
+//! Put it directly on the connection, outside of all layers that may drop a request, such as
+//! timeouts and load shedding. If such a layer is outside, set
+//! [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop): a drop then does not prove that
+//! the client has gone. [`ResponseBody`] implements `Default`, so that outer layers can make
+//! responses of their own.
+//!
+//! With axum, `Router::layer` lets the layer see the matched route. If the layer is around the
+//! whole router, as the fallback of another router, it also sees requests without a route. Spans
+//! are then named by the method alone:
 //! ```
 //! use axum::{Router, routing::get};
 //! use throughline::ContextLayer;
@@ -65,23 +150,34 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A layer inside another one, as on a nested router, continues the request of the outer one: its span, its trace and its principal. The
-//! smaller deadline holds, and a base that is done ends the request. The inner layer adds the matched route to the span, and the
-//! [`keys`](ContextLayer::keys) that it reads, unless one of the two is an edge. The outer layer reports errors to the caller, and its
-//! [`on_disconnect`](ContextLayer::on_disconnect) holds.
+//! ## One layer inside another
+//! A layer on a nested router continues the request of the outer `ContextLayer`: its span, its
+//! trace and its principal.
+//! - The smaller deadline holds. A base that is done, of either layer, ends the request.
+//! - The inner layer adds the matched route to the span. It adds the values of the
+//!   [`keys`](ContextLayer::keys) that it reads, unless one of the two layers is an edge.
+//! - The outer layer reports errors to the caller, and its
+//!   [`on_disconnect`](ContextLayer::on_disconnect) holds.
 //!
-//! # What a server can't see
-//! Over HTTP/1 a client that closes its half of the connection looks like one that has hung up. A request body that is not read to its end,
-//! and pipelined requests, hide a client that hangs up until the answer is written.
+//! # What a server cannot see
+//! - Over HTTP/1, a client that closes its half of the connection looks like a client that has
+//!   disconnected.
+//! - A request body that is not read to its end, and pipelined requests, hide a disconnect until
+//!   the response is written.
+//! - Over HTTP/2, a client that does not read stops the response body by flow control. The context
+//!   is done at the deadline nevertheless. The stream and the span end when the client reads again
+//!   or disconnects.
 //!
-//! Over HTTP/2 a client that does not read stops the body of its response by flow control. The context is done at the deadline all the
-//! same. The stream and the span end when the client reads again or goes.
+//! # Differences from tower-http
 //!
-//! # How it differs
-//! - `tower-http`'s timeout layer drops the handler after a fixed time, whatever the caller has left, tells nobody below it, and stops at the
-//!   answer's head: a body may take for ever. Here the caller's time counts, it goes on to the calls below, and it ends the body too.
-//! - Its trace layer reports the head and the end of the body to callbacks. It reads no `traceparent`, cancels nothing, and does not tell a
-//!   client that hung up from an answer that was complete. Here both are on the span, with the cause.
+//! | | `tower-http` | `ContextLayer` |
+//! |---|---|---|
+//! | Timeout | a fixed time | the time that the caller has left |
+//! | | drops the handler; calls below do not know of it | the handler's calls have the deadline |
+//! | | ends at the response's head: bodies take any time | ends the body, too |
+//! | Trace | reports head and end of body to callbacks | the span has both |
+//! | | reads no `traceparent`, cancels nothing | continues the trace, cancels the context |
+//! | | a disconnect looks like a complete response | the span has the cause |
 //!
 //! [`Cause::RequestFinished`]: crate::Cause::RequestFinished
 //! [`Cause::Panicked`]: crate::Cause::Panicked

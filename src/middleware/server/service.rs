@@ -13,7 +13,7 @@ use super::future::{ResponseFuture, Work};
 use super::layer::{Config, OnDisconnect};
 use super::{ContextLayer, ResponseBody};
 
-/// A service whose requests have contexts: made by [`ContextLayer`].
+/// A service that gives every request its context. Made by [`ContextLayer`].
 #[derive(Clone)]
 pub struct ContextService<S> {
     inner: S,

@@ -1,4 +1,4 @@
-//! The SERVER span at its start, and what is known of its protocol.
+//! The start of the SERVER span, and its protocol.
 
 use http::request::Parts;
 use http::{Method, Uri, Version};
@@ -8,14 +8,14 @@ use throughline_core::{Context, Extractor, Span, SpanContext};
 use super::layer::{Config, Trust};
 use crate::middleware::{grpc, semconv};
 
-/// A request in gRPC's form. Only a response in gRPC's form makes it gRPC.
+/// A request that has gRPC's form. It is gRPC only if its response has that form, too.
 pub(super) struct Rpc {
     pub(super) uri: Uri,
-    /// A handler has answered the method before, so that the span has its name from the start.
+    /// A handler has responded to the method before. The span has its name from the start.
     pub(super) is_known: bool,
     /// Set once there is a response in gRPC's form.
     pub(super) responder: Option<Responder>,
-    /// Attributes of the span if the response is not gRPC.
+    /// The span's attributes if the response is not gRPC.
     http: Vec<(&'static str, Value)>,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Responder {
 }
 
 impl Rpc {
-    /// gRPC over HTTP/2: "Call-Definition" is a POST with a content type of gRPC's.
+    /// gRPC over HTTP/2: "Call-Definition" is a POST with one of gRPC's content types.
     pub(super) fn of(config: &Config, head: &Parts) -> Option<Rpc> {
         let has_form = head.version == Version::HTTP_2 && head.method == Method::POST && grpc::is_grpc(&head.headers);
         has_form.then(|| {
@@ -39,7 +39,7 @@ impl Rpc {
         })
     }
 
-    /// The handler knows the method: names the span by it.
+    /// Names the span after the method, which the handler knows.
     pub(super) fn set_span_name(&self, span: &Span) {
         if !self.is_known {
             span.set_name(semconv::rpc_method(&self.uri));
@@ -48,7 +48,7 @@ impl Rpc {
         }
     }
 
-    /// The response is not gRPC: the span is of a request by HTTP.
+    /// Makes the span one of plain HTTP: the response is not gRPC.
     pub(super) fn record_as_http(self, span: &Span) {
         for (key, value) in self.http {
             span.set_attribute(key, value);
@@ -77,6 +77,7 @@ pub(super) fn start_span(
         span = span.tracer(tracer);
     }
     if trust == Trust::Edge {
+        // The caller sent no trace. The base's own span is not the parent of the request.
         span = span.new_root();
         if let Some(caller) = config.propagator.extract_span_context(carrier) {
             span = span.link(caller);
@@ -88,7 +89,7 @@ pub(super) fn start_span(
     span = semconv::with_server(span, uri(head), &head.headers);
     span = match rpc {
         Some(rpc) if rpc.is_known => semconv::with_rpc(span, uri(head)),
-        // Once the response shows what it is.
+        // The attributes follow when the response shows the protocol.
         Some(_) => span,
         None => with_http(span, head, route),
     };
@@ -121,7 +122,7 @@ fn http_attributes(head: &Parts, route: Option<&str>, mut set: impl FnMut(&'stat
     }
 }
 
-/// Names the span of a layer around this one, which may not have seen the route.
+/// Adds the route to the span of an outer layer, which may not have seen the route.
 pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
     let span = ctx.current_span();
     if let Some(route) = route(head).filter(|_| span.is_recording()) {
@@ -131,7 +132,7 @@ pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
     }
 }
 
-/// The URI that the client has sent: nested routers see a part of it.
+/// The URI that the client has sent. Nested routers see only a part of it.
 fn uri(head: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::exchange::Exchange;
 use crate::error::{Code, Error};
 
-/// Records a panic as it passes: the code outside that catches it drops us later, and then nothing shows it.
+/// Records a panic while it unwinds.
+///
+/// The code outside that catches the panic drops the exchange later. At that time nothing shows the
+/// panic any more.
 pub(super) struct OnUnwind<'a> {
     exchange: &'a mut Option<Exchange>,
     was_panicking: bool,
@@ -17,11 +20,13 @@ impl<'a> OnUnwind<'a> {
     }
 
     pub(super) fn get(&mut self) -> &mut Exchange {
-        self.exchange.as_mut().expect("a future is not polled after it was ready")
+        self.exchange.as_mut().expect("a future that was ready is not polled again")
     }
 
-    /// Polls a handler or its body. An error: it has panicked below a request of gRPC, whose caller takes the reset of a stream for a
-    /// cancellation. Below any other request the panic passes.
+    /// Polls a handler or its body. Returns an error if it panics and the request has gRPC's form.
+    ///
+    /// The caller of such a request would take the reset of a stream for a cancellation. For other
+    /// requests the panic passes through.
     pub(super) fn catch<T>(&mut self, poll: impl FnOnce() -> T) -> Result<T, Error> {
         if !self.get().expects_grpc() {
             return Ok(poll());
@@ -35,7 +40,7 @@ impl<'a> OnUnwind<'a> {
     }
 
     pub(super) fn take(&mut self) -> Exchange {
-        self.exchange.take().expect("a future is not polled after it was ready")
+        self.exchange.take().expect("a future that was ready is not polled again")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the span gets of a response: its protocol, its status, its error.
+//! Records a response on the span: its protocol, its status, its error.
 
 use std::error::Error as _;
 
@@ -18,7 +18,7 @@ impl Exchange {
         }
     }
 
-    /// The request is not gRPC, whatever it says of itself.
+    /// Treats the request as plain HTTP: no response in gRPC's form has come.
     pub(super) fn treat_as_http(&mut self) {
         let rpc = self.rpc.take_if(|rpc| rpc.responder.is_none());
         if let (Some(span), Some(rpc)) = (self.span(), rpc) {
@@ -26,7 +26,7 @@ impl Exchange {
         }
     }
 
-    /// Records the error of a response, whose status by HTTP is `status` or would be.
+    /// Records the error of a response. `status` is its HTTP status, or what that would be.
     pub(in super::super) fn record_error(&self, error: &Error, status: StatusCode) {
         self.record_grpc_code(Some(error.code()));
         let Some(span) = self.span() else { return };
@@ -34,7 +34,7 @@ impl Exchange {
             span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
         }
         span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
-        // That a context is done says no more than its cause.
+        // An error that only says that the context is done adds nothing to its cause.
         if error.source().is_some() || !self.ctx.is_done() {
             failure::report(span, error, status.is_server_error());
         }
@@ -46,7 +46,7 @@ impl Exchange {
         }
     }
 
-    /// Records what the handler's own response says: by gRPC, by the error that it was made from, or by its status alone.
+    /// Records the handler's own response: its gRPC status, the error that made it, or its status.
     pub(in super::super) fn record_response<B>(&self, response: &Response<B>) {
         let status = response.status();
         if self.is_grpc() {
@@ -63,7 +63,7 @@ impl Exchange {
         }
     }
 
-    /// The head of a handler's response to a request in gRPC's form makes it gRPC or not.
+    /// Decides by the response's head whether a request in gRPC's form is gRPC.
     pub(in super::super) fn decide_protocol<B>(&mut self, response: &Response<B>) {
         if grpc::is_grpc(response.headers()) {
             let Some(rpc) = &mut self.rpc else { return };
@@ -73,7 +73,7 @@ impl Exchange {
         if rpc.responder.is_some() {
             return span.map_or((), |span| rpc.set_span_name(span));
         }
-        // What it means to the client, which is one of gRPC's.
+        // What the response means to the client, which is a gRPC client.
         let code_for_client = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
         if let (Some(span), Some(code)) = (span, code_for_client) {
             span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
@@ -81,7 +81,7 @@ impl Exchange {
         self.treat_as_http();
     }
 
-    /// Records what a handler says by gRPC in trailers.
+    /// Records the status in the trailers of a handler's response.
     pub(in super::super) fn record_grpc_trailers(&self, trailers: &HeaderMap) {
         self.record_grpc_status(grpc::status(trailers));
     }
