@@ -92,7 +92,7 @@ impl Before {
         drop(state);
         let stats = queue.counters.read();
         let lost = stats.dropped().saturating_sub(self.stats.dropped());
-        if is_in_time && has_flushed && lost == 0 { Ok(()) } else { Err(FlushError { lost, stats, error }) }
+        if is_in_time && has_flushed && lost == 0 { Ok(()) } else { Err(FlushError { lost, stats, error: error.map(Box::new) }) }
     }
 }
 
@@ -105,7 +105,7 @@ pub struct FlushError {
     /// All counts, as of the end of the call.
     pub stats: Stats,
     /// The last error of an exporter, if one has failed.
-    pub error: Option<ExportError>,
+    pub error: Option<Box<ExportError>>,
 }
 
 impl fmt::Display for FlushError {

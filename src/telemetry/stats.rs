@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum DropReason {
     /// The queue was full, by count or by bytes: spans end faster than they can be exported.
     QueueFull,
-    /// The exporter gave up on its batch.
+    /// The exporter failed to export its batch, and another attempt is of no use.
     ExportFailed,
+    /// The [`export_timeout`](super::Builder::export_timeout) passed before its batch was exported.
+    ExportTimeout,
     /// The exporter panicked over its batch.
     ExporterPanicked,
     /// The receiver refused it.
@@ -22,9 +24,10 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [DropReason; 6] = [
+    const ALL: [DropReason; 7] = [
         DropReason::QueueFull,
         DropReason::ExportFailed,
+        DropReason::ExportTimeout,
         DropReason::ExporterPanicked,
         DropReason::Rejected,
         DropReason::ShutdownTimeout,
@@ -36,6 +39,7 @@ impl DropReason {
         match self {
             DropReason::QueueFull => "queue full",
             DropReason::ExportFailed => "export failed",
+            DropReason::ExportTimeout => "export timed out",
             DropReason::ExporterPanicked => "exporter panicked",
             DropReason::Rejected => "rejected by the receiver",
             DropReason::ShutdownTimeout => "not exported in time at shutdown",

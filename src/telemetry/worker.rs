@@ -148,7 +148,10 @@ impl Worker {
                     let error = ExportError::failed("the exporter panicked");
                     return lost(DropReason::ExporterPanicked, count, error, memory);
                 }
-                Err(_) => last.unwrap_or_else(|| self.too_long()),
+                Err(_) => match last {
+                    Some(error) => error,
+                    None => return lost(DropReason::ExportTimeout, count, self.too_long(), memory),
+                },
             };
             let (is_unreachable, asked) = match &error {
                 ExportError::Failed { .. } => return lost(DropReason::ExportFailed, count, error, memory),
@@ -172,7 +175,10 @@ impl Worker {
             if asked.is_some() {
                 memory.paused = Some((next, error.clone()));
             }
-            if next >= *until || is_unreachable && self.queue.closing().is_some() {
+            if next >= *until {
+                return lost(DropReason::ExportTimeout, count, error, memory);
+            }
+            if is_unreachable && self.queue.closing().is_some() {
                 return lost(DropReason::ExportFailed, count, error, memory);
             }
             self.queue.note(self.lane, Some(&error));

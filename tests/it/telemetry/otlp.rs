@@ -145,7 +145,7 @@ async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() 
         let telemetry = builder.export_timeout(Duration::from_millis(300)).build().unwrap();
         start(&telemetry).end();
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
-        assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
+        assert_eq!(error.stats.dropped_because(DropReason::ExportTimeout), 1);
         telemetry.shutdown(PATIENCE).await.unwrap();
     }
 }

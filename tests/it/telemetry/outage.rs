@@ -186,7 +186,7 @@ async fn r22_a_connection_that_goes_silent_is_left_when_the_export_is_given_up_t
         proxy.is_dead.store(true, SeqCst);
         spans(&telemetry, 1);
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
-        assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1, "{error}");
+        assert_eq!(error.stats.dropped_because(DropReason::ExportTimeout), 1, "{error}");
         spans(&telemetry, 1);
         telemetry.force_flush(PATIENCE).await.expect("by another connection");
         telemetry.shutdown(PATIENCE).await.unwrap();

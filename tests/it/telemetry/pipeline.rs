@@ -20,6 +20,7 @@ impl<F: Fn(&Batch) -> Take + Send + Sync + 'static> Exporter for Custom<F> {
         match (self.0)(batch) {
             Take::Ok => Box::pin(async { Ok(()) }),
             Take::Fail => Box::pin(async { Err(ExportError::failed("no")) }),
+            Take::Unavailable => Box::pin(async { Err(ExportError::unavailable("busy", None)) }),
             Take::Hang => Box::pin(pending()),
             Take::PanicLater => Box::pin(async { panic!("an exporter that panics") }),
             Take::PanicNow => panic!("an exporter that panics at once"),
@@ -31,6 +32,7 @@ impl<F: Fn(&Batch) -> Take + Send + Sync + 'static> Exporter for Custom<F> {
 enum Take {
     Ok,
     Fail,
+    Unavailable,
     Hang,
     PanicLater,
     PanicNow,
@@ -176,6 +178,21 @@ async fn an_exporter_that_fails_is_told_of_once_until_it_works_again() {
 }
 
 #[tokio::test]
+async fn an_export_that_times_out_and_one_that_fails_are_counted_under_different_reasons() {
+    let cases = [(Take::Hang, [1, 0]), (Take::Unavailable, [1, 0]), (Take::Fail, [0, 1])];
+    for (take, expected) in cases {
+        let builder = quiet(telemetry::builder("cards")).exporter(Custom(move |_: &Batch| take));
+        let telemetry = builder.export_timeout(Duration::from_millis(50)).build().unwrap();
+        spans(&telemetry, 1);
+        let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
+        let reasons = [DropReason::ExportTimeout, DropReason::ExportFailed];
+        assert_eq!(reasons.map(|reason| error.stats.dropped_because(reason)), expected, "{error}");
+        assert_eq!(error.to_string().contains("export timed out"), expected == [1, 0], "{error}");
+        telemetry.shutdown(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_flush_does_not_wait_for_a_hanging_exporter_beyond_its_limit() {
     let telemetry = quiet(telemetry::builder("cards")).exporter(Custom(|_: &Batch| Take::Hang)).build().unwrap();
     spans(&telemetry, 1);
@@ -229,7 +246,7 @@ async fn r13_an_exporter_that_panics_as_its_call_is_dropped_loses_no_more() {
     let ctx = Context::background().with_tracer(telemetry.tracer());
     ctx.span("hang").start().end();
     let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
-    assert_eq!((error.lost, error.stats.dropped_because(DropReason::ExportFailed)), (1, 1));
+    assert_eq!((error.lost, error.stats.dropped_because(DropReason::ExportTimeout)), (1, 1));
     spans(&telemetry, 2);
     telemetry.force_flush(PATIENCE).await.expect("the thread lives");
     telemetry.shutdown(PATIENCE).await.unwrap();
