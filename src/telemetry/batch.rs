@@ -7,7 +7,7 @@ use throughline_core::trace::Batch;
 use super::stats::{Counters, DropReason};
 
 /// A batch on its way to all lanes.
-pub(super) struct Formed {
+pub(super) struct QueuedBatch {
     pub(super) batch: Batch,
     /// The number of spans that came before it.
     pub(super) start: u64,
@@ -21,10 +21,10 @@ struct Outcome {
     loss: Loss,
 }
 
-impl Formed {
+impl QueuedBatch {
     /// A batch for so many lanes. `loss` is what the other lanes have lost of it already.
     pub(super) fn new(batch: Batch, start: u64, bytes: usize, lanes: usize, loss: Loss) -> Self {
-        Formed { batch, start, bytes, outcome: Mutex::new(Outcome { lanes, loss }) }
+        QueuedBatch { batch, start, bytes, outcome: Mutex::new(Outcome { lanes, loss }) }
     }
 
     /// A lane has finished it, but for the `loss`. The last lane counts.

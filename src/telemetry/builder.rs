@@ -156,8 +156,8 @@ impl Builder {
 
     /// Called with the first error of an outage of an exporter, and not again until a batch has arrived. Also called with each error of
     /// [`Exporter::flush`] and [`Exporter::shutdown`]. Default: a line on stderr. It runs on the exporter's thread.
-    pub fn on_error(mut self, told: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
-        self.on_error = Some(Arc::new(told));
+    pub fn on_error(mut self, callback: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(callback));
         self
     }
 
@@ -262,7 +262,7 @@ impl Builder {
             };
             worker.spawn().map_err(|e| {
                 // Ends those that have started.
-                queue.ask_to_end(Instant::now());
+                queue.request_end(Instant::now());
                 BuildError(format!("an export thread can't start: {e}"))
             })?;
         }

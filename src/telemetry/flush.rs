@@ -19,10 +19,10 @@ const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// Exports what has ended by now. Blocks until that is done, or for `limit`.
 pub(super) fn flush(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
     let before = Before::new(queue);
-    let tickets = queue.ask_to_flush();
+    let tickets = queue.request_flush();
     let is_in_time = wait(queue, limit, |state| {
         let mut lanes = state.lanes.iter().zip(&tickets);
-        lanes.all(|(lane, ticket)| lane.has_ended || lane.answered >= *ticket)
+        lanes.all(|(lane, ticket)| lane.has_ended || lane.flushes_done >= *ticket)
     });
     before.compare(queue, is_in_time)
 }
@@ -32,7 +32,7 @@ pub(super) fn shutdown(queue: &Queue, limit: Duration) -> Result<(), FlushError>
     let limit = limit.min(LONGEST);
     let before = Before::new(queue);
     let now = Instant::now();
-    queue.ask_to_end(now.checked_add(limit).unwrap_or(now));
+    queue.request_end(now.checked_add(limit).unwrap_or(now));
     let is_in_time = wait(queue, limit, |state| state.lanes.iter().all(|lane| lane.has_ended));
     if !is_in_time {
         queue.abandon();
@@ -41,7 +41,7 @@ pub(super) fn shutdown(queue: &Queue, limit: Duration) -> Result<(), FlushError>
 }
 
 /// [`flush`] or [`shutdown`], on a thread that may block. A timer of the runtime would not do: its clock may be paused, or there is none.
-pub(super) async fn elsewhere(
+pub(super) async fn on_own_thread(
     queue: &Arc<Queue>,
     limit: Duration,
     block: fn(&Queue, Duration) -> Result<(), FlushError>,
@@ -92,7 +92,11 @@ impl Before {
         drop(state);
         let stats = queue.counters.read();
         let lost = stats.dropped().saturating_sub(self.stats.dropped());
-        if is_in_time && has_flushed && lost == 0 { Ok(()) } else { Err(FlushError { lost, stats, error: error.map(Box::new) }) }
+        if is_in_time && has_flushed && lost == 0 {
+            Ok(())
+        } else {
+            Err(FlushError { lost, stats, error: error.map(Box::new) })
+        }
     }
 }
 

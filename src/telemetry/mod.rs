@@ -56,7 +56,7 @@ pub use layer::Layer;
 pub use log::LogFormat;
 pub use stats::{DropReason, Stats};
 
-use flush::{elsewhere, flush, shutdown};
+use flush::{flush, on_own_thread, shutdown};
 use queue::Queue;
 use stderr::warn;
 
@@ -151,7 +151,7 @@ impl Telemetry {
     /// # Cancellation safety
     /// Dropping the future stops the waiting and not the export.
     pub async fn force_flush(&self, limit: Duration) -> Result<(), FlushError> {
-        elsewhere(&self.0.queue, limit, flush).await
+        on_own_thread(&self.0.queue, limit, flush).await
     }
 }
 
@@ -190,7 +190,7 @@ impl TelemetryGuard {
     pub async fn shutdown(mut self, limit: Duration) -> Result<(), FlushError> {
         self.is_shut = true;
         self.0.queue.close();
-        elsewhere(&self.0.queue, limit, shutdown).await
+        on_own_thread(&self.0.queue, limit, shutdown).await
     }
 }
 

@@ -20,7 +20,7 @@ use throughline_core::SpanRecord;
 use throughline_core::trace::{Batch, Recorder, Resource};
 use tokio::sync::Notify;
 
-use super::batch::{Formed, Loss};
+use super::batch::{Loss, QueuedBatch};
 use super::exporter::ExportError;
 use super::size::size;
 use super::stats::{Counters, DropReason};
@@ -42,7 +42,7 @@ pub(super) struct Queue {
     /// Set under the lock of `state`.
     is_closed: AtomicBool,
     /// One for each lane: it has something to do, or a shutdown has begun.
-    news: Box<[Notify]>,
+    wake: Box<[Notify]>,
     /// The time of a shutdown is over: lanes drop what they do.
     abandoned: Notify,
     /// A lane has flushed, or has ended.
@@ -58,7 +58,7 @@ pub(super) struct State {
     formed: u64,
     pub(super) lanes: Box<[LaneState]>,
     /// When the shutdown that has begun gives up.
-    closing: Option<Instant>,
+    shutdown_deadline: Option<Instant>,
     is_abandoned: bool,
     /// Flushes of exporters that failed, ever.
     pub(super) failed_flushes: u64,
@@ -67,13 +67,13 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct LaneState {
     pub(super) has_ended: bool,
-    backlog: VecDeque<Arc<Formed>>,
+    backlog: VecDeque<Arc<QueuedBatch>>,
     spans: usize,
     bytes: usize,
     /// The positions that flushes wait for, in the order in which they were asked for.
-    asked: VecDeque<u64>,
+    flush_targets: VecDeque<u64>,
     /// Flushes that are done.
-    pub(super) answered: u64,
+    pub(super) flushes_done: u64,
     /// Attempts that failed, ever.
     pub(super) failures: u64,
     /// Whether the last attempt failed.
@@ -83,7 +83,7 @@ pub(super) struct LaneState {
 
 /// What a lane does next.
 pub(super) enum Step {
-    Send(Arc<Formed>),
+    Send(Arc<QueuedBatch>),
     /// Flushes the exporter for so many who asked.
     Flush(usize),
     /// Waits for the batch to fill up.
@@ -105,12 +105,12 @@ impl Queue {
                 bytes: 0,
                 formed: 0,
                 lanes: (0..lanes).map(|_| LaneState::default()).collect(),
-                closing: None,
+                shutdown_deadline: None,
                 is_abandoned: false,
                 failed_flushes: 0,
             }),
             is_closed: AtomicBool::new(false),
-            news: (0..lanes).map(|_| Notify::new()).collect(),
+            wake: (0..lanes).map(|_| Notify::new()).collect(),
             abandoned: Notify::new(),
             progress: Condvar::new(),
         }
@@ -119,26 +119,28 @@ impl Queue {
     /// What `lane` does next; `is_scheduled` says that spans have waited long enough.
     pub(super) fn step(&self, lane: usize, is_scheduled: bool) -> Step {
         let mut state = self.lock();
-        let own = &state.lanes[lane];
-        let position = own.backlog.front().map_or(state.formed, |batch| batch.start);
-        let due = own.asked.iter().take_while(|target| **target <= position).count();
+        let lane_state = &state.lanes[lane];
+        let position = lane_state.backlog.front().map_or(state.formed, |batch| batch.start);
+        let due = lane_state.flush_targets.iter().take_while(|target| **target <= position).count();
         if due > 0 {
             return Step::Flush(due);
         }
-        if let Some(batch) = own.backlog.front() {
+        if let Some(batch) = lane_state.backlog.front() {
             return Step::Send(Arc::clone(batch));
         }
-        let is_asked = !own.asked.is_empty() || state.closing.is_some();
+        let is_flush_requested = !lane_state.flush_targets.is_empty() || state.shutdown_deadline.is_some();
         match state.spans.len() {
-            0 if state.closing.is_some() => Step::End,
+            0 if state.shutdown_deadline.is_some() => Step::End,
             0 => Step::Idle,
-            len if is_asked || is_scheduled || len >= self.bounds.batch => Step::Send(self.form(&mut state)),
+            len if is_flush_requested || is_scheduled || len >= self.bounds.batch => {
+                Step::Send(self.form_batch(&mut state))
+            }
             _ => Step::Fill,
         }
     }
 
     /// Puts the oldest spans into a batch, for all lanes.
-    fn form(&self, state: &mut State) -> Arc<Formed> {
+    fn form_batch(&self, state: &mut State) -> Arc<QueuedBatch> {
         let (spans, bytes): (Vec<_>, usize) = if state.spans.len() <= self.bounds.batch {
             // New ones, so that a burst's room is not kept for ever.
             state.sizes = VecDeque::new();
@@ -150,33 +152,34 @@ impl Queue {
         state.bytes -= bytes;
         let (start, count) = (state.formed, spans.len());
         state.formed += count as u64;
-        let takes = |lane: &LaneState| {
-            let has_room = lane.spans + count <= self.bounds.spans && lane.bytes + bytes <= self.bounds.bytes;
-            lane.backlog.is_empty() || has_room
+        let has_room = |lane: &LaneState| {
+            let fits = lane.spans + count <= self.bounds.spans && lane.bytes + bytes <= self.bounds.bytes;
+            lane.backlog.is_empty() || fits
         };
         let lanes = state.lanes.iter().filter(|lane| !lane.has_ended);
-        let is_lost = lanes.clone().any(|lane| !takes(lane));
+        let is_lost = lanes.clone().any(|lane| !has_room(lane));
         let loss = if is_lost { Loss { reason: DropReason::QueueFull, spans: count as u64 } } else { Loss::NONE };
-        let takers = lanes.filter(|lane| takes(lane)).count();
+        let receivers = lanes.filter(|lane| has_room(lane)).count();
         let batch = Batch::new(Arc::clone(&self.resource), spans);
-        let batch = Arc::new(Formed::new(batch, start, bytes, takers, loss));
-        for (lane, news) in state.lanes.iter_mut().zip(&self.news).filter(|(lane, _)| !lane.has_ended && takes(lane)) {
+        let batch = Arc::new(QueuedBatch::new(batch, start, bytes, receivers, loss));
+        for (lane, wake) in state.lanes.iter_mut().zip(&self.wake).filter(|(lane, _)| !lane.has_ended && has_room(lane))
+        {
             lane.spans += count;
             lane.bytes += bytes;
             lane.backlog.push_back(Arc::clone(&batch));
-            news.notify_one();
+            wake.notify_one();
         }
         batch
     }
 
     /// `lane` has exported the batch, but for the `loss`. One that has been given up meanwhile is counted already.
-    pub(super) fn finished(&self, lane: usize, batch: &Arc<Formed>, loss: Loss) {
+    pub(super) fn finished(&self, lane: usize, batch: &Arc<QueuedBatch>, loss: Loss) {
         let mut state = self.lock();
-        let own = &mut state.lanes[lane];
-        if own.backlog.front().is_some_and(|first| Arc::ptr_eq(first, batch)) {
-            own.backlog.pop_front();
-            own.spans -= batch.batch.spans.len();
-            own.bytes -= batch.bytes;
+        let lane_state = &mut state.lanes[lane];
+        if lane_state.backlog.front().is_some_and(|first| Arc::ptr_eq(first, batch)) {
+            lane_state.backlog.pop_front();
+            lane_state.spans -= batch.batch.spans.len();
+            lane_state.bytes -= batch.bytes;
             batch.settle(&self.counters, loss);
         }
     }
@@ -184,11 +187,11 @@ impl Queue {
     /// `lane` has flushed its exporter for `count` who asked.
     pub(super) fn flushed(&self, lane: usize, count: usize, error: Option<ExportError>) {
         let mut state = self.lock();
-        let own = &mut state.lanes[lane];
-        own.asked.drain(..count);
-        own.answered += count as u64;
+        let lane_state = &mut state.lanes[lane];
+        lane_state.flush_targets.drain(..count);
+        lane_state.flushes_done += count as u64;
         if let Some(error) = error {
-            own.failed(error);
+            lane_state.record_failure(error);
             state.failed_flushes += 1;
         }
         drop(state);
@@ -196,11 +199,11 @@ impl Queue {
     }
 
     /// Notes how the last attempt of `lane` went.
-    pub(super) fn note(&self, lane: usize, error: Option<&ExportError>) {
-        let own = &mut self.lock().lanes[lane];
+    pub(super) fn record_attempt(&self, lane: usize, error: Option<&ExportError>) {
+        let lane_state = &mut self.lock().lanes[lane];
         match error {
-            Some(error) => own.failed(error.clone()),
-            None => own.is_failing = false,
+            Some(error) => lane_state.record_failure(error.clone()),
+            None => lane_state.is_failing = false,
         }
     }
 
@@ -221,17 +224,17 @@ impl Queue {
     }
 
     /// Asks all lanes to export what has ended by now, and to flush. For each one, how many flushes it will then have done.
-    pub(super) fn ask_to_flush(&self) -> Vec<u64> {
+    pub(super) fn request_flush(&self) -> Vec<u64> {
         let mut state = self.lock();
         let target = state.formed + state.spans.len() as u64;
-        let ask = |lane: &mut LaneState| {
+        let request = |lane: &mut LaneState| {
             // One that has ended would never forget it.
-            lane.asked.extend((!lane.has_ended).then_some(target));
-            lane.answered + lane.asked.len() as u64
+            lane.flush_targets.extend((!lane.has_ended).then_some(target));
+            lane.flushes_done + lane.flush_targets.len() as u64
         };
-        let tickets = state.lanes.iter_mut().map(ask).collect();
+        let tickets = state.lanes.iter_mut().map(request).collect();
         drop(state);
-        self.news.iter().for_each(Notify::notify_one);
+        self.wake.iter().for_each(Notify::notify_one);
         tickets
     }
 
@@ -242,15 +245,15 @@ impl Queue {
     }
 
     /// Asks all lanes to export what there is, and to end.
-    pub(super) fn ask_to_end(&self, until: Instant) {
+    pub(super) fn request_end(&self, until: Instant) {
         self.close();
-        self.lock().closing = Some(until);
-        self.news.iter().for_each(Notify::notify_one);
+        self.lock().shutdown_deadline = Some(until);
+        self.wake.iter().for_each(Notify::notify_one);
     }
 
     /// When the shutdown that has begun gives up.
-    pub(super) fn closing(&self) -> Option<Instant> {
-        self.lock().closing
+    pub(super) fn shutdown_deadline(&self) -> Option<Instant> {
+        self.lock().shutdown_deadline
     }
 
     /// Counts all that is left as lost. The lanes end as soon as they can.
@@ -273,7 +276,7 @@ impl Queue {
         spans
     }
 
-    fn give_up_backlog(&self, lane: &mut LaneState, reason: DropReason) -> VecDeque<Arc<Formed>> {
+    fn give_up_backlog(&self, lane: &mut LaneState, reason: DropReason) -> VecDeque<Arc<QueuedBatch>> {
         (lane.spans, lane.bytes) = (0, 0);
         let backlog = mem::take(&mut lane.backlog);
         for batch in &backlog {
@@ -283,8 +286,8 @@ impl Queue {
     }
 
     /// Returns when there may be another [`step`](Self::step) for `lane`.
-    pub(super) async fn news(&self, lane: usize) {
-        self.news[lane].notified().await;
+    pub(super) async fn wait_for_work(&self, lane: usize) {
+        self.wake[lane].notified().await;
     }
 
     /// Returns when the time of a shutdown is over.
@@ -305,7 +308,7 @@ impl Queue {
 }
 
 impl LaneState {
-    fn failed(&mut self, error: ExportError) {
+    fn record_failure(&mut self, error: ExportError) {
         self.failures += 1;
         self.is_failing = true;
         self.error = Some(error);
@@ -332,7 +335,7 @@ impl Recorder for Queue {
         let len = state.spans.len();
         drop(state);
         if len == 1 || len == self.bounds.batch {
-            self.news.iter().for_each(Notify::notify_one);
+            self.wake.iter().for_each(Notify::notify_one);
         }
     }
 

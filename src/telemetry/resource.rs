@@ -7,7 +7,7 @@ use throughline_core::TraceId;
 use throughline_core::trace::{Attributes, Resource};
 
 /// The resource of `service`; what `given` says comes first, except for the name.
-pub(super) fn resource(service: &str, given: impl IntoIterator<Item = (String, String)>) -> Resource {
+pub(super) fn resource(service: &str, custom: impl IntoIterator<Item = (String, String)>) -> Resource {
     let mut attributes = Attributes::new();
     attributes.set("service.name", service.to_owned());
     attributes.set("service.instance.id", uuid(TraceId::random().to_bytes()));
@@ -17,7 +17,7 @@ pub(super) fn resource(service: &str, given: impl IntoIterator<Item = (String, S
     attributes.set("process.pid", i64::from(std::process::id()));
     attributes.set("host.name", host_name());
     attributes.set("ip", ip());
-    for (key, value) in given {
+    for (key, value) in custom {
         if key != "service.name" {
             attributes.set(key, value);
         }

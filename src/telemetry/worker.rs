@@ -25,7 +25,7 @@ use super::stats::DropReason;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A receiver can't silence an exporter for longer, with a wrong clock or on purpose.
-const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(600);
 
 pub(super) type OnError = Arc<dyn Fn(&ExportError) + Send + Sync>;
 
@@ -42,17 +42,17 @@ pub(super) struct Worker {
 
 /// What lasts from one batch to the next.
 #[derive(Default)]
-struct Memory {
+struct ReceiverState {
     /// Whether the last batch did not arrive: an outage is reported once.
     is_failing: bool,
-    /// The receiver has asked for a pause until then.
+    /// The receiver has requested for a pause until then.
     paused: Option<(Instant, ExportError)>,
 }
 
 /// Says when its thread ends, however it ends.
-struct Ending(Arc<Queue>, usize);
+struct EndGuard(Arc<Queue>, usize);
 
-impl Drop for Ending {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.ended(self.1);
     }
@@ -60,11 +60,12 @@ impl Drop for Ending {
 
 impl Worker {
     pub(super) fn spawn(self) -> io::Result<()> {
-        let ending = Ending(Arc::clone(&self.queue), self.lane);
+        let end_guard = EndGuard(Arc::clone(&self.queue), self.lane);
         // Made here, so that `build` can return the error.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(untraced).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(disable_tracing).build()?;
         thread::Builder::new().name("throughline-export".into()).spawn(move || {
-            untraced();
+            disable_tracing();
             runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -73,8 +74,8 @@ impl Worker {
                 }
             });
             // What an exporter writes as it is dropped is written before a shutdown returns.
-            caught(|| drop(self.exporter));
-            drop(ending);
+            catch_panic(|| drop(self.exporter));
+            drop(end_guard);
             // A look-up of a host that hangs on the blocking pool keeps nobody.
             runtime.shutdown_background();
         })?;
@@ -83,14 +84,14 @@ impl Worker {
 
     /// Exports until a shutdown has begun and nothing is left.
     async fn work(&self) {
-        let mut memory = Memory::default();
+        let mut receiver = ReceiverState::default();
         let mut scheduled = None;
         loop {
             let is_scheduled = scheduled.is_some_and(|at| at <= Instant::now());
             match self.queue.step(self.lane, is_scheduled) {
                 Step::Send(batch) => {
                     scheduled = None;
-                    let loss = self.deliver(&batch.batch, &mut memory).await;
+                    let loss = self.export(&batch.batch, &mut receiver).await;
                     self.queue.finished(self.lane, &batch, loss);
                 }
                 Step::Flush(count) => {
@@ -99,13 +100,13 @@ impl Worker {
                 }
                 Step::Idle => {
                     scheduled = None;
-                    self.queue.news(self.lane).await;
+                    self.queue.wait_for_work(self.lane).await;
                 }
                 Step::Fill => {
                     let at = *scheduled.get_or_insert_with(|| after(self.schedule_delay));
                     tokio::select! {
                         () = sleep_until(at) => {}
-                        () = self.queue.news(self.lane) => {}
+                        () = self.queue.wait_for_work(self.lane) => {}
                     }
                 }
                 Step::End => break,
@@ -116,73 +117,75 @@ impl Worker {
     }
 
     /// Exports a batch, with as many attempts as it takes.
-    async fn deliver(&self, batch: &Batch, memory: &mut Memory) -> Loss {
+    async fn export(&self, batch: &Batch, receiver: &mut ReceiverState) -> Loss {
         let count = batch.spans.len() as u64;
-        let lost = |reason, spans, error: ExportError, memory: &mut Memory| {
-            self.queue.note(self.lane, Some(&error));
-            if !mem::replace(&mut memory.is_failing, true) {
+        let lost = |reason, spans, error: ExportError, receiver: &mut ReceiverState| {
+            self.queue.record_attempt(self.lane, Some(&error));
+            if !mem::replace(&mut receiver.is_failing, true) {
                 // A panic in it is not worth more than the batch.
-                caught(|| (self.on_error)(&error));
+                catch_panic(|| (self.on_error)(&error));
             }
             Loss { reason, spans }
         };
-        let mut until = None;
+        let mut batch_deadline = None;
         let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
-            if let Some((at, error)) = memory.paused.clone() {
+            if let Some((at, error)) = receiver.paused.clone() {
                 if !self.pause(at, true).await {
-                    return lost(DropReason::ExportFailed, count, error, memory);
+                    return lost(DropReason::ExportFailed, count, error, receiver);
                 }
-                memory.paused = None;
+                receiver.paused = None;
             }
-            let until = until.get_or_insert_with(|| after(self.export_timeout));
-            let error = match timeout_at(*until, unwind_safe(|| self.exporter.export(batch))).await {
+            let batch_deadline = batch_deadline.get_or_insert_with(|| after(self.export_timeout));
+            let error = match timeout_at(*batch_deadline, catch_panic_in(|| self.exporter.export(batch))).await {
                 Ok(Some(Ok(()))) => {
-                    self.queue.note(self.lane, None);
-                    memory.is_failing = false;
+                    self.queue.record_attempt(self.lane, None);
+                    receiver.is_failing = false;
                     return Loss::NONE;
                 }
                 Ok(Some(Err(error))) => error,
                 Ok(None) => {
                     let error = ExportError::failed("the exporter panicked");
-                    return lost(DropReason::ExporterPanicked, count, error, memory);
+                    return lost(DropReason::ExporterPanicked, count, error, receiver);
                 }
                 Err(_) => match last {
                     Some(error) => error,
-                    None => return lost(DropReason::ExportTimeout, count, self.too_long(), memory),
+                    None => return lost(DropReason::ExportTimeout, count, self.timeout_error(), receiver),
                 },
             };
-            let (is_unreachable, asked) = match &error {
-                ExportError::Failed { .. } => return lost(DropReason::ExportFailed, count, error, memory),
+            let (is_unreachable, requested) = match &error {
+                ExportError::Failed { .. } => return lost(DropReason::ExportFailed, count, error, receiver),
                 ExportError::Rejected { spans, .. } => {
                     let spans = (*spans).min(count);
-                    return lost(DropReason::Rejected, spans, error, memory);
+                    return lost(DropReason::Rejected, spans, error, receiver);
                 }
                 ExportError::Unreachable { .. } => (true, None),
-                ExportError::Unavailable { after, .. } => (false, after.map(|after| after.min(LONGEST_ASKED_PAUSE))),
+                ExportError::Unavailable { after, .. } => {
+                    (false, after.map(|after| after.min(LONGEST_REQUESTED_PAUSE)))
+                }
             };
             // A part is random, so that a thousand processes do not come back together, and so that a receiver which
-            // says "at once" for ever is not asked in a tight loop.
+            // says "at once" for ever is not requested in a tight loop.
             let random = pause.mul_f64(fastrand::f64() / 2.0);
-            let wait = asked.unwrap_or(pause / 2) + random;
+            let wait = requested.unwrap_or(pause / 2) + random;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if asked.is_some_and(|asked| !asked.is_zero()) {
+            if requested.is_some_and(|requested| !requested.is_zero()) {
                 // The receiver's time, and not the batch's.
-                *until += wait;
+                *batch_deadline += wait;
             }
             let next = Instant::now() + wait;
-            if asked.is_some() {
-                memory.paused = Some((next, error.clone()));
+            if requested.is_some() {
+                receiver.paused = Some((next, error.clone()));
             }
-            if next >= *until {
-                return lost(DropReason::ExportTimeout, count, error, memory);
+            if next >= *batch_deadline {
+                return lost(DropReason::ExportTimeout, count, error, receiver);
             }
-            if is_unreachable && self.queue.closing().is_some() {
-                return lost(DropReason::ExportFailed, count, error, memory);
+            if is_unreachable && self.queue.shutdown_deadline().is_some() {
+                return lost(DropReason::ExportFailed, count, error, receiver);
             }
-            self.queue.note(self.lane, Some(&error));
-            if asked.is_none() {
+            self.queue.record_attempt(self.lane, Some(&error));
+            if requested.is_none() {
                 self.pause(next, false).await;
             }
             last = Some(error);
@@ -191,39 +194,39 @@ impl Worker {
 
     /// Waits for the next attempt, and returns whether to make it.
     ///
-    /// A pause that the receiver has asked for is kept, and given up where it ends after the shutdown. Any other one ends when a
+    /// A pause that the receiver has requested for is kept, and given up where it ends after the shutdown. Any other one ends when a
     /// shutdown begins: there is one attempt more.
-    async fn pause(&self, until: Instant, is_asked: bool) -> bool {
-        let was_closing = self.queue.closing().is_some();
+    async fn pause(&self, until: Instant, is_requested: bool) -> bool {
+        let was_closing = self.queue.shutdown_deadline().is_some();
         loop {
-            if let Some(end) = self.queue.closing() {
-                if is_asked && until.into_std() >= end {
+            if let Some(end) = self.queue.shutdown_deadline() {
+                if is_requested && until.into_std() >= end {
                     return false;
                 }
-                if !is_asked && !was_closing {
+                if !is_requested && !was_closing {
                     return true;
                 }
             }
             tokio::select! {
                 () = sleep_until(until) => return true,
-                () = self.queue.news(self.lane) => {}
+                () = self.queue.wait_for_work(self.lane) => {}
             }
         }
     }
 
     /// What goes wrong as the exporter writes out what it holds.
     async fn flush<'a>(&self, flush: impl FnOnce() -> ExportFuture<'a>) -> Option<ExportError> {
-        let error = match timeout_at(after(self.export_timeout), unwind_safe(flush)).await {
+        let error = match timeout_at(after(self.export_timeout), catch_panic_in(flush)).await {
             Ok(Some(Ok(()))) => return None,
             Ok(Some(Err(error))) => error,
             Ok(None) => ExportError::failed("the exporter panicked"),
-            Err(_) => self.too_long(),
+            Err(_) => self.timeout_error(),
         };
-        caught(|| (self.on_error)(&error));
+        catch_panic(|| (self.on_error)(&error));
         Some(error)
     }
 
-    fn too_long(&self) -> ExportError {
+    fn timeout_error(&self) -> ExportError {
         ExportError::failed(format!("the exporter took longer than {:?}", self.export_timeout))
     }
 }
@@ -236,18 +239,18 @@ fn after(limit: Duration) -> Instant {
 }
 
 /// What the future that `start` makes is ready with; `None` if it panics. A panic as it is dropped changes nothing.
-async fn unwind_safe<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Option<T> {
+async fn catch_panic_in<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Option<T> {
     struct Guarded<'a, T>(Option<BoxFuture<'a, T>>);
 
     impl<T> Drop for Guarded<'_, T> {
         fn drop(&mut self) {
-            caught(|| drop(self.0.take()));
+            catch_panic(|| drop(self.0.take()));
         }
     }
 
-    let mut guarded = Guarded(Some(caught(start)?));
+    let mut guarded = Guarded(Some(catch_panic(start)?));
     let future = guarded.0.as_mut().expect("it is taken as it is dropped");
-    poll_fn(|cx| match caught(|| future.as_mut().poll(cx)) {
+    poll_fn(|cx| match catch_panic(|| future.as_mut().poll(cx)) {
         Some(Poll::Pending) => Poll::Pending,
         Some(Poll::Ready(output)) => Poll::Ready(Some(output)),
         None => Poll::Ready(None),
@@ -258,20 +261,20 @@ async fn unwind_safe<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Option<
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What `run` returns; `None` if it panics.
-fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+fn catch_panic<T>(run: impl FnOnce() -> T) -> Option<T> {
     // The payload may panic again when it is dropped.
     catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
 }
 
 thread_local! {
     /// Held until the thread ends.
-    static UNTRACED: Cell<Option<DefaultGuard>> = const { Cell::new(None) };
+    static NO_SUBSCRIBER: Cell<Option<DefaultGuard>> = const { Cell::new(None) };
 }
 
 /// Keeps the exporters' own events on this thread from becoming spans and logs to export.
 ///
 /// A subscriber of its own would be registered with `tracing`, and with two of them in a process each callsite asks both
 /// at each event.
-fn untraced() {
-    UNTRACED.set(Some(dispatcher::set_default(&Dispatch::none())));
+fn disable_tracing() {
+    NO_SUBSCRIBER.set(Some(dispatcher::set_default(&Dispatch::none())));
 }

@@ -117,7 +117,7 @@ impl Layer {
             && (names_tracer || ambient.tracer().is_enabled());
         let outer = outer.and_then(|outer| {
             nesting::nearest(outer, |data| {
-                let is_parent = is_explicit || data.is_further_in(&ambient);
+                let is_parent = is_explicit || data.is_inside_span_of(&ambient);
                 is_parent.then(|| Outer { ctx: data.span.context().clone(), base: data.base })
             })
         });

@@ -31,7 +31,7 @@ impl Data {
     }
 
     /// Whether it is the innermost of the two: of this span and that of the ambient context.
-    pub(super) fn is_further_in(&self, ambient: &Context) -> bool {
+    pub(super) fn is_inside_span_of(&self, ambient: &Context) -> bool {
         id(ambient).is_none_or(|outer| self.is_within(outer))
     }
 }
@@ -93,7 +93,7 @@ pub(in crate::telemetry) fn context_of_event<'a, S: LookupSpan<'a>>(
     let ambient = Context::current();
     let of_tracing = outer.and_then(|outer| {
         nearest(&outer, |data| {
-            let is_in = event.parent().is_some() || data.is_further_in(&ambient);
+            let is_in = event.parent().is_some() || data.is_inside_span_of(&ambient);
             is_in.then(|| data.span.context().clone())
         })
     });

@@ -46,7 +46,7 @@ impl GrpcExporter {
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
         match response {
             Ok(response) => rejected(response.into_inner().partial_success).map_or(Ok(()), Err),
-            Err(status) => Err(failure(&self.endpoint, &status)),
+            Err(status) => Err(status_error(&self.endpoint, &status)),
         }
     }
 }
@@ -58,7 +58,7 @@ impl Exporter for GrpcExporter {
 }
 
 /// Which codes are worth another attempt: the OTLP specification's table.
-fn failure(endpoint: &str, status: &Status) -> ExportError {
+fn status_error(endpoint: &str, status: &Status) -> ExportError {
     if sources(status).any(|error| error.is::<ConnectError>()) {
         return unreachable(endpoint, status);
     }

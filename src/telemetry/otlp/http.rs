@@ -73,7 +73,7 @@ impl HttpExporter {
         *request.headers_mut() = self.headers.clone();
 
         let mut connection = self.connection().await?;
-        let response = connection.send_request(request).await.map_err(|e| self.lost(&e))?;
+        let response = connection.send_request(request).await.map_err(|e| self.connection_error(&e))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_RESPONSE).collect().await;
         if body.is_ok() {
@@ -103,13 +103,13 @@ impl HttpExporter {
         }
         let connected = self.connector.clone().call(self.connect_to.clone()).await;
         let stream: TokioIo<TcpStream> = connected.map_err(|e| unreachable(&self.endpoint, &e))?;
-        let (sender, connection) = handshake(stream).await.map_err(|e| self.lost(&e))?;
+        let (sender, connection) = handshake(stream).await.map_err(|e| self.connection_error(&e))?;
         // Its errors are those of the requests on it.
         tokio::spawn(connection);
         Ok(sender)
     }
 
-    fn lost(&self, error: &hyper::Error) -> ExportError {
+    fn connection_error(&self, error: &hyper::Error) -> ExportError {
         ExportError::unavailable(format!("{}: {}", self.endpoint, error_chain(error)), None)
     }
 }

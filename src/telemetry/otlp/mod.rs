@@ -134,12 +134,12 @@ impl fmt::Debug for OtlpExporter {
 
 /// The exporter that the `OTEL_EXPORTER_OTLP_*` variables ask for (OpenTelemetry specification, "OpenTelemetry Protocol Exporter").
 pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box<dyn Exporter>>, BuildError> {
-    let own = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    let for_traces = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     let general = env.text("OTEL_EXPORTER_OTLP_ENDPOINT");
-    if own.is_none() && general.is_none() && !by_default {
+    if for_traces.is_none() && general.is_none() && !by_default {
         return Ok(None);
     }
-    let protocol = match specific(env, "PROTOCOL") {
+    let protocol = match variable_for_traces(env, "PROTOCOL") {
         Some((_, value)) if value == "grpc" => Protocol::Grpc,
         Some((_, value)) if value == "http/protobuf" => Protocol::HttpProtobuf,
         Some((name, value)) => {
@@ -148,10 +148,10 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
         }
         None => Protocol::HttpProtobuf,
     };
-    let is_insecure = specific(env, "INSECURE").is_some_and(|(name, _)| env.is_true(&name));
+    let is_insecure = variable_for_traces(env, "INSECURE").is_some_and(|(name, _)| env.is_true(&name));
     warn_of_unsupported(env);
     // The endpoint for all signals is a base for HTTP; the one for traces is taken as it is.
-    let url = match (own, general, protocol) {
+    let url = match (for_traces, general, protocol) {
         (Some(url), _, _) => url,
         (None, Some(base), Protocol::HttpProtobuf) => format!("{}/v1/traces", base.trim_end_matches('/')),
         (None, Some(base), Protocol::Grpc) => base,
@@ -162,10 +162,10 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
     let has_scheme = url.contains("://");
     let url = if is_insecure && !has_scheme && protocol == Protocol::Grpc { format!("http://{url}") } else { url };
     let mut config = Config::default();
-    if let Some((name, _)) = specific(env, "TIMEOUT") {
+    if let Some((name, _)) = variable_for_traces(env, "TIMEOUT") {
         config.timeout = env.timeout(&name).unwrap_or(config.timeout);
     }
-    if let Some((name, _)) = specific(env, "HEADERS") {
+    if let Some((name, _)) = variable_for_traces(env, "HEADERS") {
         for (key, value) in env.pairs(&name) {
             match (HeaderName::try_from(key.as_str()), HeaderValue::try_from(value)) {
                 (Ok(key), Ok(value)) => drop(config.headers.append(key, value)),
@@ -178,7 +178,7 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
 
 /// Names what is configured and not done.
 fn warn_of_unsupported(env: &mut Env<'_>) {
-    match specific(env, "COMPRESSION") {
+    match variable_for_traces(env, "COMPRESSION") {
         Some((name, value)) if value == "gzip" => {
             env.warn(&name, &value, &"compression is not supported, batches are sent uncompressed");
         }
@@ -186,14 +186,14 @@ fn warn_of_unsupported(env: &mut Env<'_>) {
         _ => {}
     }
     for name in ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"] {
-        if let Some((name, value)) = specific(env, name) {
+        if let Some((name, value)) = variable_for_traces(env, name) {
             env.warn(&name, &value, &"TLS is not supported");
         }
     }
 }
 
 /// The variable for traces, or else the one for all signals: its name and value.
-fn specific(env: &Env<'_>, name: &str) -> Option<(String, String)> {
+fn variable_for_traces(env: &Env<'_>, name: &str) -> Option<(String, String)> {
     let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
     names.into_iter().find_map(|name| env.text(&name).map(|value| (name, value)))
 }

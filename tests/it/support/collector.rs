@@ -23,7 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// A scripted response. Without one, a request is accepted.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum Reply {
     /// An HTTP status with `Retry-After`, or for gRPC a code with `RetryInfo`, in seconds.
     Refuse(u16, Option<&'static str>),
     /// A partial success with this number of rejected spans.
@@ -32,7 +32,7 @@ pub enum Answer {
 
 #[derive(Clone, Default)]
 pub struct Collector {
-    pub answers: Arc<Mutex<VecDeque<Answer>>>,
+    pub replies: Arc<Mutex<VecDeque<Reply>>>,
     pub headers: Arc<Mutex<Vec<HeaderMap>>>,
     received: Arc<Mutex<Vec<(String, Span)>>>,
     attempts: Arc<Mutex<usize>>,
@@ -82,9 +82,9 @@ impl Collector {
         self.peers.lock().unwrap().len()
     }
 
-    fn next_answer(&self) -> Option<Answer> {
+    fn next_reply(&self) -> Option<Reply> {
         *self.attempts.lock().unwrap() += 1;
-        self.answers.lock().unwrap().pop_front()
+        self.replies.lock().unwrap().pop_front()
     }
 
     fn accept(&self, request: ExportTraceServiceRequest) {
@@ -116,16 +116,16 @@ async fn export(
     assert_eq!(headers["content-type"], "application/x-protobuf");
     collector.headers.lock().unwrap().push(headers);
     let request = ExportTraceServiceRequest::decode(body).unwrap();
-    match collector.next_answer() {
+    match collector.next_reply() {
         None => {
             collector.accept(request);
             ExportTraceServiceResponse::default().encode_to_vec().into_response()
         }
-        Some(Answer::Partial(rejected)) => partial(rejected).encode_to_vec().into_response(),
-        Some(Answer::Refuse(status, after)) => {
-            let mut answer = StatusCode::from_u16(status).unwrap().into_response();
-            answer.headers_mut().extend(after.map(|after| (http::header::RETRY_AFTER, after.parse().unwrap())));
-            answer
+        Some(Reply::Partial(rejected)) => partial(rejected).encode_to_vec().into_response(),
+        Some(Reply::Refuse(status, after)) => {
+            let mut response = StatusCode::from_u16(status).unwrap().into_response();
+            response.headers_mut().extend(after.map(|after| (http::header::RETRY_AFTER, after.parse().unwrap())));
+            response
         }
     }
 }
@@ -139,13 +139,13 @@ impl TraceService for Collector {
         self.peers.lock().unwrap().extend(request.remote_addr());
         let (metadata, _, request) = request.into_parts();
         self.headers.lock().unwrap().push(metadata.into_headers());
-        match self.next_answer() {
+        match self.next_reply() {
             None => {
                 self.accept(request);
                 Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
             }
-            Some(Answer::Partial(rejected)) => Ok(tonic::Response::new(partial(rejected))),
-            Some(Answer::Refuse(code, after)) => {
+            Some(Reply::Partial(rejected)) => Ok(tonic::Response::new(partial(rejected))),
+            Some(Reply::Refuse(code, after)) => {
                 let code = tonic::Code::from_i32(code.into());
                 let after = after.map(|after| Duration::from_secs(after.parse().unwrap()));
                 let details = after.map(|after| ErrorDetails::with_retry_info(Some(after))).unwrap_or_default();

@@ -56,7 +56,7 @@ impl Exporter for Buffered {
 }
 
 #[tokio::test]
-async fn t15_what_an_exporter_holds_back_is_written_before_a_flush_or_a_shutdown_returns() {
+async fn t15_buffered_spans_are_written_before_a_flush_or_a_shutdown_returns() {
     let exporter = Buffered::default();
     let written = Arc::clone(&exporter.written);
     let telemetry = telemetry::builder("cards").exporter(exporter).build().unwrap();
@@ -97,10 +97,10 @@ async fn t15_an_exporter_is_dropped_before_a_shutdown_returns() {
 }
 
 #[tokio::test]
-async fn a_flush_that_fails_or_panics_is_an_error_and_the_thread_goes_on() {
-    struct Sick(&'static str);
+async fn a_flush_that_fails_or_panics_returns_an_error_and_the_thread_survives() {
+    struct FailingFlush(&'static str);
 
-    impl Exporter for Sick {
+    impl Exporter for FailingFlush {
         fn export<'a>(&'a self, _: &'a Batch) -> ExportFuture<'a> {
             Box::pin(async { Ok(()) })
         }
@@ -114,7 +114,7 @@ async fn a_flush_that_fails_or_panics_is_an_error_and_the_thread_goes_on() {
     for (how, message) in [("fails", "the disk is full"), ("panics", "the exporter panicked")] {
         let reported = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reported);
-        let builder = telemetry::builder("cards").exporter(Sick(how)).on_error(move |_| {
+        let builder = telemetry::builder("cards").exporter(FailingFlush(how)).on_error(move |_| {
             count.fetch_add(1, SeqCst);
         });
         let telemetry = builder.build().unwrap();
@@ -132,7 +132,7 @@ async fn a_flush_that_fails_or_panics_is_an_error_and_the_thread_goes_on() {
 }
 
 #[tokio::test]
-async fn t15_a_span_counts_once_whatever_several_exporters_do_with_it() {
+async fn t15_a_span_is_counted_once_with_several_exporters() {
     let lost = async |first: Always, second: Always| {
         let builder = telemetry::builder("cards").exporter(first).exporter(second).on_error(|_| {});
         let telemetry = builder.build().unwrap();
@@ -172,7 +172,7 @@ impl Exporter for Prompt {
 }
 
 #[tokio::test]
-async fn t15_an_exporter_that_blocks_its_thread_does_not_hold_up_the_others() {
+async fn t15_an_exporter_that_blocks_its_thread_does_not_delay_the_others() {
     let (release, may_go_on) = mpsc::channel();
     let (slow, mut by_slow) = unbounded_channel();
     let (prompt, mut by_prompt) = unbounded_channel();
@@ -194,7 +194,7 @@ async fn t15_an_exporter_that_blocks_its_thread_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn r12_an_exporter_that_lags_behind_loses_what_no_longer_fits_and_the_others_do_not() {
+async fn r12_only_an_exporter_that_lags_behind_loses_spans() {
     let (release, may_go_on) = mpsc::channel();
     let (slow, mut by_slow) = unbounded_channel();
     let (prompt, mut by_prompt) = unbounded_channel();
@@ -223,12 +223,12 @@ async fn without_an_exporter_spans_count_as_exported() {
     telemetry.force_flush(PATIENCE).await.unwrap();
     let stats = (*telemetry).clone();
     telemetry.shutdown(PATIENCE).await.unwrap();
-    spans_after(&stats);
+    late_span(&stats);
     let stats = stats.stats();
     assert_eq!((stats.emitted, stats.exported, stats.dropped_because(DropReason::AfterShutdown)), (4, 3, 1));
 }
 
-fn spans_after(telemetry: &telemetry::Telemetry) {
+fn late_span(telemetry: &telemetry::Telemetry) {
     Context::background().with_tracer(telemetry.tracer()).span("too late").start().end();
 }
 

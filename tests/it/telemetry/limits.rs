@@ -128,7 +128,7 @@ fn r25_a_guard_that_is_dropped_keeps_its_limit_while_an_exporter_blocks_its_thre
 }
 
 #[tokio::test]
-async fn r25_a_limit_is_real_time_where_the_clock_is_paused() {
+async fn r25_a_limit_is_real_time_when_the_clock_is_paused() {
     tokio::time::pause();
     let (release, guard) = gated(At::Export);
     span(&guard);
@@ -153,7 +153,7 @@ fn refused(protocol: Protocol) -> telemetry::Builder {
 }
 
 #[tokio::test]
-async fn r25_a_shutdown_ends_as_soon_as_the_collector_refuses_the_connection_and_says_so() {
+async fn r25_a_shutdown_ends_when_the_collector_refuses_the_connection_and_reports_it() {
     for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
         for is_in_a_pause in [false, true] {
             let guard = refused(protocol).max_batch(1).on_error(|_| {}).build().unwrap();
@@ -172,8 +172,8 @@ async fn r25_a_shutdown_ends_as_soon_as_the_collector_refuses_the_connection_and
 
 /// What it writes goes to the stderr of a process, so it is looked at in one of the test's own.
 #[test]
-fn r25_a_guard_that_is_dropped_says_that_the_collector_refuses_the_connection() {
-    let test = "telemetry::limits::r25_a_guard_that_is_dropped_says_that_the_collector_refuses_the_connection";
+fn r25_dropping_the_guard_reports_that_the_collector_refuses_the_connection() {
+    let test = "telemetry::limits::r25_dropping_the_guard_reports_that_the_collector_refuses_the_connection";
     let Some(output) = output_of_own_process(test, |_| {}) else {
         let guard = refused(Protocol::HttpProtobuf).on_error(|_| {}).build().unwrap();
         span(&guard);
@@ -186,8 +186,8 @@ fn r25_a_guard_that_is_dropped_says_that_the_collector_refuses_the_connection() 
 }
 
 #[test]
-fn a_stderr_that_is_closed_is_no_panic() {
-    let test = "telemetry::limits::a_stderr_that_is_closed_is_no_panic";
+fn a_closed_stderr_does_not_panic() {
+    let test = "telemetry::limits::a_closed_stderr_does_not_panic";
     let closed = |command: &mut std::process::Command| {
         let (reader, writer) = std::io::pipe().unwrap();
         command.stderr(writer);

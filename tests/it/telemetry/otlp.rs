@@ -14,7 +14,7 @@ use throughline::telemetry::{self, DropReason, ExportError, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
 use throughline::{Context, Span};
 
-use crate::support::collector::{Answer, Collector};
+use crate::support::collector::{Collector, Reply};
 use crate::support::{PATIENCE, is_own_process, serve};
 
 async fn exporting(protocol: Protocol, collector: &Collector, config: Config) -> TelemetryGuard {
@@ -33,7 +33,7 @@ fn start(telemetry: &TelemetryGuard) -> Span {
 const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
 
 #[tokio::test]
-async fn what_is_received_is_what_was_recorded() {
+async fn the_collector_receives_the_spans_that_were_recorded() {
     for protocol in BOTH {
         let collector = Collector::default();
         let telemetry = exporting(protocol, &collector, Config::default()).await;
@@ -72,13 +72,13 @@ async fn what_is_received_is_what_was_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_worth_another_attempt_gets_one() {
+async fn retryable_responses_are_retried() {
     // 14 is gRPC's UNAVAILABLE.
     for (protocol, refusals) in [(Protocol::HttpProtobuf, &[429, 502, 503, 504][..]), (Protocol::Grpc, &[14, 4, 1])] {
         let collector = Collector::default();
         let telemetry = exporting(protocol, &collector, Config::default()).await;
         for refusal in refusals {
-            collector.answers.lock().unwrap().push_back(Answer::Refuse(*refusal, Some("0")));
+            collector.replies.lock().unwrap().push_back(Reply::Refuse(*refusal, Some("0")));
         }
         start(&telemetry).end();
         telemetry.shutdown(PATIENCE).await.unwrap();
@@ -87,14 +87,14 @@ async fn what_is_worth_another_attempt_gets_one() {
 }
 
 #[tokio::test]
-async fn what_was_refused_for_good_is_lost_and_counted() {
+async fn a_batch_that_is_refused_permanently_is_dropped_and_counted() {
     // 3 is gRPC's INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED without a time to come back at.
     for (protocol, refusal) in
         [(Protocol::HttpProtobuf, 400), (Protocol::HttpProtobuf, 500), (Protocol::Grpc, 3), (Protocol::Grpc, 8)]
     {
         let collector = Collector::default();
         let telemetry = exporting(protocol, &collector, Config::default()).await;
-        collector.answers.lock().unwrap().push_back(Answer::Refuse(refusal, None));
+        collector.replies.lock().unwrap().push_back(Reply::Refuse(refusal, None));
         start(&telemetry).end();
         let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1);
@@ -103,10 +103,10 @@ async fn what_was_refused_for_good_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_costs_its_spans() {
+async fn a_redirect_is_not_followed_and_its_batch_is_dropped() {
     for status in [301, 302, 303, 307, 308] {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
         let login = async move || {
             count.fetch_add(1, SeqCst);
             "<html>who are you?</html>"
@@ -119,16 +119,16 @@ async fn a_redirect_is_not_followed_and_costs_its_spans() {
         start(&telemetry).end();
         let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 1, "{status}");
-        assert_eq!(asked.load(SeqCst), 0, "{status}");
+        assert_eq!(requests.load(SeqCst), 0, "{status}");
     }
 }
 
 #[tokio::test]
-async fn what_is_rejected_in_part_is_counted_and_never_sent_again() {
+async fn a_partially_rejected_batch_is_counted_and_not_sent_again() {
     for protocol in BOTH {
         let collector = Collector::default();
         let telemetry = exporting(protocol, &collector, Config::default()).await;
-        collector.answers.lock().unwrap().push_back(Answer::Partial(2));
+        collector.replies.lock().unwrap().push_back(Reply::Partial(2));
         (0..5).for_each(|_| start(&telemetry).end());
         let error = telemetry.shutdown(PATIENCE).await.unwrap_err();
         assert_eq!((error.stats.exported, error.stats.dropped_because(DropReason::Rejected)), (3, 2));
@@ -137,7 +137,7 @@ async fn what_is_rejected_in_part_is_counted_and_never_sent_again() {
 }
 
 #[tokio::test]
-async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() {
+async fn r11_an_unreachable_receiver_loses_a_batch_after_the_export_timeout() {
     for protocol in BOTH {
         let url = if protocol == Protocol::Grpc { "http://127.0.0.1:1" } else { "http://127.0.0.1:1/v1/traces" };
         let exporter = OtlpExporter::new(protocol, url, Config::default()).unwrap();
@@ -151,24 +151,24 @@ async fn r11_a_receiver_that_is_not_there_costs_its_spans_once_the_time_is_up() 
 }
 
 #[tokio::test]
-async fn credentials_in_an_endpoint_are_not_told() {
+async fn messages_do_not_show_the_credentials_of_an_endpoint() {
     for protocol in BOTH {
         let refusing = Collector::default();
         let status = if protocol == Protocol::Grpc { 3 } else { 400 };
-        refusing.answers.lock().unwrap().push_back(Answer::Refuse(status, None));
+        refusing.replies.lock().unwrap().push_back(Reply::Refuse(status, None));
         let refusing = if protocol == Protocol::Grpc { refusing.grpc().await } else { refusing.http().await };
         for address in ["127.0.0.1:1".parse().unwrap(), refusing] {
             let url = format!("http://user:secret@{address}/v1/traces");
             let config = Config { timeout: Duration::from_millis(300), ..Config::default() };
             let exporter = OtlpExporter::new(protocol, &url, config).unwrap();
-            let (sender, told) = mpsc::channel();
-            let tell = move |error: &ExportError| sender.send(error.to_string()).unwrap();
-            let telemetry = telemetry::builder("cards").exporter(exporter).on_error(tell).build().unwrap();
+            let (sender, message) = mpsc::channel();
+            let send_message = move |error: &ExportError| sender.send(error.to_string()).unwrap();
+            let telemetry = telemetry::builder("cards").exporter(exporter).on_error(send_message).build().unwrap();
             start(&telemetry).end();
             telemetry.shutdown(PATIENCE).await.unwrap_err();
-            let told = told.recv().unwrap();
-            assert!(told.contains(&address.to_string()), "{told}");
-            assert!(!told.contains("user") && !told.contains("secret"), "{told}");
+            let message = message.recv().unwrap();
+            assert!(message.contains(&address.to_string()), "{message}");
+            assert!(!message.contains("user") && !message.contains("secret"), "{message}");
         }
         for url in ["https://user:secret@collector:4318", "user:secret@collector:4318"] {
             let error = OtlpExporter::new(protocol, url, Config::default()).unwrap_err().to_string();
@@ -178,7 +178,7 @@ async fn credentials_in_an_endpoint_are_not_told() {
 }
 
 #[tokio::test]
-async fn headers_go_with_every_request() {
+async fn configured_headers_are_sent_with_every_request() {
     for protocol in BOTH {
         let collector = Collector::default();
         let mut config = Config::default();
@@ -191,7 +191,7 @@ async fn headers_go_with_every_request() {
 }
 
 #[tokio::test]
-async fn every_request_says_which_exporter_sends_it() {
+async fn every_request_has_the_user_agent_of_the_exporter() {
     for protocol in BOTH {
         let collector = Collector::default();
         let telemetry = exporting(protocol, &collector, Config::default()).await;
@@ -219,7 +219,7 @@ async fn credentials_in_an_endpoint_are_sent_as_a_header() {
 }
 
 #[test]
-fn the_values_of_headers_are_not_shown() {
+fn debug_does_not_show_header_values() {
     let mut config = Config::default();
     config.headers.insert("x-api-key", "secret".parse().unwrap());
     let shown = format!("{config:?}");
@@ -256,8 +256,8 @@ async fn a_collector_on_this_host_is_reached_without_a_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_elsewhere_is_reached_by_the_proxy() {
-    let test = "telemetry::otlp::a_collector_elsewhere_is_reached_by_the_proxy";
+async fn a_collector_on_another_host_is_reached_through_the_proxy() {
+    let test = "telemetry::otlp::a_collector_on_another_host_is_reached_through_the_proxy";
     // It takes the place of a proxy: what arrives there is the request for another host.
     let proxy = Collector::default();
     let url = format!("http://user:secret@{}", proxy.http().await);

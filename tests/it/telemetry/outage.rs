@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::PATIENCE;
-use crate::support::collector::{Answer, Collector};
+use crate::support::collector::{Collector, Reply};
 
 const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
 
@@ -32,15 +32,15 @@ fn spans(telemetry: &TelemetryGuard, count: usize) {
 }
 
 /// 429, or RESOURCE_EXHAUSTED.
-fn throttled(protocol: Protocol, after: &'static str) -> Answer {
-    Answer::Refuse(if protocol == Protocol::Grpc { 8 } else { 429 }, Some(after))
+fn throttled(protocol: Protocol, after: &'static str) -> Reply {
+    Reply::Refuse(if protocol == Protocol::Grpc { 8 } else { 429 }, Some(after))
 }
 
 #[tokio::test]
-async fn r24_a_receiver_that_asks_for_a_pause_gets_all_spans_after_it() {
+async fn r24_all_spans_are_sent_after_a_pause_that_the_receiver_requests() {
     for protocol in BOTH {
         let collector = Collector::default();
-        collector.answers.lock().unwrap().extend([throttled(protocol, "1"), throttled(protocol, "1")]);
+        collector.replies.lock().unwrap().extend([throttled(protocol, "1"), throttled(protocol, "1")]);
         let telemetry = exporting(protocol, address(protocol, &collector).await, Config::default());
         let start = Instant::now();
         spans(&telemetry, 5);
@@ -52,10 +52,10 @@ async fn r24_a_receiver_that_asks_for_a_pause_gets_all_spans_after_it() {
 }
 
 #[tokio::test]
-async fn r24_nothing_is_sent_during_a_pause_and_the_queue_holds_what_it_can() {
+async fn r24_nothing_is_sent_during_a_pause_and_spans_stay_queued() {
     for protocol in BOTH {
         let collector = Collector::default();
-        collector.answers.lock().unwrap().push_back(throttled(protocol, "30"));
+        collector.replies.lock().unwrap().push_back(throttled(protocol, "30"));
         let telemetry = exporting(protocol, address(protocol, &collector).await, Config::default());
         spans(&telemetry, 1);
         while collector.attempts() == 0 {
@@ -95,7 +95,7 @@ async fn r11_spans_wait_for_a_collector_that_starts_late() {
 }
 
 #[tokio::test]
-async fn r11_a_connection_that_is_cut_costs_no_span() {
+async fn r11_a_connection_that_is_cut_loses_no_span() {
     for protocol in BOTH {
         let (collector, proxy) = (Collector::default(), Proxy::default());
         proxy.cuts.store(2, SeqCst);
@@ -152,7 +152,7 @@ impl Proxy {
 }
 
 #[tokio::test]
-async fn r22_a_connection_that_goes_silent_costs_no_span() {
+async fn r22_a_connection_that_goes_silent_loses_no_span() {
     for protocol in BOTH {
         let (collector, proxy) = (Collector::default(), Proxy::default());
         let address = proxy.before(address(protocol, &collector).await).await;
@@ -171,7 +171,7 @@ async fn r22_a_connection_that_goes_silent_costs_no_span() {
 }
 
 #[tokio::test]
-async fn r22_a_connection_that_goes_silent_is_left_when_the_export_is_given_up_too() {
+async fn r22_a_silent_connection_is_replaced_after_an_export_timeout() {
     for protocol in BOTH {
         let (collector, proxy) = (Collector::default(), Proxy::default());
         let address = proxy.before(address(protocol, &collector).await).await;

@@ -12,24 +12,24 @@ use throughline::trace::{Batch, Status};
 use crate::support::collector::Collector;
 use crate::support::{PATIENCE, is_own_process};
 
-/// Takes batches as `take` says.
+/// Takes batches as `behaviour` says.
 struct Custom<F>(F);
 
-impl<F: Fn(&Batch) -> Take + Send + Sync + 'static> Exporter for Custom<F> {
+impl<F: Fn(&Batch) -> Behaviour + Send + Sync + 'static> Exporter for Custom<F> {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
         match (self.0)(batch) {
-            Take::Ok => Box::pin(async { Ok(()) }),
-            Take::Fail => Box::pin(async { Err(ExportError::failed("no")) }),
-            Take::Unavailable => Box::pin(async { Err(ExportError::unavailable("busy", None)) }),
-            Take::Hang => Box::pin(pending()),
-            Take::PanicLater => Box::pin(async { panic!("an exporter that panics") }),
-            Take::PanicNow => panic!("an exporter that panics at once"),
+            Behaviour::Ok => Box::pin(async { Ok(()) }),
+            Behaviour::Fail => Box::pin(async { Err(ExportError::failed("no")) }),
+            Behaviour::Unavailable => Box::pin(async { Err(ExportError::unavailable("busy", None)) }),
+            Behaviour::Hang => Box::pin(pending()),
+            Behaviour::PanicLater => Box::pin(async { panic!("an exporter that panics") }),
+            Behaviour::PanicNow => panic!("an exporter that panics at once"),
         }
     }
 }
 
 #[derive(Clone, Copy)]
-enum Take {
+enum Behaviour {
     Ok,
     Fail,
     Unavailable,
@@ -48,7 +48,7 @@ fn quiet(builder: telemetry::Builder) -> telemetry::Builder {
 }
 
 #[tokio::test]
-async fn t11_several_live_in_one_process_each_with_its_own_spans() {
+async fn t11_several_telemetries_in_one_process_keep_their_spans_apart() {
     let services: Vec<_> = (0..11)
         .map(|index| {
             let memory = MemoryExporter::default();
@@ -66,7 +66,7 @@ async fn t11_several_live_in_one_process_each_with_its_own_spans() {
 }
 
 #[tokio::test]
-async fn t16_a_shutdown_loses_nothing_that_had_ended_and_counts_what_comes_after() {
+async fn t16_a_shutdown_exports_every_ended_span_and_counts_later_ones_as_dropped() {
     let memory = MemoryExporter::default();
     let telemetry = telemetry::builder("cards").exporter(memory.clone()).build().unwrap();
     let ctx = Context::background().with_tracer(telemetry.tracer());
@@ -83,7 +83,7 @@ async fn t16_a_shutdown_loses_nothing_that_had_ended_and_counts_what_comes_after
 }
 
 #[test]
-fn r10_it_shuts_down_at_once_on_any_runtime() {
+fn r10_a_shutdown_exports_at_once_on_any_runtime() {
     let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let one_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     for runtime in [current, one_worker] {
@@ -100,7 +100,7 @@ fn r10_it_shuts_down_at_once_on_any_runtime() {
 }
 
 #[test]
-fn t16_a_guard_that_is_dropped_exports_what_it_can() {
+fn t16_dropping_the_guard_exports_the_queue() {
     let memory = MemoryExporter::default();
     let telemetry = telemetry::builder("cards").exporter(memory.clone()).build().unwrap();
     spans(&telemetry, 100);
@@ -109,12 +109,12 @@ fn t16_a_guard_that_is_dropped_exports_what_it_can() {
 }
 
 #[tokio::test]
-async fn r13_an_exporter_that_panics_loses_its_batch_and_nothing_else() {
-    for panic in [Take::PanicLater, Take::PanicNow] {
+async fn r13_an_exporter_that_panics_loses_only_its_batch() {
+    for panic in [Behaviour::PanicLater, Behaviour::PanicNow] {
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
         let exporter =
-            Custom(move |_: &Batch| if count.fetch_add(1, Ordering::SeqCst) == 0 { panic } else { Take::Ok });
+            Custom(move |_: &Batch| if count.fetch_add(1, Ordering::SeqCst) == 0 { panic } else { Behaviour::Ok });
         let telemetry = quiet(telemetry::builder("cards")).exporter(exporter).build().unwrap();
         spans(&telemetry, 3);
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
@@ -128,8 +128,8 @@ async fn r13_an_exporter_that_panics_loses_its_batch_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn r12_a_full_queue_drops_and_counts_and_nobody_waits() {
-    let exporter = Custom(|_: &Batch| Take::Hang);
+async fn r12_a_full_queue_drops_and_counts_spans_without_blocking() {
+    let exporter = Custom(|_: &Batch| Behaviour::Hang);
     let builder = quiet(telemetry::builder("cards")).exporter(exporter).max_queue(100, usize::MAX).max_batch(10);
     let telemetry = builder.build().unwrap();
     spans(&telemetry, 10_000);
@@ -144,8 +144,8 @@ async fn r12_a_full_queue_drops_and_counts_and_nobody_waits() {
 }
 
 #[tokio::test]
-async fn r12_the_queue_is_bounded_in_bytes_too() {
-    let exporter = Custom(|_: &Batch| Take::Hang);
+async fn r12_the_queue_is_bounded_in_bytes() {
+    let exporter = Custom(|_: &Batch| Behaviour::Hang);
     let builder =
         quiet(telemetry::builder("cards")).exporter(exporter).max_queue(usize::MAX, 1 << 20).max_batch(usize::MAX);
     let telemetry = builder.schedule_delay(Duration::from_secs(3600)).build().unwrap();
@@ -159,11 +159,12 @@ async fn r12_the_queue_is_bounded_in_bytes_too() {
 }
 
 #[tokio::test]
-async fn an_exporter_that_fails_is_told_of_once_until_it_works_again() {
+async fn an_outage_is_reported_once_until_a_batch_is_exported_again() {
     let works = Arc::new(AtomicUsize::new(0));
-    let (told, take) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&works));
-    let count = Arc::clone(&told);
-    let exporter = Custom(move |_: &Batch| if take.load(Ordering::SeqCst) == 0 { Take::Fail } else { Take::Ok });
+    let (reports, behaviour) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&works));
+    let count = Arc::clone(&reports);
+    let exporter =
+        Custom(move |_: &Batch| if behaviour.load(Ordering::SeqCst) == 0 { Behaviour::Fail } else { Behaviour::Ok });
     let builder = telemetry::builder("cards").exporter(exporter).on_error(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     });
@@ -172,16 +173,16 @@ async fn an_exporter_that_fails_is_told_of_once_until_it_works_again() {
         works.store(is_working, Ordering::SeqCst);
         spans(&telemetry, 1);
         assert_eq!(telemetry.force_flush(PATIENCE).await.is_ok(), is_working == 1);
-        assert_eq!(told.load(Ordering::SeqCst), expected);
+        assert_eq!(reports.load(Ordering::SeqCst), expected);
     }
     assert_eq!(telemetry.stats().dropped_because(DropReason::ExportFailed), 3);
 }
 
 #[tokio::test]
 async fn an_export_that_times_out_and_one_that_fails_are_counted_under_different_reasons() {
-    let cases = [(Take::Hang, [1, 0]), (Take::Unavailable, [1, 0]), (Take::Fail, [0, 1])];
-    for (take, expected) in cases {
-        let builder = quiet(telemetry::builder("cards")).exporter(Custom(move |_: &Batch| take));
+    let cases = [(Behaviour::Hang, [1, 0]), (Behaviour::Unavailable, [1, 0]), (Behaviour::Fail, [0, 1])];
+    for (behaviour, expected) in cases {
+        let builder = quiet(telemetry::builder("cards")).exporter(Custom(move |_: &Batch| behaviour));
         let telemetry = builder.export_timeout(Duration::from_millis(50)).build().unwrap();
         spans(&telemetry, 1);
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
@@ -193,8 +194,8 @@ async fn an_export_that_times_out_and_one_that_fails_are_counted_under_different
 }
 
 #[tokio::test]
-async fn a_flush_does_not_wait_for_a_hanging_exporter_beyond_its_limit() {
-    let telemetry = quiet(telemetry::builder("cards")).exporter(Custom(|_: &Batch| Take::Hang)).build().unwrap();
+async fn a_flush_returns_at_its_limit_when_an_exporter_hangs() {
+    let telemetry = quiet(telemetry::builder("cards")).exporter(Custom(|_: &Batch| Behaviour::Hang)).build().unwrap();
     spans(&telemetry, 1);
     let error = telemetry.force_flush(Duration::from_millis(10)).await.unwrap_err();
     assert_eq!((error.lost, error.stats.queued), (0, 1), "it is not given up");
@@ -203,11 +204,11 @@ async fn a_flush_does_not_wait_for_a_hanging_exporter_beyond_its_limit() {
 }
 
 #[tokio::test]
-async fn r14_a_shutdown_does_not_wait_for_the_flush_that_was_asked_before() {
+async fn r14_a_shutdown_keeps_its_limit_while_an_earlier_flush_waits() {
     let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
     let exporter = Custom(move |_: &Batch| {
         entered.send(()).unwrap();
-        Take::Hang
+        Behaviour::Hang
     });
     let telemetry = quiet(telemetry::builder("cards")).exporter(exporter).build().unwrap();
     let flushing = (*telemetry).clone();
@@ -221,7 +222,7 @@ async fn r14_a_shutdown_does_not_wait_for_the_flush_that_was_asked_before() {
 }
 
 #[tokio::test]
-async fn r13_an_exporter_that_panics_as_its_call_is_dropped_loses_no_more() {
+async fn r13_an_export_future_that_panics_when_dropped_loses_only_its_batch() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -253,11 +254,11 @@ async fn r13_an_exporter_that_panics_as_its_call_is_dropped_loses_no_more() {
 }
 
 #[tokio::test]
-async fn r12_descriptions_and_many_attributes_count_as_bytes() {
+async fn r12_status_descriptions_and_attributes_count_as_bytes() {
     let status = |span: &throughline::Span| span.set_status(Status::Error("x".repeat(10_000).into()));
     let many = |span: &throughline::Span| (0..100_i64).for_each(|i| span.set_attribute(format!("key-{i}"), i));
     for fill in [&status as &dyn Fn(&throughline::Span), &many] {
-        let exporter = Custom(|_: &Batch| Take::Hang);
+        let exporter = Custom(|_: &Batch| Behaviour::Hang);
         let builder = quiet(telemetry::builder("cards")).exporter(exporter).max_queue(usize::MAX, 1 << 20);
         let telemetry = builder.max_batch(usize::MAX).schedule_delay(Duration::MAX).build().unwrap();
         let ctx = Context::background().with_tracer(telemetry.tracer());
@@ -271,7 +272,7 @@ async fn r12_descriptions_and_many_attributes_count_as_bytes() {
 }
 
 #[tokio::test]
-async fn t16_a_schedule_without_end_is_no_panic() {
+async fn t16_unlimited_durations_do_not_panic() {
     let memory = MemoryExporter::default();
     let builder = telemetry::builder("cards").exporter(memory.clone()).schedule_delay(Duration::MAX);
     let telemetry = builder.export_timeout(Duration::MAX).build().unwrap();

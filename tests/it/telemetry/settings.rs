@@ -22,7 +22,7 @@ async fn record(variables: &[(&str, &str)]) -> MemoryExporter {
 }
 
 #[tokio::test]
-async fn a_disabled_sdk_records_nothing_and_propagates() {
+async fn a_disabled_sdk_propagates_and_records_nothing() {
     let memory = MemoryExporter::default();
     let telemetry = with(&[("OTEL_SDK_DISABLED", "TRUE")], &memory);
     let span = Context::background().with_tracer(telemetry.tracer()).span("work").start();
@@ -33,7 +33,7 @@ async fn a_disabled_sdk_records_nothing_and_propagates() {
 }
 
 #[test]
-fn a_disabled_sdk_needs_no_exporter_that_works() {
+fn a_disabled_sdk_ignores_an_invalid_endpoint() {
     for endpoint in ["https://collector:4318", "localhost:4318"] {
         let variables = [("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
         let telemetry = with(&variables, &MemoryExporter::default());
@@ -68,7 +68,7 @@ async fn a_service_is_named_by_its_variable_or_its_resource_attribute_or_the_cod
 }
 
 #[tokio::test]
-async fn the_id_of_an_instance_is_a_random_uuid() {
+async fn the_service_instance_id_is_a_random_uuid() {
     let id = async || {
         let memory = record(&[]).await;
         memory.batches()[0].resource.attributes.get("service.instance.id").unwrap().as_str().unwrap().to_owned()
@@ -99,7 +99,7 @@ async fn samplers_are_chosen_by_name() {
 }
 
 #[tokio::test]
-async fn limits_hold() {
+async fn span_limits_are_read() {
     let memory = record(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")]).await;
     assert_eq!((memory.spans()[0].attributes.len(), memory.spans()[0].dropped_attributes_count), (1, 1));
     let memory = record(&[("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"), ("OTEL_SPAN_EVENT_COUNT_LIMIT", "-1")]).await;
@@ -107,7 +107,7 @@ async fn limits_hold() {
 }
 
 #[tokio::test]
-async fn limits_that_no_variable_names_stay_as_they_were_set() {
+async fn limits_without_a_variable_keep_the_value_of_the_builder() {
     let memory = MemoryExporter::default();
     let limits = SpanLimits { attributes: 1, value_length: 4, ..SpanLimits::DEFAULT };
     let get = |name: &str| (name == "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT").then(|| "2".to_owned());
@@ -132,7 +132,7 @@ async fn a_timeout_of_0_is_no_limit() {
 }
 
 #[tokio::test]
-async fn an_endpoint_makes_an_exporter_of_the_protocol_that_is_named() {
+async fn an_endpoint_adds_an_exporter_of_the_configured_protocol() {
     for (protocol, address) in [("http/protobuf", true), ("grpc", false), ("", true), ("http/json", true)] {
         let collector = Collector::default();
         let address = if address { collector.http().await } else { collector.grpc().await };
@@ -150,14 +150,14 @@ async fn an_endpoint_makes_an_exporter_of_the_protocol_that_is_named() {
 }
 
 #[test]
-fn an_endpoint_that_can_not_be_is_an_error_that_says_what_to_check() {
+fn an_invalid_endpoint_is_an_error_that_names_it() {
     let get = |name: &str| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| "localhost:4318".to_owned());
     let error = telemetry::builder("cards").from_variables(&get).build().unwrap_err();
     assert!(error.to_string().contains("localhost:4318") && error.to_string().contains("http://"), "{error}");
 }
 
 #[tokio::test]
-async fn a_list_of_exporters_has_the_known_ones() {
+async fn unknown_exporters_in_the_list_are_ignored() {
     for (list, count) in [("otlp", 1), ("none", 0), ("console, otlp", 1), ("none,console", 0), ("console", 1), ("", 1)]
     {
         let collector = Collector::default();
@@ -168,7 +168,7 @@ async fn a_list_of_exporters_has_the_known_ones() {
 }
 
 #[tokio::test]
-async fn a_grpc_endpoint_without_a_scheme_is_one_where_tls_is_turned_off() {
+async fn a_grpc_endpoint_needs_no_scheme_when_insecure_is_set() {
     let collector = Collector::default();
     let endpoint = collector.grpc().await.to_string();
     let mut variables = vec![
@@ -185,7 +185,7 @@ async fn a_grpc_endpoint_without_a_scheme_is_one_where_tls_is_turned_off() {
 
 /// What is ignored is named on stderr, so it is looked at in a process of the test's own.
 #[test]
-fn what_is_not_supported_or_makes_no_sense_is_named() {
+fn unsupported_and_invalid_variables_are_reported_on_stderr() {
     const CASES: [(&str, &str, &str); 15] = [
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "compression is not supported"),
         ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd", "neither gzip nor none"),
@@ -203,7 +203,7 @@ fn what_is_not_supported_or_makes_no_sense_is_named() {
         ("OTEL_SPAN_LINK_COUNT_LIMIT", "many", "invalid digit"),
         ("OTEL_SDK_DISABLED", "1", "neither true nor false"),
     ];
-    let test = "telemetry::settings::what_is_not_supported_or_makes_no_sense_is_named";
+    let test = "telemetry::settings::unsupported_and_invalid_variables_are_reported_on_stderr";
     let Some(output) = output_of_own_process(test, |_| {}) else {
         for (name, value, _) in CASES {
             let variables = [(name, value), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")];

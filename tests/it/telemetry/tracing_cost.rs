@@ -17,9 +17,9 @@ use crate::support::{PATIENCE, Traced, is_own_process};
 
 /// What a sampler has seen.
 #[derive(Clone, Default)]
-struct Sees(Arc<Mutex<Vec<String>>>);
+struct RecordingSampler(Arc<Mutex<Vec<String>>>);
 
-impl Sampler for Sees {
+impl Sampler for RecordingSampler {
     fn sample(&self, span: &SamplingParameters<'_>) -> SamplingResult {
         self.0.lock().unwrap().push(format!("{} {} {:?}", span.name, span.kind, span.attributes));
         SamplingResult::record()
@@ -27,15 +27,15 @@ impl Sampler for Sees {
 }
 
 #[tokio::test]
-async fn t22_samplers_see_the_fields_that_a_span_is_created_with() {
-    let sees = Sees::default();
-    let telemetry = telemetry::builder("cards").sampler(sees.clone()).build().unwrap();
+async fn t22_samplers_see_the_fields_at_span_creation() {
+    let sampler = RecordingSampler::default();
+    let telemetry = telemetry::builder("cards").sampler(sampler.clone()).build().unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(telemetry.layer()), || {
         let span = info_span!("GET", otel.name = "GET /health", otel.kind = "server", http.route = "/health", n = 7);
         span.in_scope(|| info_span!("below", not = "sampled").in_scope(|| {}));
     });
     telemetry.shutdown(PATIENCE).await.unwrap();
-    assert_eq!(*sees.0.lock().unwrap(), [r#"GET /health server {"http.route": Str("/health"), "n": I64(7)}"#]);
+    assert_eq!(*sampler.0.lock().unwrap(), [r#"GET /health server {"http.route": Str("/health"), "n": I64(7)}"#]);
 }
 
 static FORMATTED: AtomicUsize = AtomicUsize::new(0);
@@ -50,7 +50,7 @@ impl fmt::Debug for Costly {
 }
 
 #[tokio::test]
-async fn t22_the_fields_of_spans_that_are_not_recorded_are_not_formatted() {
+async fn t22_fields_of_unrecorded_spans_are_not_formatted() {
     let work = || {
         let span = info_span!("work", otel.name = ?Costly, v = ?Costly, later = field::Empty);
         span.record("later", field::debug(Costly));
@@ -160,48 +160,47 @@ async fn t23_the_cost_of_a_span_does_not_grow_with_depth() {
     assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
 }
 
-static ASKED: AtomicUsize = AtomicUsize::new(0);
+static CHECKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts how often a callsite asks whether anybody listens.
-struct CountAsked;
+struct CountChecks;
 
-impl<S: Subscriber> tracing_subscriber::Layer<S> for CountAsked {
+impl<S: Subscriber> tracing_subscriber::Layer<S> for CountChecks {
     fn enabled(&self, _: &Metadata<'_>, _: Scope<'_, S>) -> bool {
-        ASKED.fetch_add(1, Ordering::SeqCst);
+        CHECKS.fetch_add(1, Ordering::SeqCst);
         true
     }
 }
 
-fn asked_by_events() -> usize {
-    let before = ASKED.load(Ordering::SeqCst);
+fn checks_by_events() -> usize {
+    let before = CHECKS.load(Ordering::SeqCst);
     for number in 0..100 {
         info!(number, "event");
         info!(target: "off", number, "nobody listens");
     }
-    ASKED.load(Ordering::SeqCst) - before
+    CHECKS.load(Ordering::SeqCst) - before
 }
 
 #[test]
-fn t23_a_telemetry_leaves_the_interest_in_callsites_cached_also_after_its_shutdown() {
+fn t23_callsite_interest_stays_cached_with_a_telemetry_and_after_its_shutdown() {
     // The subscriber is the process's.
-    let name =
-        "telemetry::tracing_cost::t23_a_telemetry_leaves_the_interest_in_callsites_cached_also_after_its_shutdown";
+    let name = "telemetry::tracing_cost::t23_callsite_interest_stays_cached_with_a_telemetry_and_after_its_shutdown";
     if !is_own_process(name, &[]) {
         return;
     }
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CountAsked)).unwrap();
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CountChecks)).unwrap();
     // The first time, each callsite asks once.
-    asked_by_events();
-    assert_eq!(asked_by_events(), 0);
+    checks_by_events();
+    assert_eq!(checks_by_events(), 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let memory = telemetry::MemoryExporter::default();
     let telemetry = telemetry::builder("cards").exporter(memory.clone()).build().unwrap();
     Context::background().with_tracer(telemetry.tracer()).span("work").start().end();
     runtime.block_on(telemetry.force_flush(PATIENCE)).unwrap();
-    assert_eq!((memory.spans().len(), asked_by_events()), (1, 0), "with a telemetry");
+    assert_eq!((memory.spans().len(), checks_by_events()), (1, 0), "with a telemetry");
     runtime.block_on(telemetry.shutdown(PATIENCE)).unwrap();
     // A callsite that is met for the first time registers with all subscribers there are.
     info!("another callsite");
-    let before = ASKED.load(Ordering::SeqCst);
-    assert_eq!((asked_by_events(), before), (0, ASKED.load(Ordering::SeqCst)), "after its shutdown");
+    let before = CHECKS.load(Ordering::SeqCst);
+    assert_eq!((checks_by_events(), before), (0, CHECKS.load(Ordering::SeqCst)), "after its shutdown");
 }

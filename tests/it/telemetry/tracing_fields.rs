@@ -103,7 +103,7 @@ async fn t19_the_message_of_a_span_is_an_attribute() {
 }
 
 #[tokio::test]
-async fn t19_a_span_links_those_that_it_follows_from() {
+async fn t19_follows_from_adds_a_link() {
     let spans = traced(|_| {
         let (first, second) = (info_span!("first"), info_span!("second"));
         second.follows_from(&first);
@@ -114,7 +114,7 @@ async fn t19_a_span_links_those_that_it_follows_from() {
 }
 
 #[tokio::test]
-async fn t19_a_span_with_an_error_as_a_field_has_its_sources() {
+async fn t19_an_error_field_of_a_span_includes_its_sources() {
     let spans = traced(|_| {
         let error = save_error();
         drop(info_span!("span", error = &error as &(dyn std::error::Error + 'static)));
@@ -229,7 +229,7 @@ async fn t20_an_event_at_level_error_is_an_exception_with_its_message() {
 }
 
 #[tokio::test]
-async fn t20_an_event_with_exception_fields_is_one() {
+async fn t20_an_event_with_exception_fields_is_an_exception() {
     let (event, status) =
         event(|| info!(exception.message = "gone", exception.r#type = "Io", error = "x", "text")).await;
     assert_eq!(status, failed("gone"));
@@ -271,7 +271,7 @@ async fn t20_an_ok_status_is_final() {
 }
 
 #[tokio::test]
-async fn t20_code_location_and_thread_come_by_option() {
+async fn t20_code_location_and_thread_are_optional() {
     #[instrument]
     fn reserve() {
         info!("reserved");

@@ -38,7 +38,7 @@ pub fn is_child(spans: &[SpanRecord], child: &str, parent: &str) -> bool {
 }
 
 #[tokio::test]
-async fn t12_spans_of_both_kinds_are_children_of_each_other() {
+async fn t12_tracing_spans_and_context_spans_nest_in_each_other() {
     let traced = Traced::new("cards");
     let ctx = Context::background().with_tracer(traced.telemetry.tracer());
     let request = ctx.span("request").start();
@@ -94,7 +94,7 @@ async fn t12_an_instrumented_function_in_a_handler_is_a_child_of_the_server_span
 }
 
 #[tokio::test]
-async fn t12_a_span_that_sits_in_the_thread_is_no_parent_of_another_request() {
+async fn t12_a_span_left_entered_on_the_thread_is_not_the_parent_of_another_request() {
     let traced = Traced::new("cards");
     let ctx = Context::background().with_tracer(traced.telemetry.tracer());
     tracing::subscriber::with_default(subscriber(&traced), || {
@@ -114,7 +114,7 @@ async fn t12_a_span_that_sits_in_the_thread_is_no_parent_of_another_request() {
 }
 
 #[tokio::test]
-async fn without_a_context_a_span_of_tracings_goes_to_the_telemetry_of_the_layer() {
+async fn without_a_context_a_tracing_span_is_exported_by_the_telemetry_of_the_layer() {
     let traced = Traced::new("cards");
     tracing::subscriber::with_default(subscriber(&traced), || {
         let span = info_span!("alone", later = tracing::field::Empty, otel.name = "named");

@@ -26,7 +26,7 @@ fn start(ctx: &Context, name: &'static str) {
 }
 
 #[tokio::test]
-async fn t21_a_span_without_a_parent_starts_a_trace_that_its_events_and_children_are_in() {
+async fn t21_a_span_with_parent_none_starts_a_trace_for_its_events_and_children() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         let request = context(&traced).span("request").start();
@@ -51,7 +51,7 @@ async fn t21_a_span_without_a_parent_starts_a_trace_that_its_events_and_children
 }
 
 #[tokio::test]
-async fn t21_an_event_without_a_parent_is_in_no_span() {
+async fn t21_an_event_with_parent_none_belongs_to_no_span() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         let request = context(&traced).span("request").start();
@@ -79,7 +79,7 @@ async fn t21_an_explicit_parent_comes_before_the_ambient_context() {
 }
 
 #[tokio::test]
-async fn t21_without_an_ambient_context_a_context_joins_the_span_of_tracing() {
+async fn t21_without_an_ambient_context_a_context_joins_the_tracing_span() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         info_span!("cron").in_scope(|| {
@@ -104,7 +104,7 @@ async fn t21_without_an_ambient_context_a_context_joins_the_span_of_tracing() {
 }
 
 #[tokio::test]
-async fn t21_a_context_that_only_names_a_tracer_joins_the_span_that_stands_below_it() {
+async fn t21_a_context_that_only_sets_a_tracer_joins_the_tracing_span_started_in_it() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         context(&traced).enter(|| info_span!("job").in_scope(|| start(&Context::current(), "step")));
@@ -113,7 +113,7 @@ async fn t21_a_context_that_only_names_a_tracer_joins_the_span_that_stands_below
 }
 
 #[tokio::test]
-async fn t21_what_enters_the_process_joins_no_span_of_tracing() {
+async fn t21_an_incoming_request_joins_no_tracing_span() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         info_span!("connection").in_scope(|| {
@@ -186,7 +186,7 @@ async fn t21_below_a_span_that_no_tracer_started_spans_go_to_the_telemetry_of_th
 }
 
 #[tokio::test]
-async fn t21_under_a_context_with_another_tracer_spans_go_to_that() {
+async fn t21_under_a_context_with_another_tracer_spans_go_to_that_tracer() {
     let (traced, other) = (Traced::new("cards"), Traced::new("other"));
     with_layer(&traced, || {
         context(&other).enter(|| info_span!("alone").in_scope(|| start(&Context::current(), "below")));
@@ -200,7 +200,7 @@ async fn t21_under_a_context_with_another_tracer_spans_go_to_that() {
 }
 
 #[tokio::test]
-async fn t12_a_span_is_below_the_innermost_that_descends_from_the_context_on_any_task() {
+async fn t12_a_span_is_a_child_of_the_innermost_descendant_of_its_context_on_any_task() {
     let traced = Traced::new("cards");
     with_layer(&traced, || {
         let request = context(&traced).span("request").start();
@@ -226,7 +226,7 @@ async fn t12_a_span_is_below_the_innermost_that_descends_from_the_context_on_any
 }
 
 #[tokio::test]
-async fn c25_spawned_work_is_below_the_instrumented_function_that_spawns_it() {
+async fn c25_spawned_work_is_a_child_of_the_instrumented_function() {
     #[tracing::instrument(skip_all)]
     async fn handler(request: Context) {
         let mut group: Group<ContextError> = Group::new(&request);
@@ -269,7 +269,7 @@ async fn c25_spawned_work_is_below_the_instrumented_function_that_spawns_it() {
 }
 
 #[tokio::test]
-async fn c25_work_spawned_in_a_span_of_tracing_without_an_ambient_context_joins_it() {
+async fn c25_work_spawned_in_a_tracing_span_without_an_ambient_context_joins_the_span() {
     let traced = Traced::new("cards");
     let _default = tracing::subscriber::set_default(subscriber(&traced));
     let job = async {
@@ -291,7 +291,7 @@ async fn c25_work_spawned_in_a_span_of_tracing_without_an_ambient_context_joins_
 static TENANT: Key<u64> = Key::baggage("tenant");
 
 #[tokio::test]
-async fn t18_a_span_of_tracing_has_the_values_of_the_ambient_context() {
+async fn t18_a_tracing_span_has_the_copied_values_of_the_ambient_context() {
     let memory = throughline::telemetry::MemoryExporter::default();
     let telemetry =
         throughline::telemetry::builder("cards").exporter(memory.clone()).copy_to_spans(["tenant"]).build().unwrap();
