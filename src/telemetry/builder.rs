@@ -1,4 +1,4 @@
-//! Setting telemetry up.
+//! The builder of a telemetry.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::{Telemetry, TelemetryGuard, resource};
 
 /// Sets up a [`Telemetry`]: made by [`builder`](super::builder).
 ///
-/// Nothing is read from the environment until [`from_env`](Self::from_env) is called.
+/// The builder reads no environment variable before [`from_env`](Self::from_env) is called.
 #[must_use = "nothing starts before `build`"]
 pub struct Builder {
     service: String,
@@ -56,29 +56,38 @@ impl Builder {
         }
     }
 
-    /// Adds an exporter. Several each get every batch, on a thread of their own: a slow one does not hold up the others, and may have as
-    /// much to catch up on as the queue holds. A span counts as exported when all have taken it. With none, spans end and count as
-    /// exported.
+    /// Adds an exporter, which gets every batch and has its own thread.
+    ///
+    /// A slow exporter does not delay the others. It may lag behind by as many spans as the queue
+    /// holds. A span counts as exported when all exporters have exported it. Without an exporter,
+    /// spans count as exported when they end.
     pub fn exporter(mut self, exporter: impl Exporter) -> Self {
         self.exporters.push(Box::new(exporter));
         self
     }
 
-    /// Which traces are recorded; default: as the caller says, and all that begin here.
+    /// Sets which traces are recorded.
+    ///
+    /// By default, the caller's decision is kept, and all traces that start here are recorded.
     pub fn sampler(mut self, sampler: impl Sampler + 'static) -> Self {
         self.sampler = Some(Arc::new(sampler));
         self
     }
 
-    /// Adds an attribute to what is known about the process. `service.name` is the builder's own.
+    /// Adds an attribute to the resource, which describes the process.
+    ///
+    /// `service.name` is ignored: the builder sets it.
     pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.push((key.into(), value.into()));
         self
     }
 
-    /// Copies what goes with a context under these names onto its spans as they start, as attributes of the same names: members of the
-    /// baggage, and values of keys that are declared for the wire. What a span is given itself under a name stands. Log lines have them,
-    /// too (`Telemetry::log_format`). Default: nothing is copied.
+    /// Copies the values of a context with these names to its spans, as attributes.
+    ///
+    /// The values are members of the baggage, and values of keys that are propagated
+    /// (`Key::baggage`, `Key::header`). They are copied when a span starts, under the same names. An
+    /// attribute that is set on the span itself is not replaced. Log lines have the values too
+    /// (`Telemetry::log_format`). By default nothing is copied.
     ///
     /// ```
     /// use throughline::telemetry::{self, MemoryExporter};
@@ -102,11 +111,11 @@ impl Builder {
         self
     }
 
-    /// Sets the random flag of W3C Trace Context Level 2 on new traces. Default: off.
+    /// Sets the random flag of W3C Trace Context Level 2 on new traces. The default is off.
     ///
-    /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: it rejects flags
-    /// above `02`, and starts a new trace. A trace that is continued keeps its caller's flag either
-    /// way, and samplers use the trace id's randomness without it.
+    /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: that version rejects
+    /// flags above `02`, and starts a new trace. A continued trace keeps its caller's flag in both
+    /// cases. Samplers use the randomness of the trace id even without the flag.
     ///
     /// ```
     /// use throughline::telemetry;
@@ -124,61 +133,87 @@ impl Builder {
         self
     }
 
-    /// How much one span may hold.
+    /// Limits the size of one span.
     pub fn limits(mut self, limits: SpanLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How much may wait for its export, in spans and in bytes (about); default: 16,384 and 32 MiB. What is more is dropped, and counted.
+    /// Limits the queue, in spans and in bytes (approximately).
+    ///
+    /// The default is 16,384 spans and 32 MiB. Spans beyond a limit are dropped and counted.
     pub fn max_queue(mut self, spans: usize, bytes: usize) -> Self {
         (self.bounds.spans, self.bounds.bytes) = (spans.max(1), bytes);
         self
     }
 
-    /// How many spans go together at most, and are exported at once when they are there; default: 512.
+    /// Limits the number of spans in a batch. The default is 512.
+    ///
+    /// When this many spans are queued, they are exported at once.
     pub fn max_batch(mut self, spans: usize) -> Self {
         self.bounds.batch = spans.max(1);
         self
     }
 
-    /// How long the first span of a batch waits for company; default: 5 s.
+    /// Sets how long a span waits until its batch is full. The default is 5 s.
     pub fn schedule_delay(mut self, delay: Duration) -> Self {
         self.schedule_delay = delay;
         self
     }
 
-    /// How long an exporter may take for one batch, with all attempts; default: 30 s. Pauses that the receiver asks for do not count.
+    /// Limits the time of an exporter for one batch, with all attempts. The default is 30 s.
+    ///
+    /// Pauses that the receiver requests do not count. When the time has passed, the batch is dropped
+    /// ([`DropReason::ExportTimeout`](super::DropReason::ExportTimeout)).
     pub fn export_timeout(mut self, timeout: Duration) -> Self {
         self.export_timeout = timeout;
         self
     }
 
-    /// Called with the first error of an outage of an exporter, and not again until a batch has arrived. Also called with each error of
-    /// [`Exporter::flush`] and [`Exporter::shutdown`]. Default: a line on stderr. It runs on the exporter's thread.
+    /// Sets a callback for errors of exporters. The default writes a line to stderr.
+    ///
+    /// It is called with:
+    /// - the first error of an outage, and not again until a batch has been exported;
+    /// - each error of [`Exporter::flush`] and [`Exporter::shutdown`].
+    ///
+    /// It runs on the thread of the exporter.
     pub fn on_error(mut self, callback: impl Fn(&ExportError) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
         self
     }
 
-    /// Reads the `OTEL_*` variables; what they say replaces what was set before, and adds the exporter that they name.
+    /// Reads the `OTEL_*` variables.
     ///
-    /// These are read: `OTEL_SDK_DISABLED`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` (its `service.name` counts where
-    /// `OTEL_SERVICE_NAME` is unset), `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_TRACES_EXPORTER` (`otlp`, `none`),
-    /// `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`, the span limits, and
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`, `_TIMEOUT` and `_INSECURE`, each also as `OTEL_EXPORTER_OTLP_TRACES_…`.
-    /// There is an OTLP exporter if `OTEL_TRACES_EXPORTER` asks for it, or an endpoint is given; `OTEL_SDK_DISABLED` leaves out the
-    /// exporter, and what would be wrong with it. `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY` and `_CLIENT_CERTIFICATE` are not
-    /// supported; stderr says so where they are set.
-    /// `OTEL_PROPAGATORS` is not among them: the layers and the events read it
-    /// ([`Propagator::current_default`](crate::Propagator::current_default)), whatever becomes of the spans.
+    /// A variable replaces the value set before. An exporter that the variables configure is added.
     ///
-    /// A timeout of 0 is no limit. An empty variable is one that is not set. One that makes no sense is ignored, and said so on stderr.
+    /// These variables are read:
+    /// - `OTEL_SDK_DISABLED`;
+    /// - `OTEL_SERVICE_NAME`, and `OTEL_RESOURCE_ATTRIBUTES`, whose `service.name` is used if
+    ///   `OTEL_SERVICE_NAME` is not set;
+    /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`;
+    /// - `OTEL_TRACES_EXPORTER` (`otlp`, `none`);
+    /// - `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`;
+    /// - the span limits;
+    /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`, `_TIMEOUT` and `_INSECURE`, each also
+    ///   as `OTEL_EXPORTER_OTLP_TRACES_…`.
+    ///
+    /// An OTLP exporter is added if `OTEL_TRACES_EXPORTER` names it or an endpoint is set. With
+    /// `OTEL_SDK_DISABLED` it is not added, and an invalid endpoint is not an error.
+    ///
+    /// `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY` and `_CLIENT_CERTIFICATE` are not supported. If
+    /// they are set, a warning is written to stderr.
+    ///
+    /// `OTEL_PROPAGATORS` is not read here. The layers and the events read it, in
+    /// [`Propagator::current_default`](crate::Propagator::current_default), even if no span is
+    /// recorded.
+    ///
+    /// A timeout of 0 means no limit. An empty variable counts as not set. An invalid variable is
+    /// ignored, with a warning on stderr.
     pub fn from_env(self) -> Self {
         self.from_variables(&|name| std::env::var(name).ok())
     }
 
-    /// [`from_env`](Self::from_env) with variables from elsewhere.
+    /// Like [`from_env`](Self::from_env), but reads the variables with `get`.
     pub fn from_variables(self, get: &dyn Fn(&str) -> Option<String>) -> Self {
         self.read(get, false)
     }
@@ -197,7 +232,7 @@ impl Builder {
         self.export_timeout = env.timeout("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(self.export_timeout);
         self.bounds.spans = env.count("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(self.bounds.spans);
         self.bounds.batch = env.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(self.bounds.batch);
-        // What would have nothing to export needs no endpoint that works.
+        // A disabled SDK exports nothing, so an invalid endpoint must not be an error.
         if !self.is_disabled
             && let Some(by_default) = env.exporter(otlp_by_default)
         {
@@ -220,10 +255,11 @@ impl Builder {
     #[cfg(not(feature = "otlp"))]
     fn add_otlp(&mut self, _: &mut Env<'_>, _: bool) {}
 
-    /// Starts the export threads, one for each exporter.
+    /// Starts one export thread for each exporter, and returns the guard.
     ///
     /// # Errors
-    /// An exporter can't be set up, with what to check; or the operating system gives no thread.
+    /// - An exporter can't be set up. The message says what to check.
+    /// - The operating system can't start a thread.
     pub fn build(self) -> Result<TelemetryGuard, BuildError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -249,7 +285,7 @@ impl Builder {
         config.random_flag = self.random_flag;
         let tracer = Tracer::new(config);
         let service = self.service;
-        let default = move |error: &ExportError| warn(format_args!("spans of {service} are lost: {error}"));
+        let default = move |error: &ExportError| warn(format_args!("spans of {service} are dropped: {error}"));
         let on_error = self.on_error.unwrap_or_else(|| Arc::new(default));
         for (lane, exporter) in self.exporters.into_iter().enumerate() {
             let worker = Worker {
@@ -261,7 +297,7 @@ impl Builder {
                 on_error: Arc::clone(&on_error),
             };
             worker.spawn().map_err(|e| {
-                // Ends those that have started.
+                // Ends the threads that have started.
                 queue.request_end(Instant::now());
                 BuildError(format!("an export thread can't start: {e}"))
             })?;
@@ -270,7 +306,7 @@ impl Builder {
     }
 }
 
-/// As [`Tracer::noop`], but it knows what service this is: errors that leave it tell.
+/// Like [`Tracer::noop`], but with the resource: errors sent to callers carry the service name.
 fn disabled(resource: Arc<Resource>) -> TracerConfig {
     struct DiscardSpans;
 
@@ -283,7 +319,7 @@ fn disabled(resource: Arc<Resource>) -> TracerConfig {
     }
 
     let mut config = TracerConfig::new(Arc::new(DiscardSpans));
-    // Nobody here to decide: the caller's decision goes on.
+    // This service makes no sampling decision, so the caller's decision is propagated.
     config.sampler = Arc::new(ParentBased::new(AlwaysOff));
     config.resource = resource;
     config
@@ -307,7 +343,7 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Telemetry can't be set up; the message says what to check.
+/// Telemetry can't be set up. The message says what to check.
 #[derive(Clone, Debug)]
 pub struct BuildError(pub(super) String);
 

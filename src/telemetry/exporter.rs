@@ -1,4 +1,4 @@
-//! Who takes finished spans out of the process.
+//! The exporter trait, its errors, and the exporter for tests.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -11,13 +11,15 @@ use std::time::Duration;
 use throughline_core::SpanRecord;
 use throughline_core::trace::Batch;
 
-/// Takes batches of finished spans somewhere.
+/// Exports batches of ended spans.
 ///
-/// Each exporter has a thread of its own, with a tokio runtime. It is called inside that runtime, with one batch at a time. One that is
-/// slow, or blocks its thread, holds up neither the other exporters nor a [`shutdown`](super::TelemetryGuard::shutdown) beyond its
-/// limit. A call that blocks can't be stopped by a timeout, though.
+/// Each exporter has its own thread with a tokio runtime. Its methods are called inside that
+/// runtime, with one batch at a time.
 ///
-/// A call that panics loses its batch, counted. The next call is made all the same.
+/// - An exporter that is slow, or blocks its thread, does not delay the other exporters. It does not
+///   delay a [`shutdown`](super::TelemetryGuard::shutdown) beyond the limit of the shutdown.
+/// - A timeout can't stop a call that blocks the thread.
+/// - If a call panics, its batch is dropped and counted. The next batch is exported as usual.
 ///
 /// # Examples
 /// ```
@@ -42,74 +44,80 @@ use throughline_core::trace::Batch;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Exporter: Send + Sync + 'static {
-    /// Takes one batch, never an empty one.
+    /// Exports one batch, which is never empty.
     ///
-    /// It is called again with the same batch after [`ExportError::Unreachable`] and [`ExportError::Unavailable`]. All attempts together
-    /// may take the builder's [`export_timeout`](super::Builder::export_timeout); a call that takes longer is dropped.
+    /// After [`ExportError::Unreachable`] and [`ExportError::Unavailable`] it is called again with
+    /// the same batch. All attempts together may take the builder's
+    /// [`export_timeout`](super::Builder::export_timeout). A call that takes longer is dropped.
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a>;
 
-    /// Writes out what the exporter holds back, as in a buffer. Does nothing by default.
+    /// Writes out the spans that the exporter has buffered. The default does nothing.
     ///
-    /// [`force_flush`](super::Telemetry::force_flush) calls it after the batches, and returns its error.
+    /// [`force_flush`](super::Telemetry::force_flush) calls it after the batches, and returns its
+    /// error.
     fn flush(&self) -> ExportFuture<'_> {
         Box::pin(ready(Ok(())))
     }
 
-    /// The last call, after the last batch. Calls [`flush`](Self::flush) by default.
+    /// Called last, after the last batch. The default calls [`flush`](Self::flush).
     ///
-    /// [`shutdown`](super::TelemetryGuard::shutdown) waits for it and for the drop of the exporter, and returns its error. It is not
-    /// called when the limit of the shutdown has passed.
+    /// [`shutdown`](super::TelemetryGuard::shutdown) waits for it and for the drop of the exporter,
+    /// and returns its error. It is not called when the limit of the shutdown has passed.
     fn shutdown(&self) -> ExportFuture<'_> {
         self.flush()
     }
 }
 
-/// What the calls of an [`Exporter`] return.
+/// The future that the methods of an [`Exporter`] return.
 pub type ExportFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>> + Send + 'a>>;
 
-/// Why a batch, or a part of it, did not arrive.
+/// Why a batch, or a part of it, was not exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// None of it has arrived, as far as is known, and another attempt is of no use. The batch is lost.
+    /// No span was exported, as far as is known, and a retry is useless. The batch is dropped.
     Failed {
-        /// Where to, and what happened.
+        /// The destination and the error.
         message: Cow<'static, str>,
     },
-    /// The receiver has taken the rest. There are no further attempts.
+    /// The receiver rejected some spans and accepted the rest. There is no retry.
     Rejected {
-        /// The number of spans that it refused.
+        /// The number of rejected spans.
         spans: u64,
-        /// Its reason.
+        /// The receiver's reason.
         message: Cow<'static, str>,
     },
-    /// There is no connection to the receiver. There are further attempts, with growing pauses, but only one during a shutdown.
+    /// There is no connection to the receiver.
+    ///
+    /// The batch is retried with growing pauses. During a shutdown it gets one attempt only.
     Unreachable {
-        /// Where to, and what happened.
+        /// The destination and the error.
         message: Cow<'static, str>,
     },
-    /// The receiver can't take it now, or did not respond. There are further attempts.
+    /// The receiver can't accept the batch now, or did not respond. The batch is retried.
     Unavailable {
-        /// Where to, and what happened.
+        /// The destination and the error.
         message: Cow<'static, str>,
-        /// The pause that the receiver asks for. Nothing is exported until it is over, and it does not count as time of the batch. It is
-        /// cut to 10 minutes. Without one, pauses grow from 0.2 s to 5 s.
+        /// The pause that the receiver requests, at most 10 minutes; a longer one is shortened.
+        ///
+        /// Nothing is exported during the pause. The pause does not count towards the export timeout
+        /// of the batch. Without a requested pause, pauses grow from 0.2 s to 5 s.
         after: Option<Duration>,
     },
 }
 
 impl ExportError {
-    /// None of it has arrived, and another attempt is of no use.
+    /// Makes an [`ExportError::Failed`]: a retry is useless.
     pub fn failed(message: impl Into<Cow<'static, str>>) -> Self {
         ExportError::Failed { message: message.into() }
     }
 
-    /// There is no connection to the receiver.
+    /// Makes an [`ExportError::Unreachable`]: there is no connection to the receiver.
     pub fn unreachable(message: impl Into<Cow<'static, str>>) -> Self {
         ExportError::Unreachable { message: message.into() }
     }
 
-    /// The receiver can't take it now; it may have asked for a pause.
+    /// Makes an [`ExportError::Unavailable`], with the pause that the receiver requests, if any.
     pub fn unavailable(message: impl Into<Cow<'static, str>>, after: Option<Duration>) -> Self {
         ExportError::Unavailable { message: message.into(), after }
     }
@@ -128,7 +136,9 @@ impl fmt::Display for ExportError {
 
 impl Error for ExportError {}
 
-/// Keeps all spans in memory, for tests and for the terminal. Clones share them.
+/// Keeps all spans in memory, for tests and for the terminal.
+///
+/// Clones share the spans.
 ///
 /// # Examples
 /// ```
@@ -151,12 +161,12 @@ pub struct MemoryExporter {
 }
 
 impl MemoryExporter {
-    /// What has come so far: each batch with the resource that made it.
+    /// Returns the batches exported so far, each with its resource.
     pub fn batches(&self) -> Vec<Batch> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The spans of all batches, in the order they ended in.
+    /// Returns the spans of all batches, in the order in which they ended.
     pub fn spans(&self) -> Vec<SpanRecord> {
         self.batches().into_iter().flat_map(|batch| batch.spans).collect()
     }

@@ -1,6 +1,7 @@
-//! Waiting for the exporters, with a limit that they can't break.
+//! Waits for the exporters, with a limit that holds whatever they do.
 //!
-//! Who waits keeps the limit: an export thread may be blocked by its exporter, or be gone, as in a process that has been forked.
+//! The waiting thread keeps the limit. An export thread can't: its exporter may block it, or the
+//! thread may not exist, as in a forked process.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,10 +14,10 @@ use super::exporter::ExportError;
 use super::queue::{Queue, State};
 use super::stats::Stats;
 
-/// Longer than anybody waits, and no overflow.
+/// 30 years: in practice unlimited, and adding it to the current time does not overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// Exports what has ended by now. Blocks until that is done, or for `limit`.
+/// Exports all spans that have ended. Blocks until that is done, or for `limit`.
 pub(super) fn flush(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
     let before = Before::new(queue);
     let tickets = queue.request_flush();
@@ -27,7 +28,9 @@ pub(super) fn flush(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
     before.compare(queue, is_in_time)
 }
 
-/// Exports all that has ended, and ends the export threads. Blocks until that is done, or for `limit`.
+/// Exports all spans that have ended, and ends the export threads.
+///
+/// Blocks until that is done, or for `limit`.
 pub(super) fn shutdown(queue: &Queue, limit: Duration) -> Result<(), FlushError> {
     let limit = limit.min(LONGEST);
     let before = Before::new(queue);
@@ -40,7 +43,10 @@ pub(super) fn shutdown(queue: &Queue, limit: Duration) -> Result<(), FlushError>
     before.compare(queue, is_in_time)
 }
 
-/// [`flush`] or [`shutdown`], on a thread that may block. A timer of the runtime would not do: its clock may be paused, or there is none.
+/// Runs [`flush`] or [`shutdown`] on a new thread, which may block.
+///
+/// A timer of the runtime can't keep the limit: the clock may be paused, or the runtime may have no
+/// timer.
 pub(super) async fn on_own_thread(
     queue: &Arc<Queue>,
     limit: Duration,
@@ -49,17 +55,17 @@ pub(super) async fn on_own_thread(
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(queue);
     let waiting = thread::Builder::new().name("throughline-flush".into()).spawn(move || {
-        // Nobody may be waiting any more.
+        // Fails if the caller has dropped the future. Then the result is not needed.
         let _ = sender.send(block(&shared, limit));
     });
     match waiting {
-        Ok(_) => receiver.await.expect("the thread runs no code of others, and so does not panic"),
-        // Without threads to be had the limit is kept, and this one blocked.
+        Ok(_) => receiver.await.expect("the thread runs no user code and does not panic"),
+        // If no thread can be started, the limit holds, but this thread is blocked.
         Err(_) => block(queue, limit),
     }
 }
 
-/// Whether `is_done` within `limit`.
+/// Waits until `is_done`, for at most `limit`. Returns whether it is done.
 fn wait(queue: &Queue, limit: Duration, is_done: impl Fn(&State) -> bool) -> bool {
     let state: MutexGuard<'_, State> = queue.lock();
     let waited = queue.progress.wait_timeout_while(state, limit.min(LONGEST), |state| !is_done(state));
@@ -67,7 +73,7 @@ fn wait(queue: &Queue, limit: Duration, is_done: impl Fn(&State) -> bool) -> boo
     !result.timed_out()
 }
 
-/// The counts before a flush.
+/// The counts before a flush or a shutdown.
 struct Before {
     stats: Stats,
     failures: Vec<u64>,
@@ -100,15 +106,17 @@ impl Before {
     }
 }
 
-/// Spans were lost, or are still waiting, or an exporter could not be flushed.
+/// A flush or a shutdown failed.
+///
+/// Spans were dropped, or are still queued, or an exporter failed to flush.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlushError {
-    /// Spans that were lost since the call.
+    /// Spans that were dropped during the call.
     pub lost: u64,
-    /// All counts, as of the end of the call.
+    /// All counts at the end of the call.
     pub stats: Stats,
-    /// The last error of an exporter, if one has failed.
+    /// The last error of an exporter, if an exporter failed.
     pub error: Option<Box<ExportError>>,
 }
 

@@ -1,4 +1,4 @@
-//! Log lines that say which trace they belong to.
+//! Log lines with the ids of their trace and span.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,16 +12,21 @@ use tracing_subscriber::registry::LookupSpan;
 use super::Telemetry;
 use super::layer::context_of_event;
 
-/// The longest value that goes onto a line, in characters.
+/// The longest value on a line, in characters. Longer values are cut off.
 const MAX_VALUE: usize = 256;
 
 impl Telemetry {
-    /// Log lines with the trace and the span that they belong to, and the values that
-    /// [`copy_to_spans`](super::Builder::copy_to_spans) names, before what `tracing_subscriber`'s own format writes.
+    /// Returns a format for log lines that start with the trace id and the span id.
     ///
-    /// They are those of the `tracing` span around the event where [`layer`](Self::layer) has made it one of ours, or else of the ambient
-    /// context; a line outside of both is as it would be. Values are cut off at 256 characters and escaped: none can begin a line of
-    /// its own. It is for formats of text; one of JSON lines would be none any more.
+    /// The values named by [`copy_to_spans`](super::Builder::copy_to_spans) follow. Then comes the
+    /// line in the default format of `tracing_subscriber`.
+    ///
+    /// The ids and values are those of the `tracing` span around the event, if
+    /// [`layer`](Self::layer) handles that span. Otherwise they are those of the ambient context. A
+    /// line outside of both is not changed.
+    ///
+    /// Values are cut off at 256 characters and escaped, so a value can't start a new line. Use it
+    /// with text formats only: a JSON line with this prefix is no longer JSON.
     ///
     /// ```
     /// use throughline::telemetry::{self, MemoryExporter};
@@ -39,7 +44,7 @@ impl Telemetry {
     }
 }
 
-/// Formats log lines: made by [`Telemetry::log_format`].
+/// Formats log lines with trace and span ids: made by [`Telemetry::log_format`].
 #[derive(Clone)]
 pub struct LogFormat<F = Format<Full>> {
     inner: F,
@@ -47,7 +52,7 @@ pub struct LogFormat<F = Format<Full>> {
 }
 
 impl<F> LogFormat<F> {
-    /// The same, before what another format writes.
+    /// Returns this format with `inner` as the format of the rest of the line.
     ///
     /// ```
     /// use throughline::telemetry;

@@ -1,8 +1,11 @@
-//! Where spans go: set up in one call, and never broken silently.
+//! Exports spans, and counts every span that is exported or dropped.
 //!
-//! [`init`] is the one line in `main`. A [`Telemetry`] is a value: several live side by side in one process, each with its own service
-//! name, sampler and exporters. Finished spans wait in a bounded queue. Each [`Exporter`] has a thread of its own, which takes them in
-//! batches; nobody who ends a span waits for it. [`Stats`] says at any time where every span has gone.
+//! Call [`init`] once in `main`. A [`Telemetry`] is a value, not a global: one process can have
+//! several, each with its own service name, sampler and exporters.
+//!
+//! Ended spans are enqueued in a bounded queue. Each [`Exporter`] has its own thread, which exports
+//! the spans in batches. Ending a span never waits for an export. [`Stats`] counts the spans that
+//! are queued, exported and dropped.
 //!
 //! # Examples
 //! ```
@@ -60,25 +63,27 @@ use flush::{flush, on_own_thread, shutdown};
 use queue::Queue;
 use stderr::warn;
 
-/// How long a guard that is dropped without [`shutdown`](TelemetryGuard::shutdown) holds its thread up.
+/// How long dropping a guard without [`shutdown`](TelemetryGuard::shutdown) may block its thread.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
 
-/// Sets telemetry up for a process with one service, and makes it the process's default.
+/// Sets up telemetry for one service and makes it the default of the process.
 ///
-/// It reads the `OTEL_*` variables ([`Builder::from_env`]); a name of the service there comes before `service`. Unless they say
-/// otherwise, spans go by OTLP over HTTP to `http://localhost:4318`, as the OpenTelemetry specification has it.
+/// It reads the `OTEL_*` variables ([`Builder::from_env`]). A service name in them overrides
+/// `service`. By default, spans are exported with OTLP over HTTP to `http://localhost:4318`, as the
+/// OpenTelemetry specification requires.
 ///
-/// Keep the guard, and [`shutdown`](TelemetryGuard::shutdown) it at the end of `main`.
+/// Keep the guard, and call [`shutdown`](TelemetryGuard::shutdown) on it at the end of `main`.
 ///
 /// # Errors
-/// There is a default already: a second call changes nothing. Or an exporter can't be set up; the message says what to check.
+/// - The process already has a default. The second call changes nothing.
+/// - An exporter can't be set up. The message says what to check.
 ///
 /// # Examples
 /// ```no_run
 /// use throughline::telemetry;
 ///
 /// let _telemetry = telemetry::init("card-api")?;
-/// assert!(telemetry::init("card-api").is_err(), "there is one");
+/// assert!(telemetry::init("card-api").is_err(), "the process has a default");
 /// # Ok::<(), telemetry::BuildError>(())
 /// ```
 pub fn init(service: impl Into<String>) -> Result<TelemetryGuard, BuildError> {
@@ -93,19 +98,23 @@ pub fn init(service: impl Into<String>) -> Result<TelemetryGuard, BuildError> {
     Ok(guard)
 }
 
-/// Sets telemetry up step by step, for `service`; it does not become the process's default.
+/// Returns a builder for the telemetry of `service`.
+///
+/// The telemetry does not become the default of the process.
 pub fn builder(service: impl Into<String>) -> Builder {
     Builder::new(service.into())
 }
 
-/// A running telemetry: where spans go, and what has become of them. Cloning it costs one reference count.
+/// A running telemetry: makes spans, exports them and counts them.
+///
+/// Cloning it increments one reference count.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     tracer: Tracer,
     queue: Arc<Queue>,
-    /// The names of what is copied from contexts onto spans and log lines.
+    /// Names of the values that are copied from contexts to spans and log lines.
     #[cfg_attr(not(feature = "fmt"), expect(dead_code))]
     copied: Arc<[String]>,
 }
@@ -115,12 +124,18 @@ impl Telemetry {
         Telemetry(Arc::new(Inner { tracer, queue, copied }))
     }
 
-    /// What makes the spans: for [`Context::with_tracer`](crate::Context::with_tracer) and the layers' `tracer`.
+    /// Returns the tracer that makes the spans.
+    ///
+    /// Pass it to [`Context::with_tracer`](crate::Context::with_tracer) or to the `tracer` method of
+    /// a middleware layer.
     pub fn tracer(&self) -> &Tracer {
         &self.0.tracer
     }
 
-    /// A layer for a `tracing` subscriber: `#[instrument]` spans become spans here, and events theirs.
+    /// Returns a layer for a `tracing` subscriber.
+    ///
+    /// The layer turns `tracing` spans, such as those of `#[instrument]`, into spans of this
+    /// telemetry. It turns `tracing` events into events of these spans.
     ///
     /// ```
     /// use throughline::telemetry::{self, MemoryExporter};
@@ -136,20 +151,23 @@ impl Telemetry {
         Layer::new(self.tracer().clone())
     }
 
-    /// Where every span has gone, as of now.
+    /// Returns the current counts of spans.
     pub fn stats(&self) -> Stats {
         self.0.queue.counters.read()
     }
 
-    /// Exports what has ended by now, flushes the exporters, and returns when that is done, or after `limit`.
+    /// Exports all spans that have ended, and flushes the exporters.
     ///
-    /// The limit holds whatever the exporters do. It is real time: a clock that a test has paused does not shorten it.
+    /// It returns when that is done, or after `limit`. The limit holds even if an exporter blocks its
+    /// thread. It is real time: a paused tokio clock does not shorten it.
     ///
     /// # Errors
-    /// The limit has passed, spans have been lost meanwhile, or an exporter can't be flushed. What is still queued stays so.
+    /// - The limit has passed. Spans that are still queued stay queued.
+    /// - Spans were dropped during the call.
+    /// - An exporter failed to flush.
     ///
     /// # Cancellation safety
-    /// Dropping the future stops the waiting and not the export.
+    /// Dropping the future stops waiting. It does not stop the export.
     pub async fn force_flush(&self, limit: Duration) -> Result<(), FlushError> {
         on_own_thread(&self.0.queue, limit, flush).await
     }
@@ -161,9 +179,10 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-/// A [`Telemetry`] to be shut down: made by [`init`] and [`Builder::build`].
+/// Owns a [`Telemetry`] and shuts it down: made by [`init`] and [`Builder::build`].
 ///
-/// Dropped instead, it exports what it can in 2 s, on the thread that drops it, and says on stderr if anything was lost.
+/// Dropping the guard without [`shutdown`](Self::shutdown) blocks the thread for up to 2 s to export
+/// the queued spans. If spans were dropped, it writes a line to stderr.
 #[must_use = "telemetry is shut down when its guard is dropped"]
 pub struct TelemetryGuard {
     telemetry: Telemetry,
@@ -175,18 +194,24 @@ impl TelemetryGuard {
         TelemetryGuard { telemetry, is_shut: false }
     }
 
-    /// Exports all that has ended, shuts the exporters down, and ends their threads. Spans that start or end from here on are no-ops,
-    /// counted.
+    /// Exports all spans that have ended, shuts down the exporters and ends their threads.
     ///
-    /// It returns when every exporter has been shut down and dropped, without any delay, or after `limit`. The limit holds whatever the
-    /// exporters do. While it runs, a receiver that can't be reached gets one more attempt for each batch, and a pause that a receiver
-    /// has asked for is given up if it ends after the limit. It needs nothing of the runtime that it is awaited on.
+    /// Spans that start or end after this call are dropped and counted. The shutdown returns when
+    /// every exporter has been shut down and dropped, or after `limit`. It does not wait for the
+    /// schedule delay. The limit holds even if an exporter blocks its thread.
+    ///
+    /// During the shutdown:
+    /// - If a receiver is unreachable, each batch gets one more attempt.
+    /// - If a pause that a receiver requests ends after the limit, the batch is dropped at once.
+    ///
+    /// The shutdown works on any runtime: it uses no timer and no I/O of it.
     ///
     /// # Errors
-    /// Spans have been lost while shutting down: how many, and why. Or an exporter can't be shut down.
+    /// - Spans were dropped during the shutdown. The error has their number and the reasons.
+    /// - An exporter failed to shut down.
     ///
     /// # Cancellation safety
-    /// Dropping the future stops the waiting and not the shutdown.
+    /// Dropping the future stops waiting. It does not stop the shutdown.
     pub async fn shutdown(mut self, limit: Duration) -> Result<(), FlushError> {
         self.is_shut = true;
         self.0.queue.close();

@@ -1,25 +1,25 @@
-//! Where every span has gone.
+//! Counts of spans, by what happened to them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a span did not arrive.
+/// Why a span was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The queue was full, by count or by bytes: spans end faster than they can be exported.
+    /// The queue was full, in spans or in bytes: spans end faster than they are exported.
     QueueFull,
-    /// The exporter failed to export its batch, and another attempt is of no use.
+    /// The export of its batch failed, and there was no further retry.
     ExportFailed,
     /// The [`export_timeout`](super::Builder::export_timeout) passed before its batch was exported.
     ExportTimeout,
-    /// The exporter panicked over its batch.
+    /// The exporter panicked while it exported the batch.
     ExporterPanicked,
-    /// The receiver refused it.
+    /// The receiver rejected the span.
     Rejected,
-    /// It was still queued, or on its way, when the time for shutting down had passed.
+    /// The span was still queued, or being exported, when the limit of the shutdown passed.
     ShutdownTimeout,
-    /// It started or ended after the shutdown.
+    /// The span started or ended after the shutdown.
     AfterShutdown,
 }
 
@@ -34,7 +34,7 @@ impl DropReason {
         DropReason::AfterShutdown,
     ];
 
-    /// In words.
+    /// Returns the reason in words.
     pub const fn as_str(self) -> &'static str {
         match self {
             DropReason::QueueFull => "queue full",
@@ -48,8 +48,10 @@ impl DropReason {
     }
 }
 
-/// Counts of spans: `emitted` = `queued` + `exported` + those dropped, at any time. Read one after the other while spans end, they
-/// may be a few apart; at rest they are exact.
+/// Counts of spans: emitted, queued, exported and dropped.
+///
+/// `emitted` = `queued` + `exported` + [`dropped`](Self::dropped) always holds. The counts are read
+/// one after the other, so they may be off by a few while spans end. Otherwise they are exact.
 ///
 /// ```
 /// use throughline::telemetry::{self, DropReason, MemoryExporter};
@@ -63,27 +65,27 @@ impl DropReason {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Spans that have ended, and those refused at their start after the shutdown.
+    /// Spans that have ended, and spans that started after the shutdown.
     pub emitted: u64,
-    /// Waiting, or on their way.
+    /// Spans that are enqueued or being exported.
     pub queued: u64,
-    /// Taken by all exporters.
+    /// Spans that all exporters have exported.
     pub exported: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
 impl Stats {
-    /// All that did not arrive.
+    /// Returns the number of dropped spans, for all reasons.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
 
-    /// Those that did not arrive for this reason.
+    /// Returns the number of spans dropped for this reason.
     pub fn dropped_because(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
 
-    /// The reasons for which any did not arrive, with their numbers.
+    /// Returns each reason for which spans were dropped, with their number.
     pub fn reasons(&self) -> impl Iterator<Item = (DropReason, u64)> {
         DropReason::ALL.into_iter().zip(self.dropped).filter(|(_, count)| *count > 0)
     }
@@ -117,7 +119,8 @@ impl Counters {
     }
 
     pub(super) fn read(&self) -> Stats {
-        // What is counted last is read first: the difference, what is queued, is never negative.
+        // A span is counted as emitted first. `emitted` is read last, so the difference, the queued
+        // spans, is never negative.
         let dropped = std::array::from_fn(|reason| self.dropped[reason].load(Ordering::Acquire));
         let exported = self.exported.load(Ordering::Acquire);
         let emitted = self.emitted.load(Ordering::Acquire);

@@ -45,7 +45,7 @@ pub(super) struct Worker {
 struct ReceiverState {
     /// Whether the last batch did not arrive: an outage is reported once.
     is_failing: bool,
-    /// The receiver has requested for a pause until then.
+    /// The receiver has requested a pause until then.
     paused: Option<(Instant, ExportError)>,
 }
 
@@ -166,7 +166,7 @@ impl Worker {
                 }
             };
             // A part is random, so that a thousand processes do not come back together, and so that a receiver which
-            // says "at once" for ever is not requested in a tight loop.
+            // says "at once" for ever is not called in a tight loop.
             let random = pause.mul_f64(fastrand::f64() / 2.0);
             let wait = requested.unwrap_or(pause / 2) + random;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -194,7 +194,7 @@ impl Worker {
 
     /// Waits for the next attempt, and returns whether to make it.
     ///
-    /// A pause that the receiver has requested for is kept, and given up where it ends after the shutdown. Any other one ends when a
+    /// A pause that the receiver has requested is kept, and given up where it ends after the shutdown. Any other one ends when a
     /// shutdown begins: there is one attempt more.
     async fn pause(&self, until: Instant, is_requested: bool) -> bool {
         let was_closing = self.queue.shutdown_deadline().is_some();

@@ -1,8 +1,13 @@
-//! Export by OTLP, OpenTelemetry's own protocol: over HTTP with binary protobuf, or over gRPC.
+//! Exports spans with OTLP, the protocol of OpenTelemetry.
 //!
-//! A connection that is lost, a request without a response, and what the specification calls retryable are tried again with growing
-//! pauses of random length, until the [`export_timeout`](super::Builder::export_timeout) of a batch has passed. A pause that the
-//! receiver asks for (`Retry-After`, `RetryInfo`) is kept, and does not count. What a receiver has refused is not tried again.
+//! OTLP runs over HTTP with binary protobuf, or over gRPC.
+//!
+//! A batch is retried when the connection is lost, when there is no response, and when the
+//! specification calls the response retryable. Pauses between attempts grow and are partly random.
+//! Retries end when the [`export_timeout`](super::Builder::export_timeout) of the batch has passed.
+//!
+//! A pause that the receiver requests (`Retry-After`, `RetryInfo`) is kept and does not count
+//! towards the timeout. Spans that a receiver rejects are not retried.
 
 mod encode;
 mod grpc;
@@ -28,24 +33,28 @@ use crate::url::redacted;
 use grpc::GrpcExporter;
 use http::HttpExporter;
 
-/// "OpenTelemetry Protocol Exporter", "User Agent": the exporter, its language and its version.
+/// The exporter, its language and its version.
+///
+/// OpenTelemetry specification, "OpenTelemetry Protocol Exporter", "User Agent".
 const USER_AGENT: &str = concat!("throughline-otlp-exporter-rust/", env!("CARGO_PKG_VERSION"));
 
-/// How the messages travel.
+/// The transport of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// `http/protobuf`: HTTP/1.1 POST.
+    /// `http/protobuf`: binary protobuf in HTTP/1.1 POST requests.
     HttpProtobuf,
-    /// `grpc`.
+    /// `grpc`: gRPC over HTTP/2.
     Grpc,
 }
 
-/// What an exporter sends besides the spans, and how long it waits for a response.
+/// The headers and the timeout of an OTLP exporter.
 #[derive(Clone)]
 pub struct Config {
-    /// Sent with each request, as for authentication.
+    /// Headers of each request, for example for authentication.
     pub headers: HeaderMap,
-    /// For one attempt: 10 s. A connection on which it has passed is not used again.
+    /// The timeout of one attempt. The default is 10 s.
+    ///
+    /// After a timeout, the connection is not used again.
     pub timeout: Duration,
 }
 
@@ -55,7 +64,7 @@ impl Default for Config {
     }
 }
 
-/// Shows no header's value: it may be a secret.
+/// Shows no header values: they may be secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.keys().collect();
@@ -63,10 +72,11 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Exports by OTLP.
+/// Exports spans with OTLP.
 ///
-/// A collector on this host (`localhost`, loopback addresses) is reached without a proxy. For any other one, `HTTP_PROXY`, `ALL_PROXY` and
-/// `NO_PROXY` count over HTTP, and not over gRPC.
+/// A collector on this host (`localhost`, loopback addresses) is always reached without a proxy. For
+/// other collectors, OTLP over HTTP uses the variables `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. OTLP
+/// over gRPC ignores them.
 ///
 /// # Examples
 /// ```
@@ -74,7 +84,7 @@ impl fmt::Debug for Config {
 ///
 /// let exporter = OtlpExporter::new(Protocol::HttpProtobuf, "http://localhost:4318/v1/traces", Config::default());
 /// assert!(exporter.is_ok());
-/// assert!(OtlpExporter::new(Protocol::Grpc, "localhost", Config::default()).is_err(), "that is no URL");
+/// assert!(OtlpExporter::new(Protocol::Grpc, "localhost", Config::default()).is_err(), "not a URL");
 /// ```
 pub struct OtlpExporter {
     exporter: Box<dyn Exporter>,
@@ -84,27 +94,30 @@ pub struct OtlpExporter {
 }
 
 impl OtlpExporter {
-    /// To `url`: over HTTP the whole of it, with the path; over gRPC scheme, host and port. Nothing is sent yet.
+    /// Makes an exporter that sends to `url`. It does not connect yet.
     ///
-    /// Credentials in `url` are sent as an `Authorization` header, unless `config` has one. Messages show `url` without them.
+    /// Over HTTP, `url` is the full URL with the path. Over gRPC, it has a scheme, a host and a port.
+    ///
+    /// Credentials in `url` are sent as an `Authorization` header, unless `config` has one. Messages
+    /// show `url` without credentials.
     ///
     /// # Errors
-    /// `url` is not one, or not `http`: for TLS put a collector on this host.
+    /// `url` is not a URL, or its scheme is not `http`. For TLS, run a collector on this host.
     pub fn new(protocol: Protocol, url: &str, mut config: Config) -> Result<Self, BuildError> {
-        // What may be told of it.
+        // The URL without credentials, for messages.
         let endpoint = redacted(url);
-        let invalid = |why: &str| BuildError(format!("{endpoint:?} is no endpoint for OTLP: {why}"));
+        let invalid = |why: &str| BuildError(format!("{endpoint:?} is not a valid OTLP endpoint: {why}"));
         let uri: Uri = url.parse().unwrap_or_default();
         match (uri.scheme_str(), uri.host()) {
             (Some("http"), Some(_)) => {}
             (Some("https"), _) => return Err(invalid("TLS is not supported; send to a collector on this host")),
-            _ => return Err(invalid("one begins with http:// and names a host")),
+            _ => return Err(invalid("it must start with http:// and contain a host")),
         }
         let (uri, credentials) = without_credentials(uri);
         if let Some(credentials) = credentials {
             config.headers.entry(AUTHORIZATION).or_insert(credentials);
         }
-        // Neither indexed by HTTP/2 nor shown by `Debug`.
+        // HTTP/2 does not index sensitive values, and `Debug` does not show them.
         config.headers.values_mut().for_each(|value| value.set_sensitive(true));
         let timeout = config.timeout;
         let exporter: Box<dyn Exporter> = match protocol {
@@ -119,7 +132,7 @@ impl Exporter for OtlpExporter {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
         Box::pin(async move {
             timeout(self.timeout, self.exporter.export(batch)).await.unwrap_or_else(|_| {
-                let message = format!("{} has not responded within {:?}", self.endpoint, self.timeout);
+                let message = format!("{} did not respond within {:?}", self.endpoint, self.timeout);
                 Err(ExportError::unavailable(message, None))
             })
         })
@@ -132,7 +145,9 @@ impl fmt::Debug for OtlpExporter {
     }
 }
 
-/// The exporter that the `OTEL_EXPORTER_OTLP_*` variables ask for (OpenTelemetry specification, "OpenTelemetry Protocol Exporter").
+/// Makes the exporter that the `OTEL_EXPORTER_OTLP_*` variables configure.
+///
+/// OpenTelemetry specification, "OpenTelemetry Protocol Exporter".
 pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box<dyn Exporter>>, BuildError> {
     let for_traces = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     let general = env.text("OTEL_EXPORTER_OTLP_ENDPOINT");
@@ -150,7 +165,7 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
     };
     let is_insecure = variable_for_traces(env, "INSECURE").is_some_and(|(name, _)| env.is_true(&name));
     warn_of_unsupported(env);
-    // The endpoint for all signals is a base for HTTP; the one for traces is taken as it is.
+    // Over HTTP, the endpoint for all signals is a base URL. The endpoint for traces is a full URL.
     let url = match (for_traces, general, protocol) {
         (Some(url), _, _) => url,
         (None, Some(base), Protocol::HttpProtobuf) => format!("{}/v1/traces", base.trim_end_matches('/')),
@@ -158,7 +173,7 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
         (None, None, Protocol::HttpProtobuf) => "http://localhost:4318/v1/traces".to_owned(),
         (None, None, Protocol::Grpc) => "http://localhost:4317".to_owned(),
     };
-    // Over gRPC it may have no scheme; then this variable says whether there is TLS.
+    // A gRPC endpoint may have no scheme. Then this variable says whether TLS is used.
     let has_scheme = url.contains("://");
     let url = if is_insecure && !has_scheme && protocol == Protocol::Grpc { format!("http://{url}") } else { url };
     let mut config = Config::default();
@@ -169,14 +184,14 @@ pub(super) fn from_env(env: &mut Env<'_>, by_default: bool) -> Result<Option<Box
         for (key, value) in env.pairs(&name) {
             match (HeaderName::try_from(key.as_str()), HeaderValue::try_from(value)) {
                 (Ok(key), Ok(value)) => drop(config.headers.append(key, value)),
-                _ => env.warn(&name, "…", &"a member is no header"),
+                _ => env.warn(&name, "…", &"a member is not a valid header"),
             }
         }
     }
     Ok(Some(Box::new(OtlpExporter::new(protocol, &url, config)?)))
 }
 
-/// Names what is configured and not done.
+/// Warns about variables that are set but not supported.
 fn warn_of_unsupported(env: &mut Env<'_>) {
     match variable_for_traces(env, "COMPRESSION") {
         Some((name, value)) if value == "gzip" => {
@@ -192,13 +207,15 @@ fn warn_of_unsupported(env: &mut Env<'_>) {
     }
 }
 
-/// The variable for traces, or else the one for all signals: its name and value.
+/// Reads the variable for traces, or else the variable for all signals.
+///
+/// Returns its name and value.
 fn variable_for_traces(env: &Env<'_>, name: &str) -> Option<(String, String)> {
     let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
     names.into_iter().find_map(|name| env.text(&name).map(|value| (name, value)))
 }
 
-/// A URL, and what its `user:password@` is as a header (RFC 7617).
+/// Splits a URL into the URL without `user:password@` and a header for it (RFC 7617).
 fn without_credentials(uri: Uri) -> (Uri, Option<HeaderValue>) {
     let Some((user, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
         return (uri, None);
@@ -210,14 +227,14 @@ fn without_credentials(uri: Uri) -> (Uri, Option<HeaderValue>) {
     (Uri::from_parts(parts).unwrap_or(uri), header)
 }
 
-/// What a receiver that took a part of a batch has refused.
+/// The error for a batch that the receiver accepted only in part.
 fn rejected(partial: Option<ExportTracePartialSuccess>) -> Option<ExportError> {
     let partial = partial?;
     let spans = u64::try_from(partial.rejected_spans).ok().filter(|spans| *spans > 0)?;
     Some(ExportError::Rejected { spans, message: partial.error_message.into() })
 }
 
-/// Why there is no connection.
+/// The error for a connection that can't be opened.
 fn unreachable(endpoint: &str, error: &(dyn Error + 'static)) -> ExportError {
     let is_refused = sources(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
@@ -226,12 +243,12 @@ fn unreachable(endpoint: &str, error: &(dyn Error + 'static)) -> ExportError {
     ExportError::unreachable(format!("{endpoint} can't be reached: {reason}"))
 }
 
-/// An error with what it came from: the outermost of a client's errors says little.
+/// The messages of an error and its sources. The outermost client error alone says little.
 fn error_chain(error: &(dyn Error + 'static)) -> String {
     sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// An error, its source, and so on.
+/// Iterates over an error, its source, the source of that, and so on.
 fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source())
 }
