@@ -5,7 +5,7 @@
 //! - *job*: a callback that was queued on the blocking pool of its runtime.
 //! - *own thread*: a thread of this library, for callbacks that no pool can run in time.
 
-mod aside;
+mod threads;
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use aside::run_on_own_thread;
+use threads::run_on_own_thread;
 use tokio::runtime::Handle;
 
 use super::shield::shielded;
@@ -101,16 +101,16 @@ impl fmt::Debug for AfterFunc {
 /// Calls `f` on the stack of the thread that ends `ctx`. Only for short code of this library.
 #[cfg(feature = "tokio-util")]
 pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
-    AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Canceller) }
+    AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Inline) }
 }
 
-/// The thread on which a callback runs.
+/// Where a callback runs.
 enum RunOn {
-    /// A thread of the blocking pool of this runtime, or an own thread.
+    /// On the blocking pool of this runtime, or on an own thread.
     Pool(Option<Handle>),
-    /// The thread that cancels the context or fires its deadline.
+    /// On the stack of the thread that cancels the context or fires its deadline.
     #[cfg(feature = "tokio-util")]
-    Canceller,
+    Inline,
 }
 
 /// A registered callback. It polls `done` as a task does, and is the waker of that poll. The
@@ -174,7 +174,7 @@ impl Hook {
         let _runtime = match &self.run_on {
             RunOn::Pool(runtime) => runtime.as_ref().map(Handle::enter),
             #[cfg(feature = "tokio-util")]
-            RunOn::Canceller => None,
+            RunOn::Inline => None,
         };
         done.poll(&mut TaskContext::from_waker(&waker))
     }
@@ -185,7 +185,7 @@ impl Hook {
             RunOn::Pool(Some(runtime)) => Job::start(f, runtime),
             RunOn::Pool(None) => run_on_own_thread(f),
             #[cfg(feature = "tokio-util")]
-            RunOn::Canceller => f(),
+            RunOn::Inline => f(),
         }
     }
 

@@ -86,7 +86,8 @@ fn tokens() -> MutexGuard<'static, BTreeMap<usize, CancellationToken>> {
     TOKENS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child of the node's token. That is `token`, unless another thread has stored one first.
+/// A child of the node's token. The node's token is `token`, unless another thread has stored one
+/// first.
 fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> CancellationToken {
     let token_of_node = token.clone();
     let hook = hook::call_when_done(ctx, move || {

@@ -102,13 +102,13 @@ pub use try_join::try_join;
 ///
 /// let request = Context::background().with_timeout(Duration::from_secs(10));
 /// assert_eq!(reserve(&request).await, Ok("reserved"));
-/// let hasty = request.with_timeout(Duration::from_secs(1));
-/// assert_eq!(reserve(&hasty).await, Err(ContextError::DeadlineExceeded));
+/// let short = request.with_timeout(Duration::from_secs(1));
+/// assert_eq!(reserve(&short).await, Err(ContextError::DeadlineExceeded));
 /// assert!(!request.is_done());
 /// # }
 /// ```
 #[derive(Clone, Default)]
-#[must_use = "deriving a context changes nothing but the one it returns"]
+#[must_use = "deriving returns a new context and does not change this one"]
 pub struct Context(Option<Ref>);
 
 impl Context {
@@ -252,9 +252,10 @@ impl Context {
         self.deadline_child_with_cause(Some(now), now.checked_add(timeout), cause.into())
     }
 
-    /// A child with the deadline `at`; `None` is no deadline, for an overflow.
+    /// Derives a child with the deadline `at`. `None` means that the timeout overflowed: no
+    /// deadline.
     ///
-    /// `now` is the time, if the caller has read the clock already.
+    /// `now` is the time, if the caller has already read the clock.
     #[inline]
     fn deadline_child(&self, now: Option<Instant>, at: Option<Instant>) -> Context {
         match self.child_if_earlier(now, at) {
@@ -269,9 +270,10 @@ impl Context {
         Context(Some(node))
     }
 
-    /// A new node, or `None` if this context's own deadline is not later than `at`.
+    /// A node with the deadline `at`, or `None` if no node is needed.
     ///
-    /// Then this context ends the child at the same time, with its own cause, so no node is needed.
+    /// No node is needed if `at` is `None`, or if this context's own deadline is not later than `at`:
+    /// then this context ends the child at that time, with its own cause.
     #[inline]
     fn child_if_earlier(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
         let at = at.filter(|at| self.deadline().is_none_or(|current| *at < current))?;
@@ -309,9 +311,9 @@ impl Context {
 
     /// Derives a child with `value` under `key`, which shadows an earlier value.
     ///
-    /// Values are for data of the request that crosses code between the one who sets it and the one
-    /// who reads it. They are not for optional arguments. A value can still be read after the
-    /// context is done. It is dropped with the last context derived from this one.
+    /// Use values for request data that passes through code that does not use it, not for optional
+    /// arguments. A value can still be read after the context is done. It is dropped with the last
+    /// context derived from this one.
     ///
     /// ```
     /// use throughline_core::{Context, Key};
