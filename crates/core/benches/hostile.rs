@@ -1,7 +1,9 @@
-//! `cargo bench -p throughline-core --bench hostile`: how long each parser takes over the worst that a peer can send, by size.
+//! How long each parser takes for the worst input that a peer can send, by size.
 //!
-//! R7 asks for at most 100 µs at 8 KiB. A parser that is linear takes twice as long for twice as much: the last column says how many
-//! times as long 64 KiB take as 8 KiB, per byte. Limits cut that short, so less than 1 is common.
+//! Run it with `cargo bench -p throughline-core --bench hostile`. R7 requires at most 100 µs at 8
+//! KiB. A linear parser takes twice as long for twice the input. The last column is the time per
+//! byte at 64 KiB divided by that at 8 KiB. Size limits stop the parsers early, so less than 1 is
+//! common.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -12,7 +14,7 @@ use throughline_core::{Baggage, Context, Propagator, TraceState};
 
 type Lines = Vec<(String, Vec<u8>)>;
 
-/// A name, the header, a piece that is repeated to the size, and the work.
+/// A title, the header's name, a piece that is repeated up to the size, and the work to measure.
 type Case = (&'static str, &'static str, &'static str, fn(&Lines));
 
 const CASES: &[Case] = &[
@@ -83,7 +85,7 @@ fn read_baggage(lines: &Lines) {
     black_box(read(&baggage::extract(lines)));
 }
 
-/// The least of many runs: what it takes when nobody disturbs.
+/// The shortest of many runs: the time without interruptions.
 fn least(lines: &Lines, work: fn(&Lines)) -> Duration {
     let run = |_| {
         let start = Instant::now();

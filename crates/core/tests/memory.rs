@@ -1,5 +1,6 @@
-//! R1, where other threads take part: timers, callbacks and tasks leave nothing. It looks at the memory of the whole process, so this
-//! binary has one test.
+//! R1 with other threads: timers, callbacks and tasks free all their memory.
+//!
+//! The test counts the memory of the whole process, so this binary has one test.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::future::{Future, pending};
@@ -23,9 +24,11 @@ static ALLOCATOR: counting::Counting = counting::Counting;
 const FAR: Duration = Duration::from_secs(3600);
 const TIMES: usize = 10_000;
 
-/// Does `f` many times. It may end with a queue of some thread at another place of its block, and with less than a byte for each time.
+/// Runs `f` many times, and checks that less than a quarter of a byte per run is left.
+///
+/// It is not exactly 0, since the queue of another thread may have grown or shrunk.
 fn leaves_nothing(what: &str, mut f: impl FnMut()) {
-    // What is there once for the process: threads, and queues as long as they get.
+    // Allocates what exists once per process: threads, and queues of their final length.
     (0..100).for_each(|_| f());
     let before = counting::in_process();
     (0..TIMES).for_each(|_| f());
@@ -46,8 +49,10 @@ fn poll_once(future: impl Future) {
 }
 
 fn deadlines(root: &Context) {
-    leaves_nothing("deadlines, waited for and given up", || poll_once(root.with_timeout(FAR).with_cancel().done()));
-    leaves_nothing("deadlines, waited for and cancelled", || {
+    leaves_nothing("deadlines with a waiter that is dropped", || {
+        poll_once(root.with_timeout(FAR).with_cancel().done())
+    });
+    leaves_nothing("deadlines with a waiter that is cancelled", || {
         let handle = root.with_cancel();
         let timed = handle.with_timeout(FAR);
         let mut done = pin!(timed.done());
@@ -59,7 +64,7 @@ fn deadlines(root: &Context) {
     let mut fire = || {
         let all: Vec<_> = (0..50).map(|n| root.with_timeout(Duration::from_micros(300 + n))).collect();
         let mut waiting: Vec<_> = all.iter().map(|ctx| Box::pin(ctx.done())).collect();
-        // Those whose time is not over yet have an alarm each, and the timer's thread wakes them.
+        // Each one whose deadline is still ahead has an alarm, and the timer's thread wakes it.
         waiting.retain_mut(|done| done.as_mut().poll(&mut cx).is_pending());
         fired += waiting.len();
         for done in &mut waiting {
@@ -68,7 +73,7 @@ fn deadlines(root: &Context) {
             }
         }
     };
-    // Once around the sixteen maps of the alarms, each of which keeps its first block.
+    // Uses each of the sixteen maps of alarms once, since each keeps its first block.
     (0..1_400).for_each(|_| fire());
     leaves_nothing("deadlines that fire", fire);
     assert!(fired > TIMES, "of {TIMES} times 50 only {fired} had an alarm");
@@ -87,7 +92,7 @@ fn hooks(root: &Context) {
         let text = "some text".to_owned();
         assert!(handle.after_func(move || drop(text)).stop());
     });
-    leaves_nothing("hooks whose registration is dropped, and whose context ends with its handle", || {
+    leaves_nothing("hooks whose registration is dropped, then the handle of their context", || {
         let handle = root.with_timeout(FAR).with_cancel();
         let (sender, receiver) = channel::<()>();
         drop(handle.after_func(move || drop(sender)));

@@ -1,4 +1,4 @@
-//! C25: `Context::on_signal`. Signals are the whole process's, so this binary has one test.
+//! C25: `Context::on_signal`. Signals reach the whole process, so this binary has one test.
 #![cfg(all(feature = "signal", unix))]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -12,12 +12,12 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A shell sends the signal to us, its parent; returns when the runtime has passed it on.
+/// A shell sends the signal to its parent, this process. Returns once the runtime has received it.
 async fn receive(name: &str, kind: SignalKind) {
-    let mut passed_on = signal(kind).unwrap();
+    let mut received = signal(kind).unwrap();
     let sent = Command::new("sh").args(["-c", &format!("kill -{name} $PPID")]).status().unwrap();
     assert!(sent.success());
-    passed_on.recv().await.unwrap();
+    received.recv().await.unwrap();
 }
 
 fn assert_shut_down(ctx: &Context) {
@@ -42,13 +42,13 @@ async fn is_cancelled_by(name: &str, kind: SignalKind) {
     let (base, beside) = (root.on_signal().unwrap(), root.on_signal().unwrap());
     let request = base.with_cancel();
     tokio::task::yield_now().await;
-    assert!(!request.is_done(), "a signal from before does not count");
+    assert!(!request.is_done(), "an earlier signal does not count");
     receive(name, kind).await;
     for ctx in [&request, &base, &beside] {
         ctx.done().await;
         assert_shut_down(ctx);
     }
-    assert!(!root.is_done(), "{name} ends what stands on it, not what it stands on");
+    assert!(!root.is_done(), "{name} cancels the context and its children, not its parent");
 }
 
 async fn ends_like_any_other_handle(name: &str, kind: SignalKind) {
@@ -57,7 +57,7 @@ async fn ends_like_any_other_handle(name: &str, kind: SignalKind) {
     let ctx = base.context().clone();
     drop(base);
     assert!(matches!(ctx.cause(), Some(Cause::HandleDropped)), "by its handle");
-    // Nobody asks for the signal any more, and this process lives on.
+    // No context watches for the signal any more, and it does not stop this process.
     receive(name, kind).await;
     let base = parent.on_signal().unwrap();
     parent.cancel_with(std::io::Error::other("stop"));

@@ -1,4 +1,4 @@
-//! C32: how the timer's thread starts. It is the whole process's, so this binary has one test.
+//! C32: how the timer's thread starts. There is one per process, so this binary has one test.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, clippy::unwrap_used)]
 
@@ -22,17 +22,17 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Waits; it hangs if the deadline is lost.
+/// Waits for a deadline. It hangs if the deadline is lost.
 fn waits_for_a_deadline(runtime: &Runtime) {
     let ended = runtime.block_on(soon().run(pending::<()>()));
     assert_eq!(ended, Err(ContextError::DeadlineExceeded));
 }
 
-/// Runs `f` with no room for the stack of another thread.
+/// Runs `f` with too little memory for the stack of another thread.
 fn without_threads<R>(f: impl FnOnce() -> R) -> R {
     let limit = |bytes| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-        // SAFETY: the pointer is to a limit that lives.
+        // SAFETY: the pointer is to a live `rlimit`.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
     };
     let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -42,7 +42,7 @@ fn without_threads<R>(f: impl FnOnce() -> R) -> R {
     output
 }
 
-/// The threads of this process by name, and the CPUs that they may run on.
+/// The CPUs that each thread of this process may run on, by the thread's name.
 fn threads() -> BTreeMap<String, String> {
     let field = |status: &str, name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -56,9 +56,9 @@ fn threads() -> BTreeMap<String, String> {
 }
 
 fn pin_this_thread() {
-    // SAFETY: an all-zero set is an empty one.
+    // SAFETY: all zeros is a valid, empty set.
     let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a set that lives.
+    // SAFETY: the pointer is to a live set.
     let cpu = unsafe {
         let cpu = libc::sched_getcpu();
         libc::CPU_SET(usize::try_from(cpu).unwrap(), &mut one);
@@ -79,8 +79,8 @@ fn c32_a_failed_start_loses_no_later_deadline_and_the_thread_does_not_inherit_af
         let fell_back = catch_unwind(AssertUnwindSafe(|| waits_for_a_deadline(&runtime))).is_ok();
         (has_panicked, fell_back, thread::Builder::new().spawn(|| ()).is_ok())
     });
-    assert!(!may_start && has_panicked, "outside a runtime there is nobody to wait");
-    assert!(fell_back, "in a runtime its own timer does");
+    assert!(!may_start && has_panicked, "outside a runtime no timer is available");
+    assert!(fell_back, "in a runtime, its own timer fires");
     pin_this_thread();
     waits_for_a_deadline(&runtime);
     // Names are cut to fifteen bytes.

@@ -1,6 +1,8 @@
-//! The wall clock jumps by an hour, and nothing but a date moves: no deadline, no span, and a message as its documentation says.
+//! The wall clock jumps by an hour: only dates change. Deadlines and spans do not move; messages
+//! behave as documented.
 //!
-//! The clock is the process's own: what the standard library asks for the time is here, and adds the jump.
+//! The test replaces the process's clock: it defines the function that the standard library calls
+//! for the time, and adds the jump.
 
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, clippy::unwrap_used)]
@@ -27,10 +29,10 @@ const HOUR: i64 = 3600;
 /// How far the wall clock is off, in seconds.
 static JUMP: AtomicI64 = AtomicI64::new(0);
 
-/// Stands before libc's for the whole process.
+/// Replaces the function of libc in the whole process.
 #[unsafe(no_mangle)]
 extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
-    // SAFETY: the kernel checks the pointer, which is the caller's.
+    // SAFETY: the pointer is the caller's, and the kernel checks it.
     let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
     if result == 0 && clock == libc::CLOCK_REALTIME {
         // SAFETY: the kernel has just written there.
@@ -39,7 +41,7 @@ extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -
     if result == 0 { 0 } else { -1 }
 }
 
-/// The clock for one test at a time; right again when it is dropped.
+/// Exclusive use of the clock by one test. Dropping it resets the clock.
 struct Clock(#[allow(dead_code)] MutexGuard<'static, ()>);
 
 impl Clock {
@@ -104,7 +106,7 @@ async fn no_deadline_moves_with_the_wall_clock() {
 async fn t07_spans_never_run_backwards_and_keep_their_true_duration() {
     let clock = Clock::own();
     let (memory, ctx) = Memory::new();
-    // The first span of a process begins to count. A paused clock stands before that.
+    // The process's time base is set by its first span. A paused clock may be earlier than that.
     ctx.span("first").start().end();
     advance(Duration::from_secs(1)).await;
     let outer = ctx.span("outer").start();
@@ -126,8 +128,8 @@ async fn t07_spans_never_run_backwards_and_keep_their_true_duration() {
     assert_eq!(inner.events[0].time, inner.end_time);
 }
 
-/// A suspend is the same to a process: the monotonic clock stands still, and the wall clock has
-/// gone on.
+/// A suspend looks the same to a process: the monotonic clock stands still while the wall clock
+/// goes on.
 #[test]
 fn t07_after_a_wall_clock_step_new_local_roots_are_right_and_running_traces_stay_consistent() {
     let clock = Clock::own();

@@ -1,7 +1,8 @@
-//! Alarms: who wakes a task when a deadline passes.
+//! Alarms: they wake a task when a deadline passes.
 //!
-//! On the real clock it is a thread of the process, which no runtime's end or stall can stop. It sleeps until the earliest alarm and
-//! is disturbed only by an earlier one. A virtual clock is moved by its runtime alone, so there each alarm is a tokio timer.
+//! On the real clock, a thread of the process fires the alarms, so a runtime that stalls or shuts
+//! down does not stop them. The thread sleeps until the earliest alarm; only an earlier alarm wakes
+//! it sooner. A virtual clock is moved only by its runtime, so there each alarm is a tokio timer.
 
 mod thread;
 
@@ -20,20 +21,21 @@ use super::clock;
 use super::shield::shielded;
 use super::tree::sync::{Mutex, MutexGuard};
 
-/// Wakes a task at an instant, or a moment after; dropped, it does not.
+/// Wakes a task at an instant, or shortly after it. Dropping the alarm cancels it.
 pub(super) struct Alarm(Timer);
 
 enum Timer {
-    /// By the thread: its key there, and [`FIRED`] as of when it was set.
+    /// Fired by the timer's thread. `key`: in its shard; `fired`: the value of [`FIRED`] when the
+    /// alarm was set.
     Thread { shard: &'static Shard, key: (Instant, u64), fired: u64 },
-    /// By the runtime: its clock is virtual, or there is no thread.
+    /// Fired by the runtime: its clock is virtual, or the timer's thread cannot be started.
     Runtime { at: Instant, sleep: Pin<Box<Sleep>> },
 }
 
 type Shard = Mutex<BTreeMap<(Instant, u64), Waker>>;
 
 static SHARDS: [Shard; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
-/// How many times the thread has gone off.
+/// How many times the thread has fired alarms.
 static FIRED: AtomicU64 = AtomicU64::new(0);
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -41,7 +43,8 @@ impl Alarm {
     /// Wakes the task of `cx` at `at`.
     ///
     /// # Panics
-    /// On the real clock, where the timer's thread can't be started and there is no runtime with a timer either.
+    /// On the real clock, if the timer's thread cannot be started and there is no runtime with a
+    /// timer either.
     pub(super) fn new(at: Instant, is_virtual: bool, cx: &mut TaskContext<'_>) -> Alarm {
         if is_virtual {
             return Alarm::by_runtime(at, cx);
@@ -57,7 +60,7 @@ impl Alarm {
         alarms.insert((at, id), waker);
         drop(alarms);
         if thread::look_by(at).is_err() {
-            // The alarm is no longer in the shard when this is reached again: a later one tries to start the thread anew.
+            // Take the alarm out of the shard. A later alarm tries to start the thread again.
             drop(alarm);
             return Alarm::by_runtime(at, cx);
         }
@@ -70,7 +73,7 @@ impl Alarm {
         alarm
     }
 
-    /// Whether the time may have come. It reads no clock.
+    /// Whether the alarm may have fired. It reads no clock.
     #[inline]
     pub(super) fn may_have_fired(&self) -> bool {
         match &self.0 {
@@ -79,8 +82,10 @@ impl Alarm {
         }
     }
 
-    /// The time on the clock that it goes by, if `now` is that of the current runtime: they differ where a runtime with a virtual clock
-    /// has ended, whose alarms have gone over to the real one.
+    /// The time on the alarm's clock, when the current runtime's clock reads `now`.
+    ///
+    /// The two clocks differ after a runtime with a virtual clock has shut down: its alarms then
+    /// follow the real clock.
     pub(super) fn now(&self, now: Instant) -> Instant {
         match &self.0 {
             Timer::Thread { .. } => now.max(Instant::now()),
@@ -96,13 +101,14 @@ impl Alarm {
                 let waker = cx.waker().clone();
                 let before = lock(shard).insert(*key, waker);
                 if before.is_none() {
-                    // It went off. The thread that did it leads, or has found another one to.
+                    // The alarm had fired, so a leader exists: the thread that fired it, or a later
+                    // one.
                     let _ = thread::look_by(key.0);
                 }
                 drop(before);
             }
             Timer::Runtime { at, sleep } => {
-                // A timer panics when its runtime has ended.
+                // A tokio timer panics after its runtime has shut down.
                 match catch_unwind(AssertUnwindSafe(|| sleep.as_mut().poll(cx))) {
                     Ok(Poll::Pending) => {}
                     Ok(Poll::Ready(())) => {
@@ -131,7 +137,7 @@ impl fmt::Debug for Alarm {
     }
 }
 
-/// A new id, and the calling thread's shard.
+/// A new id for an alarm, and the calling thread's shard.
 fn next_id_and_shard() -> (u64, &'static Shard) {
     thread_local! {
         static IDS: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
@@ -151,7 +157,10 @@ fn next_id_and_shard() -> (u64, &'static Shard) {
     (id, &SHARDS[(id / RANGE) as usize % SHARDS.len()])
 }
 
-/// When an alarm goes off that stays in every shard: without one a map would be allocated for each alarm that is alone in it.
+/// The instant of an alarm that stays in every shard.
+///
+/// It keeps the map from becoming empty. Otherwise each alarm that is alone in its shard would
+/// allocate a map.
 fn far_future() -> Instant {
     static FAR_FUTURE: OnceLock<Instant> = OnceLock::new();
     *FAR_FUTURE.get_or_init(|| {
@@ -161,11 +170,11 @@ fn far_future() -> Instant {
 }
 
 fn lock(shard: &Shard) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {
-    // Only an allocation failure could have panicked under the lock; the map is whole.
+    // Only an allocation failure can panic under the lock, and it leaves the map consistent.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the wakers out whose time has come when it is `now`; the earliest instant that is left.
+/// Takes out the wakers that are due at `now`. Returns the earliest instant that is left.
 fn take_due(now: Instant, due: &mut VecDeque<Waker>) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for shard in &SHARDS {

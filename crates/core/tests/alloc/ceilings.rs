@@ -1,4 +1,4 @@
-//! Ceilings on allocations: what docs/performance.md promises of one operation.
+//! Ceilings on the allocations of single operations, as docs/performance.md promises them.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use crate::counting::{count, requested};
 const HOUR: Duration = Duration::from_secs(3600);
 static KEYS: [Key<u64>; 17] = [const { Key::new("key") }; 17];
 
-/// What `operation` allocates, what it returns included.
+/// The number of allocations of `operation`, including those of its output.
 fn allocations<T>(operation: impl FnOnce() -> T) -> u64 {
     count(operation).1.allocations
 }
@@ -36,7 +36,7 @@ fn p01_a_child_is_one_allocation() {
         assert_eq!(allocations(|| parent.with_deadline(at)), 1);
         assert_eq!(allocations(|| parent.with_timeout(HOUR)), 1);
     }
-    assert_eq!(allocations(|| timed.with_timeout(3 * HOUR)), 0, "the earlier deadline is the parent's");
+    assert_eq!(allocations(|| timed.with_timeout(3 * HOUR)), 0, "the parent's deadline is earlier");
 }
 
 #[test]
@@ -73,18 +73,18 @@ fn p11_each_value_is_one_allocation() {
     let mut ctx = Context::background();
     for (index, key) in KEYS.iter().enumerate() {
         let (next, during) = count(|| ctx.with_value(key, 7));
-        assert_eq!(during.allocations, 1, "onto {index}");
-        // Four slots at least, a quarter of them empty, and the node.
-        assert!(during.bytes <= 192 + 16 * i64::try_from(index + 1).unwrap(), "onto {index}: {during:?}");
+        assert_eq!(during.allocations, 1, "on top of {index} values");
+        // The node, and at least four slots, of which a quarter stays empty.
+        assert!(during.bytes <= 192 + 16 * i64::try_from(index + 1).unwrap(), "on top of {index} values: {during:?}");
         ctx = next;
     }
     assert_eq!(allocations(|| ctx.value(&KEYS[0]).copied()), 0);
 }
 
-/// Pending for ever, and asks for the ambient context.
-struct Asks;
+/// A future that is always pending and reads the ambient context.
+struct ReadsCurrent;
 
-impl Future for Asks {
+impl Future for ReadsCurrent {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
@@ -96,7 +96,7 @@ impl Future for Asks {
 #[test]
 fn p13_an_ambient_scope_allocates_nothing() {
     let root = Context::background().with_cancel();
-    let mut scope = pin!(root.scope(Asks));
+    let mut scope = pin!(root.scope(ReadsCurrent));
     let mut cx = TaskContext::from_waker(Waker::noop());
     assert_eq!(allocations(|| scope.as_mut().poll(&mut cx).is_pending()), 0);
 }
@@ -115,7 +115,7 @@ fn p26_a_spawned_future_is_stored_once() {
         let ctx = Context::background().with_timeout(HOUR).with_cancel();
         let mut group: Group<ContextError> = Group::new(&ctx);
         let mut limited: Group<ContextError> = Group::new(&ctx).with_limit(1);
-        // The runtime's queue gets as long as it will.
+        // In the first round the runtime's queue grows to its final length.
         for _ in 0..2 {
             let tokio = requested(|| drop(tokio::spawn(large()))).1;
             let spawn = requested(|| drop(ctx.spawn(large()))).1;
@@ -124,7 +124,7 @@ fn p26_a_spawned_future_is_stored_once() {
             let sizes = format!("tokio {tokio}, ctx {spawn}, group {of_group}, group with a limit {of_limited}");
             eprintln!("{sizes}");
             assert!(spawn <= tokio + 256 && of_group <= tokio + 256, "{sizes}");
-            // A place in the queue is an allocation of its own.
+            // A task that waits for the limit is one more allocation.
             assert!(of_limited <= tokio + 512, "{sizes}");
         }
     });

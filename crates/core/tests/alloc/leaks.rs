@@ -1,5 +1,6 @@
-//! R1 and C18: whatever was derived from a root, nothing of it stays when it is gone. What other threads take part in (timers,
-//! callbacks, tasks) is in `memory.rs`.
+//! R1 and C18: contexts derived from a root free all their memory when they are dropped.
+//!
+//! Tests that involve other threads (timers, callbacks, tasks) are in `memory.rs`.
 
 use std::io;
 use std::pin::pin;
@@ -143,7 +144,7 @@ fn r01_finished_tasks_leave_nothing_in_a_running_group() {
             }
         });
     };
-    // The runtime's queues get as long as they will.
+    // Grows the runtime's queues to their final length.
     accept(1_000);
     assert_eq!(bytes_left(|| accept(10_000)), 0);
 }
@@ -153,7 +154,7 @@ fn r01_finished_tasks_leave_nothing_in_a_running_group() {
 fn r01_tokens_leave_nothing() {
     let root = Context::background().with_cancel();
     let token = tokio_util::sync::CancellationToken::new();
-    // The table of the tokens keeps its first block.
+    // The table of tokens allocates its first block, and keeps it.
     drop(Context::background().with_cancel().cancellation_token());
     let left = bytes_left(|| {
         for n in 0..100_000 {
@@ -167,7 +168,7 @@ fn r01_tokens_leave_nothing() {
         }
     });
     assert_eq!(left, 0);
-    // A context that lives keeps one, however often it is asked.
+    // A live context keeps one token, however often the token is requested.
     let request = root.with_value(&NUMBER, 1);
     drop(request.cancellation_token());
     let left = bytes_left(|| {

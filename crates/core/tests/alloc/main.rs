@@ -1,4 +1,4 @@
-//! What the Context allocates and what it leaves behind, counted per thread.
+//! What contexts and propagators allocate, and that they free all of it, counted per thread.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod ceilings;

@@ -1,4 +1,4 @@
-//! P14–P16: what crosses a process boundary, in allocations.
+//! P14–P16: the allocations of propagation between processes.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::counting::count;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A map with room for more, and values that are shared, as a server has them: parts of the buffer that they were read into.
+/// Headers as a server has them: a map with spare capacity, and values that share the buffer they
+/// were read into.
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in lines {
@@ -58,7 +59,7 @@ fn p15_a_traceparent_is_written_with_one_allocation() {
     let mut request = headers(&[("host", "limits.bank")]);
     assert_eq!(allocations(|| w3c::inject(&span, &mut request)), 1);
     assert_eq!(request["traceparent"], TRACEPARENT);
-    assert_eq!(allocations(|| w3c::inject(&span, &mut request)), 1, "in place of another");
+    assert_eq!(allocations(|| w3c::inject(&span, &mut request)), 1, "replacing the old header");
 
     let span = span.with_trace_state("rojo=1".parse().unwrap());
     assert_eq!(allocations(|| w3c::inject(&span, &mut request)), 2, "a copy of the tracestate");

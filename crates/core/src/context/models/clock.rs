@@ -1,9 +1,10 @@
-//! The clock of the models: it moves when a model says so.
+//! The clock of the models: it moves only when a model moves it.
 //!
-//! It is one atomic number that is only ever read and moved by read-modify-writes. So nobody reads an older time after a newer one, and
-//! the checker knows that reading depends on moving. A reading acquires, and neither reading nor moving releases: who reads a time sees
-//! what others had *fenced* before they read that time or an earlier one, and no more. Real clocks promise as much, and invariant 7 of
-//! the tree needs no more.
+//! It is one atomic number. Reads and moves are both read-modify-writes. So no thread reads an
+//! older time after a newer one, and the checker knows that a read depends on the moves. A read
+//! acquires, and neither a read nor a move releases. So a thread that reads a time sees only what
+//! others had *fenced* before they read that time or an earlier one. Real clocks guarantee as much,
+//! and invariant 7 of the tree needs no more.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -23,14 +24,15 @@ lazy_static! {
 #[cfg(throughline_tsan)]
 static SECONDS: AtomicU64 = AtomicU64::new(0);
 
-/// Before a scene whose statics are not its own.
+/// Resets the clock and the alarms before a scene: under ThreadSanitizer, scenes share their
+/// statics.
 #[cfg(throughline_tsan)]
 pub(super) fn begin() {
     SECONDS.store(0, Ordering::Relaxed);
     timer::begin();
 }
 
-/// The instant `seconds` after a model has begun.
+/// The instant `seconds` after the start of a model.
 pub(super) fn at(seconds: u64) -> Instant {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
     *BEGIN.get_or_init(Instant::now) + Duration::from_secs(seconds)
@@ -44,7 +46,7 @@ pub(in crate::context) fn now_and_kind() -> (Instant, bool) {
     (now(), false)
 }
 
-/// Moves the clock on by one second, and lets the alarms go off that are due then.
+/// Moves the clock forward by one second, and fires the alarms that are due then.
 pub(super) fn tick() {
     let before = SECONDS.fetch_add(1, Ordering::Relaxed);
     timer::fire_due(at(before + 1));

@@ -1,12 +1,17 @@
-//! The tree under model checkers: loom, which runs a small scene in every order that matters and under every result that the memory
-//! model allows, and shuttle, which runs large ones in many random orders. The large ones also run on real threads under ThreadSanitizer.
+//! The tree under model checkers.
+//!
+//! - Loom runs a small scene in every order that matters, with every result that the memory model
+//!   allows.
+//! - Shuttle runs large scenes in many random orders. They also run on real threads under
+//!   ThreadSanitizer.
 //!
 //! ```text
 //! .ci/run loom shuttle sanitizers
 //! ```
 //!
-//! They are built in place of the usual tests, with the model's clock and alarms: no thread runs but those of the model. Each model says
-//! which fault in the tree it finds.
+//! The models are built instead of the usual tests, with a clock and alarms of their own. Only the
+//! threads of the model run. The documentation of each model names the faults in the tree that it
+//! finds ("Fails when …").
 #![allow(clippy::unwrap_used)]
 
 pub(super) mod clock;
@@ -28,7 +33,7 @@ use std::task::{Context as TaskContext, Wake, Waker};
 use super::Context;
 use super::tree::Wait;
 
-/// One who waits for a context, and counts how often it was woken.
+/// A waiter for a context, with a count of its wake-ups.
 struct Waiter {
     wait: Pin<Box<Wait<Context>>>,
     wakes: Arc<Count>,
@@ -45,7 +50,7 @@ impl Wake for Count {
     fn wake(self: Arc<Self>) {
         self.add();
         if self.panics {
-            // The checker takes what goes through the panic hook for the end of the scene.
+            // Not `panic!`: the checker treats a call of the panic hook as the end of the scene.
             std::panic::resume_unwind(Box::new("a waker that panics"));
         }
     }
@@ -62,7 +67,7 @@ impl Waiter {
         Waiter { wakes: Arc::new(wakes), ..Waiter::new(ctx) }
     }
 
-    /// Whether the context is found to be done; if not, the waiter is woken when it is.
+    /// Polls once. Returns whether the context is done; if not, the waiter is woken when it is.
     fn poll(&mut self) -> bool {
         let waker = Waker::from(Arc::clone(&self.wakes));
         self.wait.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready()
@@ -76,12 +81,12 @@ impl Waiter {
         self.wait.context()
     }
 
-    /// From the next poll on it is woken, and counts, anew. Returns what counted before.
+    /// Uses a new waker, with a new count, from the next poll on. Returns the old count.
     fn change_waker(&mut self) -> Arc<Count> {
         std::mem::take(&mut self.wakes)
     }
 
-    /// Stops waiting.
+    /// Stops waiting. Returns the count.
     #[cfg(throughline_loom)]
     fn forget(self) -> Arc<Count> {
         self.wakes

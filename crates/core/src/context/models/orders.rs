@@ -1,4 +1,4 @@
-//! Random orders, by shuttle.
+//! Random orders of threads, by shuttle.
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -6,7 +6,8 @@ use shuttle::{Config, Runner};
 
 pub(super) use shuttle::thread;
 
-/// Runs `scene` in `orders` random orders, and in half as many that favour few, well-placed preemptions.
+/// Runs `scene` in `orders` random orders, then in half as many orders with few, well-placed
+/// preemptions.
 pub(super) fn explore(orders: usize, scene: fn()) {
     let seed = match std::env::var("THROUGHLINE_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),

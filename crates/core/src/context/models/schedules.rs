@@ -1,5 +1,7 @@
-//! Scenes too large for loom, in many random orders (R5, R6): with shuttle, which takes memory as sequentially consistent, and on real
-//! threads under ThreadSanitizer, which finds what is ordered by nothing.
+//! Scenes too large for loom, in many random orders (R5, R6).
+//!
+//! Shuttle runs them with sequentially consistent memory. ThreadSanitizer runs them on real
+//! threads, and finds accesses that nothing orders.
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::context::{CancelHandle, Cause, Context, Key, hook};
 static TOKEN: Key<Arc<()>> = Key::new("token");
 const CAUSES: [Cause; 3] = [Cause::Shutdown, Cause::Abandoned, Cause::ClientDisconnected];
 
-/// A tree of cancels, deadlines, values and merges, and what can cancel it.
+/// A tree of cancels, deadlines, values and merges, and the handles that cancel it.
 struct Tree {
     contexts: Vec<Context>,
     handles: Vec<CancelHandle>,
@@ -45,7 +47,7 @@ impl Tree {
     }
 }
 
-/// What somebody saw of a context, which must stay so.
+/// Causes that a thread has observed. They must not change later.
 type Seen = Vec<(Context, Cause)>;
 
 fn look(ctx: &Context, seen: &mut Seen) {
@@ -64,7 +66,7 @@ fn cancel_some(tree: &Tree) -> Seen {
     seen
 }
 
-/// Waiters come and go, on contexts of the tree and on children that are born meanwhile.
+/// Adds and drops waiters, on contexts of the tree and on new children.
 fn wait_for_some(tree: &Tree) -> (Vec<(bool, Waiter)>, Seen) {
     let (mut waiters, mut seen) = (Vec::new(), Seen::new());
     for _ in 0..3 {
@@ -108,12 +110,12 @@ fn random_trees() {
         let tree = Arc::into_inner(tree).unwrap();
         assert!(tree.contexts.iter().all(Context::is_done));
         drop((tree.handles, tree.contexts));
-        // Nothing of the tree is left.
+        // The whole tree has been freed.
         assert_eq!(Arc::strong_count(&tree.token), 1);
     });
 }
 
-/// R5: wakers that panic, among many, while two cancel; all the others are woken.
+/// R5: some of many wakers panic while two threads cancel. All the others are woken.
 #[test]
 fn panicking_wakers() {
     explore(20_000, || {
@@ -134,7 +136,7 @@ fn panicking_wakers() {
     });
 }
 
-/// Callbacks are registered, stopped and due, all at once.
+/// Threads register, stop and fire callbacks at the same time.
 #[test]
 fn hooks() {
     explore(20_000, || {

@@ -1,4 +1,4 @@
-//! Orders as the threads of the machine bring them, for ThreadSanitizer.
+//! Real threads in whatever order they run, for ThreadSanitizer.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

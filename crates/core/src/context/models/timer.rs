@@ -1,4 +1,4 @@
-//! The alarms of the models: they go off when a model moves its clock.
+//! The alarms of the models: they fire when a model moves its clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,13 +30,13 @@ impl Alarms {
     const NONE: Alarms = Alarms { reached: None, last_id: 0, waiting: BTreeMap::new() };
 }
 
-/// Before a scene whose statics are not its own.
+/// Resets the alarms before a scene: under ThreadSanitizer, scenes share their statics.
 #[cfg(throughline_tsan)]
 pub(super) fn begin() {
     *lock() = Alarms::NONE;
 }
 
-/// Wakes a task at an instant, or a moment after; dropped, it does not.
+/// Wakes a task at an instant, or shortly after it. Dropping the alarm cancels it.
 pub(super) struct Alarm {
     key: (Instant, u64),
 }
@@ -55,7 +55,7 @@ impl Alarm {
         !lock().waiting.contains_key(&self.key)
     }
 
-    /// There is one clock.
+    /// Models have one clock only.
     pub(super) fn now(&self, now: Instant) -> Instant {
         now
     }
@@ -91,7 +91,7 @@ impl fmt::Debug for Alarm {
     }
 }
 
-/// Wakes those whose time has come when it is `now`.
+/// Fires the alarms that are due at `now`.
 pub(super) fn fire_due(now: Instant) {
     let mut alarms = lock();
     alarms.reached = alarms.reached.max(Some(now));
@@ -101,11 +101,11 @@ pub(super) fn fire_due(now: Instant) {
     due.into_values().for_each(wake);
 }
 
-/// As the thread does, which a waker that panics does not stop.
+/// Calls a waker as the timer's thread does: a waker that panics does not stop it.
 fn wake(waker: Waker) {
     shielded(|| waker.wake());
 }
 
 fn lock() -> MutexGuard<'static, Alarms> {
-    ALARMS.lock().expect("nothing panics under it")
+    ALARMS.lock().expect("no code panics under this lock")
 }

@@ -1,15 +1,17 @@
-//! The threads that call the wakers of alarms: one leads, one stands by.
+//! The threads that call the wakers of alarms: a leader and a standby.
 //!
 //! # Glossary
-//! - **leader**: looks for alarms that are due, and calls their wakers. There is one.
-//! - **standby**: sleeps until a waker has blocked the leader for a while. Then it leads, and another one stands by.
-//! - **stuck**: a former leader, still in that waker. When the waker returns the thread ends.
+//! - **leader**: finds the alarms that are due, and calls their wakers. There is one.
+//! - **standby**: becomes the leader once a waker has blocked the leader for a while. Another
+//!   standby is then started.
+//! - **stuck**: a former leader, still in that waker. Its thread ends when the waker returns.
 //!
 //! # Invariants
-//! 1. Only the leader looks at the alarms and writes [`NEXT`], and it does neither while a waker runs. So a new leader, which starts by
-//!    looking at all alarms, finds whatever was set meanwhile.
-//! 2. [`NEXT`] is lowered by others only once a thread leads: a thread that could not be started leaves it as it is.
-//! 3. Wakers run with no lock held.
+//! 1. Only the leader reads the alarms and overwrites [`NEXT`], and it does neither while a waker
+//!    runs. A new leader starts by reading all alarms, so it finds those that were set meanwhile.
+//! 2. Other threads only lower [`NEXT`], and only once there is a leader. If no thread can be
+//!    started, `NEXT` stays as it is.
+//! 3. Wakers run while no lock is held.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,23 +23,25 @@ use std::{io, mem};
 
 use super::{clock, shielded, take_due};
 
-/// When the leader will look next, in [`clock::nanos`]. 0: it looks within [`SLACK`] anyway.
+/// When the leader reads the alarms next, in [`clock::nanos`]. 0: within [`SLACK`] in any case.
 static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
 static THREADS: Mutex<Threads> = Mutex::new(Threads::NONE);
 static STANDBY: Condvar = Condvar::new();
 
-/// The leader calls no wakers for so long after it has called some: alarms that are due meanwhile go off together.
+/// How long the leader pauses after it has called wakers. Alarms that become due meanwhile fire
+/// together.
 const SLACK: Duration = Duration::from_millis(1);
-/// How often the standby looks after the leader. A waker has blocked when two looks find it running.
+/// How often the standby checks the leader. A waker counts as blocking if two checks find it
+/// running.
 const PATIENCE: Duration = Duration::from_millis(25);
 
 struct Threads {
     leader: Option<Thread>,
-    /// Goes up with each new leader.
+    /// Incremented with each new leader.
     term: u64,
     /// Wakers that the leader has yet to call.
     due: VecDeque<Waker>,
-    /// How many wakers were called, the one that runs included.
+    /// How many wakers were called, including one that is running.
     calls: u64,
     is_calling: bool,
     standby: Standby,
@@ -46,7 +50,7 @@ struct Threads {
 #[derive(Clone, Copy, PartialEq)]
 enum Standby {
     None,
-    /// Until the leader calls a waker.
+    /// Sleeps until the leader calls a waker.
     Asleep,
     Awake,
 }
@@ -55,7 +59,7 @@ impl Threads {
     const NONE: Threads =
         Threads { leader: None, term: 0, due: VecDeque::new(), calls: 0, is_calling: false, standby: Standby::None };
 
-    /// The calling thread leads from here on.
+    /// Makes the calling thread the leader. Returns its term.
     fn lead(&mut self) -> u64 {
         self.leader = Some(thread::current());
         self.term += 1;
@@ -63,7 +67,7 @@ impl Threads {
         self.term
     }
 
-    /// Sees to it that somebody looks after the leader, who is about to call wakers.
+    /// Makes sure that a standby checks the leader, which is about to call wakers.
     fn wake_standby(&mut self) {
         match self.standby {
             Standby::None => self.start_standby(),
@@ -76,7 +80,7 @@ impl Threads {
     }
 
     fn start_standby(&mut self) {
-        // Without one the next call of a waker tries again.
+        // If it cannot be started, the next call of a waker tries again.
         self.standby = start(stand_by).map_or(Standby::None, |_| Standby::Awake);
     }
 }
@@ -86,10 +90,10 @@ fn lock() -> MutexGuard<'static, Threads> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the leader look at `at`, for which an alarm was set, or earlier.
+/// Makes the leader read the alarms at `at`, where an alarm was set, or earlier.
 ///
 /// # Errors
-/// There is no leader, and the operating system starts no thread.
+/// There is no leader, and the operating system cannot start a thread.
 #[inline]
 pub(super) fn look_by(at: Instant) -> io::Result<()> {
     let at = clock::nanos(at);
@@ -121,22 +125,23 @@ fn start(run: fn()) -> io::Result<Thread> {
     Builder::new().name("throughline-timer".into()).spawn(run).map(|started| started.thread().clone())
 }
 
-/// Until a waker has blocked for so long that the standby leads.
+/// Runs as the leader. Returns once the standby has taken over because a waker blocked.
 fn lead(term: u64) {
     let (mut due, mut is_first) = (VecDeque::new(), true);
     loop {
-        // Before the alarms are looked at: whoever sets one after that lowers it again, and unparks this thread.
+        // This comes before the alarms are read. A thread that sets an alarm later lowers `NEXT`
+        // again, and unparks this thread.
         NEXT.swap(u64::MAX, Ordering::SeqCst);
         let next = take_due(Instant::now(), &mut due);
         if !due.is_empty() {
             if mem::take(&mut is_first) && term == 1 {
-                // Before a standby is started, which inherits what this thread may run on.
+                // Before a standby is started, since it inherits this thread's CPU affinity.
                 leave_affinity();
             }
             if !call(term, &mut due) {
                 return;
             }
-            // Nobody needs to disturb this.
+            // The alarms are read again after the pause, so no thread needs to unpark this one.
             NEXT.store(0, Ordering::SeqCst);
             thread::sleep(SLACK);
             continue;
@@ -151,7 +156,7 @@ fn lead(term: u64) {
     }
 }
 
-/// Calls the wakers that are due. Whether this thread leads on.
+/// Calls the wakers that are due. Returns whether this thread is still the leader.
 fn call(term: u64, due: &mut VecDeque<Waker>) -> bool {
     let mut threads = lock();
     threads.due.append(due);
@@ -167,13 +172,13 @@ fn call(term: u64, due: &mut VecDeque<Waker>) -> bool {
         threads.is_calling = true;
         threads.calls += 1;
         drop(threads);
-        // A panicking waker stops neither the thread nor the others.
+        // If a waker panics, the thread goes on and calls the others.
         shielded(|| waker.wake());
         threads = lock();
     }
 }
 
-/// Leads once the leader is stuck.
+/// Runs as the standby, and then as the leader once the leader is stuck.
 fn stand_by() {
     let mut threads = lock();
     let mut last_seen = (0, false);
@@ -184,7 +189,7 @@ fn stand_by() {
             break;
         }
         threads = if is_same {
-            // No waker was called for a while.
+            // No waker was called since the last check.
             threads.standby = Standby::Asleep;
             STANDBY
                 .wait_while(threads, |threads| threads.standby == Standby::Asleep)
@@ -202,21 +207,24 @@ fn stand_by() {
     }
 }
 
-/// Threads inherit the CPUs that they may run on. This one runs on those of the main thread, not on those of a worker that was the
-/// first to wait. If both are the same, the main thread may be pinned itself: then any CPU will do that the system grants.
+/// Gives this thread the CPU affinity of the main thread.
+///
+/// A thread inherits the affinity of its creator, here of a worker that happened to wait first. If
+/// the main thread has the same affinity, it may be pinned itself. Then this thread runs on any CPU
+/// that the system grants.
 #[cfg(target_os = "linux")]
 fn leave_affinity() {
     use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
     let main = i32::try_from(std::process::id()).ok().and_then(Pid::from_raw);
-    let of_main = main.and_then(|main| sched_getaffinity(Some(main)).ok());
-    let other = of_main.filter(|of_main| sched_getaffinity(None).is_ok_and(|own| own != *of_main));
+    let main_cpus = main.and_then(|main| sched_getaffinity(Some(main)).ok());
+    let other = main_cpus.filter(|main_cpus| sched_getaffinity(None).is_ok_and(|own| own != *main_cpus));
     let cpus = other.unwrap_or_else(|| {
         let mut all = CpuSet::new();
         (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
         all
     });
-    // Where it is refused, by a sandbox, the thread stays where it is.
+    // If a sandbox refuses, the affinity does not change.
     let _ = sched_setaffinity(None, &cpus);
 }
 

@@ -1,4 +1,4 @@
-//! Births: the safe face of making nodes, and the marks that a deadline leaves above it.
+//! Births: safe constructors of nodes, and the marks that a deadline sets on the nodes above it.
 
 use std::ptr;
 use std::time::Instant;
@@ -14,7 +14,7 @@ impl Ref {
         Ref::new(|| CancelNode::of(Node::below(parent, NodeKind::Cancel)))
     }
 
-    /// A child with the values of `parent` and nothing else of it.
+    /// A child that inherits only the values of `parent`.
     pub(in crate::context) fn without_cancel(parent: &Ref) -> Ref {
         Ref::new(|| {
             let mut node = Node::below(Some(parent), NodeKind::WithoutCancel);
@@ -24,7 +24,9 @@ impl Ref {
         })
     }
 
-    /// A child with a deadline of its own, earlier than what the parent has. `now`: where the clock was read already, before `at`.
+    /// A child with a deadline of its own, earlier than the parent's.
+    ///
+    /// `now` is the time if the clock was read already; it is before `at`.
     #[inline]
     pub(in crate::context) fn with_deadline(parent: Option<&Ref>, at: Instant, now: Option<Instant>) -> Ref {
         let mut this = Ref::new(|| {
@@ -34,10 +36,10 @@ impl Ref {
             DeadlineNode { node, is_real, ready: Ready::new(now.is_some()) }
         });
         let own = this.0;
-        // SAFETY: nobody else has seen the node yet.
+        // SAFETY: nothing else has seen the node yet.
         unsafe { this.0.as_mut() }.timed_by = Some(own);
         mark_timed(this.node().up());
-        // A parent that is done already wins over a deadline that has passed already.
+        // If the parent is done already, its outcome wins over a deadline that has passed already.
         if let Some(outcome) = parent.and_then(|parent| parent.node().outcome_at(now)) {
             this.node().latch(outcome);
         }
@@ -45,11 +47,14 @@ impl Ref {
     }
 }
 
-/// Says to `node` and all above that a deadline is below: whoever cancels one of them from here on stamps the cancellation, and who
-/// did before is seen by whoever asks after this.
+/// Marks `node` and all nodes above as having a deadline below.
 ///
-/// The fence is paid once for a node, not for each deadline below it: who finds `timed_fenced` set comes after the fence of whoever set
-/// it, and so sees every flag of a canceller who came too early to see `timed_below`.
+/// A canceller of one of them either sees the mark and stamps its cancellation, or set its flag
+/// early enough for every later observer of the deadline to see it.
+///
+/// The fence is paid once per node, not once per deadline below it. A thread that finds
+/// `timed_fenced` set comes after the fence of the thread that set it. So it sees the flag of every
+/// canceller that came too early to see `timed_below`.
 #[inline]
 pub(super) fn mark_timed(node: Option<&CancelNode>) {
     if node.is_some_and(|node| !node.timed_fenced.load(Ordering::Acquire)) {
@@ -73,7 +78,7 @@ fn mark_path(node: Option<&CancelNode>) {
     }
 }
 
-/// Nodes from one upwards: what a recursion would keep on its stack. The first few cost no allocation.
+/// A stack of nodes on the path upwards, instead of a recursion. The first few need no allocation.
 pub(super) struct Path<'a> {
     first: [Option<&'a Node>; 8],
     len: usize,

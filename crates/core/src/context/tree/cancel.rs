@@ -1,4 +1,4 @@
-//! Cancelling: set the flag, then wake whoever waits below.
+//! Cancelling: set the flag, then wake all waiters below.
 
 use std::collections::{HashSet, VecDeque};
 use std::ptr;
@@ -11,11 +11,13 @@ use crate::context::Cause;
 use crate::context::shield::shielded;
 
 impl Ref {
-    /// Cancels the node, unless it is done, and wakes who waits on it or below it. When this returns all below are done.
+    /// Cancels the node, unless it is done, and wakes the waiters on it and below it.
+    ///
+    /// When this returns, the node and all nodes below it are done.
     pub(in crate::context) fn cancel(&self, cause: Cause) {
         let Some(this) = self.node().as_cancel() else { return };
         if this.node.is_flagged() {
-            // The first one stands. It is latched here before anybody is woken.
+            // The first event counts. Its outcome is latched here before any waiter is woken.
             drop(cause);
             this.node.outcome();
         } else {
@@ -29,34 +31,35 @@ impl Ref {
         if this.merged_below.load(Ordering::SeqCst) {
             latch_merges(self);
         }
-        // Also when it was flagged before: an observer of a deadline latches and wakes nobody.
+        // Even if it was flagged before: an observer that latches a deadline wakes no waiter.
         wake(self);
     }
 }
 
 impl Ref {
-    /// The cause of its own deadline, for a node that nobody else has seen yet.
+    /// Sets the cause of its own deadline, on a node that nothing else has seen yet.
     pub(in crate::context) fn set_deadline_cause(&self, cause: Cause) {
         self.node().set_cause(cause);
     }
 }
 
 impl Node {
-    /// The first cause given is the one; whoever reads it has seen the flag that is set after it.
+    /// Sets the cause unless one is set. A reader of the cause has first seen the flag, which is
+    /// set after the cause.
     fn set_cause(&self, cause: Cause) {
         let raw = cause::into_raw(cause);
         if self.cause.compare_exchange(ptr::null_mut(), raw, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // SAFETY: made above, and nobody else has seen it.
+            // SAFETY: made above, and nothing else has seen it.
             unsafe { cause::drop_raw(raw) };
         }
     }
 }
 
-/// Wakes the waiters of `top` and of all that is linked below it, in the order they came, level by level.
+/// Wakes the waiters of `top` and of all nodes linked below it, level by level, first come first.
 fn wake(top: &Ref) {
     let Some(first) = top.node().as_cancel() else { return };
     let mut wakers: Vec<Waker> = Vec::new();
-    // Each has a count while it is in here: whoever gives up the last one meanwhile frees no node under our hands.
+    // Each has a count while it is in here, so no other thread can free it meanwhile.
     let mut below: VecDeque<Ref> = VecDeque::new();
     wake_level(first, &mut wakers, &mut below);
     while let Some(next) = below.pop_front() {
@@ -74,7 +77,7 @@ fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<R
         let mut more = lists.take_waiters(wakers);
         more |= lists.take_children(wakers, below);
         drop(lists);
-        // One that panics does not keep the others from being woken.
+        // A waker that panics does not keep the others from being woken.
         wakers.drain(..).for_each(|waker| shielded(|| waker.wake()));
         if !more {
             return;
@@ -82,7 +85,9 @@ fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<R
     }
 }
 
-/// Latches the answer in every merge that is reached through its second parent: asking upwards alone would not find it.
+/// Latches the outcome in every merge that is below `top` through its second parent.
+///
+/// An observer only follows the first parent upwards, and would not find it.
 fn latch_merges(top: &Ref) {
     let mut seen = HashSet::new();
     let mut pending = vec![top.clone()];
@@ -97,8 +102,9 @@ fn latch_merges(top: &Ref) {
     }
 }
 
-/// Gives up a count that may have become the last one: a destructor that panics, of a value or a cause, does not keep the cancel from
-/// reaching the others.
+/// Drops a reference, which may have become the last one.
+///
+/// If the destructor of a value or a cause panics, the cancellation still reaches the other nodes.
 fn drop_shielded(node: Ref) {
     shielded(|| drop(node));
 }

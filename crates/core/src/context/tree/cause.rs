@@ -1,4 +1,4 @@
-//! Causes behind an atomic pointer: those that carry nothing are statics, an error is boxed.
+//! Causes behind an atomic pointer: a cause with an error is boxed, the others are statics.
 
 use std::ptr;
 
@@ -13,6 +13,7 @@ static SHUTDOWN: Cause = Cause::Shutdown;
 static PANICKED: Cause = Cause::Panicked;
 static HANDLE_DROPPED: Cause = Cause::HandleDropped;
 
+/// A pointer for [`Node::cause`](super::node::Node::cause). [`drop_raw`] frees it.
 pub(super) fn into_raw(cause: Cause) -> *mut Cause {
     let fixed = match cause.normalized() {
         Cause::Canceled => &CANCELED,
@@ -28,24 +29,24 @@ pub(super) fn into_raw(cause: Cause) -> *mut Cause {
     ptr::from_ref(fixed).cast_mut()
 }
 
-/// Frees what [`into_raw`] made. Null is nothing.
+/// Frees a pointer that [`into_raw`] made. Does nothing for null.
 ///
 /// # Safety
-/// `raw` is null or of `into_raw`, and nobody uses it from here on.
+/// `raw` is null or made by `into_raw`, and nothing uses it afterwards.
 #[inline]
 pub(super) unsafe fn drop_raw(raw: *mut Cause) {
     if !raw.is_null() {
-        // SAFETY: says the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { drop_given(raw) };
     }
 }
 
-/// As [`drop_raw`], not null.
+/// As [`drop_raw`], for a pointer that is not null.
 #[cold]
 unsafe fn drop_given(raw: *mut Cause) {
-    // SAFETY: says the caller; only a cause with an error in it was boxed.
+    // SAFETY: guaranteed by the caller.
     if matches!(unsafe { &*raw }, Cause::Error(_)) {
-        // SAFETY: as above.
+        // SAFETY: as above; `into_raw` boxes the causes with an error, and only those.
         drop(unsafe { Box::from_raw(raw) });
     }
 }

@@ -1,6 +1,7 @@
-//! The intrusive lists of a node: who waits on it, and which of its children are waited on.
+//! The intrusive lists of a node: its waiters, and its children with waiters.
 //!
-//! All of it but `owner` and `notified` is reached under the lock of the node that owns the lists (invariant 4).
+//! Everything in them except `owner` and `notified` is accessed under the lock of the node that
+//! owns the lists (invariant 4).
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
@@ -9,33 +10,33 @@ use std::task::Waker;
 use super::node::{CancelNode, NodeKind, Ref};
 use super::sync::{AtomicBool, AtomicPtr, Cell, MutexGuard, Ordering};
 
-/// How many waiters or children leave under one hold of the lock.
+/// How many waiters or children are taken out each time the lock is held.
 const BATCH: usize = 32;
 
-/// What a node's lock guards.
+/// The lists that a node's lock guards.
 pub(super) struct Lists {
     waiters: List<WaiterEntry>,
     children: List<ChildLink>,
 }
 
-/// A ring: the first one's `prev` is the last one.
+/// A ring: the `prev` of the first item is the last item.
 struct List<T> {
     head: Option<NonNull<T>>,
 }
 
-/// One who waits, inside the future that does.
+/// A waiter's entry in the list, stored inside the waiting future.
 pub(super) struct WaiterEntry {
     neighbours: Neighbours<WaiterEntry>,
     waker: Cell<Option<Waker>>,
     is_queued: Cell<bool>,
-    /// A canceller has taken it out, and is done with it.
+    /// Whether a canceller has taken it out; the canceller does not access it any more.
     notified: AtomicBool,
 }
 
-/// The place of a child in the list of one parent.
+/// The link of a child in the list of one parent.
 pub(super) struct ChildLink {
     neighbours: Neighbours<ChildLink>,
-    /// The child, while it is linked; else null.
+    /// The child while it is linked, otherwise null.
     owner: AtomicPtr<CancelNode>,
 }
 
@@ -72,7 +73,7 @@ impl<T: Listed> List<T> {
     fn push_back(&mut self, item: &T) {
         let pointer = Some(NonNull::from(item));
         let own = item.neighbours();
-        // SAFETY: what is in a list is alive (invariant 4).
+        // SAFETY: an item in a list is alive (invariant 4).
         let Some(head) = self.head.map(|head| unsafe { head.as_ref() }.neighbours()) else {
             own.prev.set(pointer);
             own.next.set(pointer);
@@ -99,7 +100,7 @@ impl<T: Listed> List<T> {
             self.head = next;
         }
         if let (Some(prev), Some(next)) = (prev, next) {
-            // SAFETY: what is in a list is alive (invariant 4).
+            // SAFETY: an item in a list is alive (invariant 4).
             unsafe { prev.as_ref() }.neighbours().next.set(Some(next));
             // SAFETY: as above.
             unsafe { next.as_ref() }.neighbours().prev.set(Some(prev));
@@ -110,11 +111,14 @@ impl<T: Listed> List<T> {
 impl Lists {
     pub(super) const EMPTY: Lists = Lists { waiters: List::EMPTY, children: List::EMPTY };
 
-    /// Puts `entry` at the end of the waiters, with `waker`, or gives it that waker where it is. One that was taken out by a canceller
-    /// stays out. Returns the waker that is not needed.
+    /// Queues `entry` with `waker`, or replaces its waker if it is queued.
+    ///
+    /// An entry that a canceller has taken out stays out. Returns the waker that is not needed, to
+    /// be dropped outside the lock.
     ///
     /// # Safety
-    /// These are the lists of the node that `entry` waits on; it is pinned, and removed before it is dropped.
+    /// These are the lists of the node that `entry` waits on. `entry` is pinned, and removed before
+    /// it is dropped.
     pub(super) unsafe fn wait(&mut self, entry: &WaiterEntry, waker: Waker) -> Option<Waker> {
         if entry.is_notified() {
             return Some(waker);
@@ -126,7 +130,7 @@ impl Lists {
         before
     }
 
-    /// Takes `entry` out, if it is in. Returns its waker.
+    /// Takes `entry` out of the list if it is queued. Returns its waker.
     ///
     /// # Safety
     /// As [`wait`](Self::wait).
@@ -137,10 +141,10 @@ impl Lists {
         entry.waker.take()
     }
 
-    /// Takes out a batch of those that have waited for longest. Whether more are left.
+    /// Takes out a batch of the waiters that were queued first. Returns whether more are left.
     pub(super) fn take_waiters(&mut self, into: &mut Vec<Waker>) -> bool {
         while let Some(first) = self.waiters.head.filter(|_| into.len() < BATCH) {
-            // SAFETY: what is in the list is alive (invariant 4).
+            // SAFETY: an item in a list is alive (invariant 4).
             let entry = unsafe { first.as_ref() };
             self.waiters.remove(entry);
             entry.is_queued.set(false);
@@ -153,8 +157,8 @@ impl Lists {
     /// Links `owner` through `link`, unless it is linked.
     ///
     /// # Safety
-    /// `link` is a part of `owner`, these are the lists of the one parent it is meant for, and [`unlink`](Self::unlink) comes before
-    /// `owner` is freed.
+    /// `link` is a part of `owner`. These are the lists of the one parent that `link` is meant for.
+    /// [`unlink`](Self::unlink) is called before `owner` is freed.
     pub(super) unsafe fn link(&mut self, link: &ChildLink, owner: &CancelNode) {
         if link.owner.load(Ordering::Relaxed).is_null() {
             self.children.push_back(link);
@@ -173,17 +177,19 @@ impl Lists {
         }
     }
 
-    /// Takes out a batch of the children that were linked first, and their waiters. Those that have children of their own come to
-    /// `below`. Whether more are left.
+    /// Takes out a batch of the children that were linked first, and their waiters. Returns whether
+    /// more are left.
     ///
-    /// It locks each child under the lock of the parent (invariant 5), which keeps the child alive: most have waiters alone, and are not
-    /// counted for the visit.
+    /// Children with linked children of their own are added to `below`. Each child is locked under
+    /// the lock of the parent (invariant 5), which keeps the child alive. So a child that only has
+    /// waiters, the common case, is visited without raising its count.
     pub(super) fn take_children(&mut self, waiters: &mut Vec<Waker>, below: &mut VecDeque<Ref>) -> bool {
         for _ in 0..BATCH {
             let Some(first) = self.children.head else { break };
-            // SAFETY: what is in the list is alive (invariant 4).
+            // SAFETY: an item in a list is alive (invariant 4).
             let link = unsafe { first.as_ref() };
-            // SAFETY: its owner is not freed before it has left the list; the caller holds the lock.
+            // SAFETY: the owner leaves the list before it is freed, and the caller holds the list's
+            // lock.
             if let Some(child) = unsafe { link.owner.load(Ordering::Relaxed).as_ref() } {
                 let mut lists = child.lock();
                 if lists.take_waiters(waiters) {
@@ -200,11 +206,11 @@ impl Lists {
         self.children.head.is_some()
     }
 
-    /// All children that are not being freed.
+    /// Adds all linked children to `into`, except those that are being freed.
     pub(super) fn collect_children(&self, into: &mut Vec<Ref>) {
         let mut next = self.children.head;
         while let Some(link) = next {
-            // SAFETY: what is in the list is alive (invariant 4).
+            // SAFETY: an item in a list is alive (invariant 4).
             let link = unsafe { link.as_ref() };
             // SAFETY: as in `take_children`.
             into.extend(unsafe { link.try_ref() });
@@ -223,7 +229,7 @@ impl WaiterEntry {
         }
     }
 
-    /// Whether a canceller has taken it out: only once the context was flagged.
+    /// Whether a canceller has taken it out. The context was flagged before.
     #[inline]
     pub(super) fn is_notified(&self) -> bool {
         self.notified.load(Ordering::Acquire)
@@ -240,13 +246,13 @@ impl ChildLink {
         !self.owner.load(Ordering::Acquire).is_null()
     }
 
-    /// Counts the child, unless it is being freed.
+    /// A counted reference to the child, unless it is being freed.
     ///
     /// # Safety
-    /// It is linked, and the caller holds the lock of the list.
+    /// The link is in a list, and the caller holds the lock of that list.
     unsafe fn try_ref(&self) -> Option<Ref> {
         let owner = NonNull::new(self.owner.load(Ordering::Relaxed))?;
-        // SAFETY: says the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { CancelNode::try_ref(owner) }
     }
 }
@@ -260,26 +266,29 @@ impl CancelNode {
         }
     }
 
-    /// Whether a parent has it in its list.
+    /// Whether it may be in a parent's list. A merge may always be, in that of its second parent.
     #[inline]
     pub(super) fn is_linked(&self) -> bool {
         self.link.is_linked() || matches!(self.node.kind, NodeKind::Merge)
     }
 
-    /// Links this node into the one above, that one into the next, up to the top. It does not stop at one that is linked already:
-    /// whoever linked that one may not have come further yet.
+    /// Links this node into the one above, that one into the next, up to the top.
+    ///
+    /// It does not stop at a node that is linked already: the thread that linked that node may not
+    /// have linked the nodes above yet.
     pub(super) fn link_up(&self) {
         let mut node = self;
         while let Some(up) = node.node.up() {
             if !node.link.is_linked() {
-                // SAFETY: `node`'s own link, into the lists of its `up`; `unlink` is called before it is freed.
+                // SAFETY: this is `node`'s own link, and the lists are those of its `up`. `unlink`
+                // is called before `node` is freed.
                 unsafe { up.lock().link(&node.link, node) };
             }
             node = up;
         }
     }
 
-    /// Leaves the lists of the parents.
+    /// Takes the node out of its parents' lists.
     pub(super) fn unlink(&self) {
         if let Some(up) = self.node.up()
             && self.link.is_linked()
@@ -289,7 +298,7 @@ impl CancelNode {
         }
         let Some(merge) = self.node.as_merge() else { return };
         if let Some(anchor) = merge.second.node().anchor() {
-            // SAFETY: the link was made for these lists, by `merge`.
+            // SAFETY: `merge` made the link for these lists.
             unsafe { anchor.lock().unlink(&merge.link) };
         }
     }

@@ -9,9 +9,12 @@ use super::sync::{Ordering, fence};
 use super::value;
 
 impl Ref {
-    /// A node that is done when `a` or `b` is, with the values of `a`, then of `b`.
+    /// A node that is done when `a` or `b` is done.
+    ///
+    /// It has the values of `a`, and those of `b` whose keys `a` does not have.
     pub(in crate::context) fn merge(a: &Ref, b: &Ref) -> Ref {
-        // Latched, the first parent's answer is taken over at birth.
+        // Latches the first parent's outcome, if it has one, so that the merge inherits it at
+        // birth.
         a.node().outcome();
         let mut node = Node::below(Some(a), NodeKind::Merge);
         let theirs = b.node();
@@ -28,7 +31,10 @@ impl Ref {
 }
 
 impl MergeNode {
-    /// From here on whoever cancels the second parent, or above it, finds this merge, or is found by it.
+    /// Links this merge to its second parent, then checks that parent.
+    ///
+    /// A canceller of the second parent, or of a node above it, either finds the link, or this
+    /// check finds its flag.
     fn wait_for_second(&self) {
         let theirs = self.second.node();
         if self.node.node.deadline.is_some() {
@@ -41,7 +47,8 @@ impl MergeNode {
             above = node.node.up();
         }
         if let Some(anchor) = theirs.anchor() {
-            // SAFETY: the second link of this node, into the lists of its second anchor; `unlink` is called before it is freed.
+            // SAFETY: this is the second link of this node, and the lists are those of its second
+            // anchor. `unlink` is called before the node is freed.
             unsafe { anchor.lock().link(&self.link, &self.node) };
             anchor.link_up();
         }
@@ -49,7 +56,7 @@ impl MergeNode {
         self.latch_second();
     }
 
-    /// Latches the first parent's answer if it has one, else the second's.
+    /// Latches the first parent's outcome if it has one, otherwise the second parent's.
     pub(super) fn latch_second(&self) {
         let this = &self.node.node;
         if !this.final_state().is_null() {
@@ -59,7 +66,8 @@ impl MergeNode {
         if this.parent.as_ref().is_some_and(|first| first.node().outcome().is_some()) {
             this.outcome();
         } else if let Some(outcome) = theirs.outcome() {
-            // Its own deadline is in it already; the first parent's may have come before.
+            // The second parent's deadline is in `outcome` already. That of the first parent may be
+            // earlier.
             let is_theirs = this.timed_by == theirs.timed_by;
             this.latch(if is_theirs { outcome } else { this.below_done(outcome) });
         }

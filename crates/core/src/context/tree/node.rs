@@ -1,4 +1,4 @@
-//! Nodes: their layout, their counts and their death.
+//! Nodes: their layout, their reference counts, and how they are freed.
 
 use std::mem::{self, ManuallyDrop};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -12,9 +12,10 @@ use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering
 use super::value::{self, Values};
 use crate::context::Cause;
 
-/// What a node was made by: for `Debug`, and for who frees it.
+/// Which constructor made the node. `Debug` and [`free`] depend on it.
 ///
-/// As wide as a pointer: behind a narrower one the compiler would copy the padding, unaligned, at each birth.
+/// It is as wide as a pointer. After a narrower field the compiler would copy the padding,
+/// unaligned, whenever a node is made.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub(in crate::context) enum NodeKind {
@@ -24,7 +25,7 @@ pub(in crate::context) enum NodeKind {
     WithoutCancel,
     Value,
     Nothing,
-    /// A table of values of its own, and no more: what crosses a spawn, and the values of a merge.
+    /// Only a table of values: the values that cross a spawn, or those of a merge.
     Table,
 }
 
@@ -32,15 +33,16 @@ pub(in crate::context) enum NodeKind {
 #[repr(C)]
 pub(super) struct Node {
     pub(super) refs: AtomicUsize,
-    /// Null, or what [`super::observe`] encodes.
+    /// Null, or an outcome as [`super::observe`] encodes it.
     pub(super) state: AtomicPtr<Node>,
-    /// The nearest ancestor that can be cancelled, itself excluded.
+    /// The nearest ancestor that can be cancelled; never the node itself.
     pub(super) up: Option<NonNull<CancelNode>>,
-    /// Effective: the earliest of its own and its ancestors'.
+    /// The effective deadline: the earliest of its own and its ancestors'.
     pub(super) deadline: Option<Instant>,
-    /// The node that brought the effective deadline, and holds its cause.
+    /// The node that set the effective deadline and holds its cause.
     pub(super) timed_by: Option<NonNull<Node>>,
-    /// Of its own cancellation, or of its own deadline; null: none given. Set once, freed with the node.
+    /// The cause of its own cancellation or of its own deadline. Null: none given. Set once, freed
+    /// with the node.
     pub(super) cause: AtomicPtr<Cause>,
     /// All values in scope.
     pub(super) values: Values,
@@ -52,24 +54,27 @@ pub(super) struct Node {
 #[repr(C)]
 pub(super) struct CancelNode {
     pub(super) node: Node,
-    /// When its own cancellation happened, in [`clock::nanos`](crate::context::clock::nanos); 0: not known yet.
+    /// When it was cancelled itself, in [`clock::nanos`](crate::context::clock::nanos). 0: not
+    /// known yet.
     pub(super) stamp: AtomicU64,
-    /// In the children of `up`.
+    /// Its link in the children of `up`.
     pub(super) link: ChildLink,
     pub(super) lists: Mutex<Lists>,
-    /// Whether a deadline was ever set below: for whoever cancels.
+    /// Whether a deadline was ever set below. A canceller reads it.
     pub(super) timed_below: AtomicBool,
-    /// Whether `timed_below` is set here and in all above, and a fence has followed: for whoever sets a deadline below.
+    /// Whether `timed_below` is set here and in all above, and a fence has followed. A thread that
+    /// sets a deadline below reads it.
     pub(super) timed_fenced: AtomicBool,
-    /// Whether a merge ever took something below as its second parent.
+    /// Whether a merge ever took this node, or one below it, as its second parent.
     pub(super) merged_below: AtomicBool,
 }
 
-/// A node that brings a deadline of its own.
+/// A node with a deadline of its own.
 #[repr(C)]
 pub(super) struct DeadlineNode {
     pub(super) node: Node,
-    /// Somebody who waited has found the clock to be the real one: a context belongs to one clock, so who waits next need not look.
+    /// A waiter has found that the clock is the real one. A context belongs to one clock, so later
+    /// waiters need not check.
     pub(super) is_real: AtomicBool,
     pub(super) ready: Ready,
 }
@@ -78,13 +83,13 @@ pub(super) struct DeadlineNode {
 #[repr(C)]
 pub(super) struct MergeNode {
     pub(super) node: CancelNode,
-    /// In the children of the second parent's anchor.
+    /// Its link in the children of the second parent's anchor.
     pub(super) link: ChildLink,
-    /// [`free_graph`] takes it out.
+    /// [`free_graph`] takes it.
     pub(super) second: ManuallyDrop<Ref>,
 }
 
-/// What a [`Ref`] may point to: it begins with a [`Node`], whose `kind` says which of these it is.
+/// A type that a [`Ref`] may point to. It begins with a [`Node`], whose `kind` names the type.
 pub(super) trait Birth {}
 
 impl Birth for Node {}
@@ -95,12 +100,14 @@ impl Birth for MergeNode {}
 /// A counted pointer to a node.
 pub(in crate::context) struct Ref(pub(super) NonNull<Node>);
 
-// SAFETY: nodes change through atomics and under their locks (invariants 2–4); the values they hold and causes are `Send + Sync`.
+// SAFETY: nodes change only through atomics and under their locks (invariants 2–4). Values and
+// causes are `Send + Sync`.
 unsafe impl Send for Ref {}
 // SAFETY: as above.
 unsafe impl Sync for Ref {}
 
-// A panic leaves nodes whole: they change through atomics, and under locks that no code of a user runs under.
+// A panic leaves nodes consistent: they change through atomics, and under locks that guard no user
+// code.
 impl UnwindSafe for Ref {}
 impl RefUnwindSafe for Ref {}
 
@@ -109,7 +116,7 @@ impl Clone for Ref {
     fn clone(&self) -> Self {
         let before = self.node().refs.fetch_add(1, Ordering::Relaxed);
         if before > isize::MAX as usize {
-            // So many clones can only have been forgotten; going on would free a node that is in use.
+            // Only leaked clones reach this count. An overflow would free a node that is in use.
             std::process::abort();
         }
         Ref(self.0)
@@ -120,20 +127,22 @@ impl Drop for Ref {
     #[inline]
     fn drop(&mut self) {
         if self.is_last() {
-            // SAFETY: as `is_last` says, nobody else can reach the node.
+            // SAFETY: `is_last` has shown that nothing else can reach the node.
             unsafe { free_upwards(self.0) };
         }
     }
 }
 
-/// Frees a node, its parent if that was the last count of it, and so on: a loop, since a chain may be a million deep.
+/// Frees a node, then its parent if this held the parent's last count, and so on.
+///
+/// It is a loop because a chain may be a million nodes deep.
 ///
 /// # Safety
-/// Nobody else reaches the node, now or later.
+/// Nothing else reaches the node, now or later.
 unsafe fn free_upwards(node: NonNull<Node>) {
     let mut next = node;
     loop {
-        // SAFETY: says the caller of the first one, and `is_last` of those above.
+        // SAFETY: guaranteed by the caller for the first node, and by `is_last` for those above.
         let parent = unsafe {
             if matches!(next.as_ref().kind, NodeKind::Merge) {
                 return free_graph(next);
@@ -148,10 +157,10 @@ unsafe fn free_upwards(node: NonNull<Node>) {
     }
 }
 
-/// As [`free_upwards`], where there are merges, which have a second parent.
+/// As [`free_upwards`], from a merge on: a merge has two parents.
 ///
 /// # Safety
-/// Nobody else reaches the node, now or later.
+/// Nothing else reaches the node, now or later.
 #[cold]
 unsafe fn free_graph(node: NonNull<Node>) {
     let mut pending = vec![node];
@@ -199,7 +208,10 @@ impl Ref {
         self.node().parent.as_ref()
     }
 
-    /// The nearest node, upwards from this one, that is done exactly when this one is and may be so by itself; `None`: never.
+    /// The nearest node, from this one upwards, that can be done by itself and is done exactly when
+    /// this one is.
+    ///
+    /// `None` if this node is never done.
     #[cfg(feature = "tokio-util")]
     pub(in crate::context) fn ended_by(&self) -> Option<&Ref> {
         let mut next = Some(self);
@@ -213,7 +225,7 @@ impl Ref {
         next
     }
 
-    /// Names the node as long as it lives.
+    /// The node's address, unique while the node is alive.
     #[cfg(feature = "tokio-util")]
     pub(in crate::context) fn address(&self) -> usize {
         self.0.addr().get()
@@ -224,19 +236,23 @@ impl Ref {
         self.node().deadline
     }
 
-    /// Whether nobody but the holder of this reference can reach the node: no clone, no child, nobody who waits.
+    /// Whether only this reference reaches the node: it has no clone, no child and no waiter.
     #[inline]
     pub(in crate::context) fn is_sole(&self) -> bool {
         self.node().refs.load(Ordering::Acquire) == 1
     }
 
-    /// Gives up this count, which is not to be used again. Whether it was the last: then nobody else reaches the node, and it is in no
-    /// list (invariant 1), and is to be freed.
+    /// Gives up this count and returns whether it was the last. The caller must not use the
+    /// reference again.
+    ///
+    /// If it was the last, nothing else reaches the node, it is in no list (invariant 1), and the
+    /// caller frees it.
     #[inline]
     fn is_last(&self) -> bool {
         let node = self.node();
         let linked = node.as_cancel().is_some_and(CancelNode::is_linked);
-        // The sole owner needs no read-modify-write. `linked` first: a canceller counts what it takes out before that is unlinked.
+        // The sole owner needs no read-modify-write. `linked` is read first: a canceller that takes
+        // a child out of its list raises the child's count before it unlinks the child.
         (!linked && node.refs.load(Ordering::Acquire) == 1) || self.release()
     }
 
@@ -248,7 +264,7 @@ impl Ref {
         }
         fence(Ordering::Acquire);
         if cfg!(throughline_tsan) {
-            // As the fence, which ThreadSanitizer does not know.
+            // The same as the fence, which ThreadSanitizer does not support.
             node.refs.load(Ordering::Acquire);
         }
         if let Some(this) = node.as_cancel() {
@@ -258,7 +274,7 @@ impl Ref {
     }
 }
 
-/// A box whose content is built where it stays: a node is too large to be moved at each birth.
+/// A box whose content is built in place: a node is too large to be moved each time one is made.
 #[inline]
 fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
     let mut uninit = Box::new_uninit();
@@ -267,35 +283,37 @@ fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
     unsafe { uninit.assume_init() }
 }
 
-/// Frees a node, and returns its parent. The second one of a merge is the caller's, too.
+/// Frees a node and returns its parent. The caller takes the second parent of a merge beforehand.
 ///
 /// # Safety
-/// Nobody else reaches the node, now or later.
+/// Nothing else reaches the node, now or later.
 #[inline(always)]
 unsafe fn free(pointer: NonNull<Node>) -> Option<Ref> {
-    // SAFETY: ours alone, says the caller.
+    // SAFETY: exclusive access is guaranteed by the caller.
     let node = unsafe { &mut *pointer.as_ptr() };
     let parent = node.parent.take();
     let cause = node.cause.load(Ordering::Relaxed);
     match node.kind {
-        // SAFETY: these are boxed `CancelNode`s.
+        // SAFETY: nodes of this kind are boxed `CancelNode`s.
         NodeKind::Cancel => drop(unsafe { Box::from_raw(pointer.cast::<CancelNode>().as_ptr()) }),
-        // SAFETY: these are boxed `DeadlineNode`s.
+        // SAFETY: nodes of this kind are boxed `DeadlineNode`s.
         NodeKind::Deadline => drop(unsafe { Box::from_raw(pointer.cast::<DeadlineNode>().as_ptr()) }),
-        // SAFETY: these are boxed `Node`s.
+        // SAFETY: nodes of this kind are boxed `Node`s.
         NodeKind::WithoutCancel => drop(unsafe { Box::from_raw(pointer.as_ptr()) }),
-        // SAFETY: these kinds are made by `value::make` alone.
+        // SAFETY: only `value::make` makes nodes of these kinds.
         NodeKind::Value | NodeKind::Nothing | NodeKind::Table => unsafe { value::free(pointer) },
-        // SAFETY: these are boxed `MergeNode`s.
+        // SAFETY: nodes of this kind are boxed `MergeNode`s.
         NodeKind::Merge => drop(unsafe { Box::from_raw(pointer.cast::<MergeNode>().as_ptr()) }),
     }
-    // SAFETY: set by `cause::into_raw` alone, and nobody reads it any more.
+    // SAFETY: only `cause::into_raw` sets it, and nothing reads it any more.
     unsafe { cause::drop_raw(cause) };
     parent
 }
 
 impl Node {
-    /// A node below `parent`, with all that it takes over from it: also its final answer, as `up` may skip the node that has it.
+    /// A node below `parent`, with everything that it inherits.
+    ///
+    /// It also inherits a final outcome, since `up` may skip the node that has it.
     #[inline]
     pub(super) fn below(parent: Option<&Ref>, kind: NodeKind) -> Node {
         let (up, deadline, timed_by, values, state) = match parent {
@@ -322,17 +340,19 @@ impl Node {
     #[inline]
     pub(super) fn as_cancel(&self) -> Option<&CancelNode> {
         match self.kind {
-            // SAFETY: these kinds are made of `CancelNode`s and `MergeNode`s alone, and a `CancelNode` begins with its node.
+            // SAFETY: only `CancelNode`s and `MergeNode`s have these kinds. A `MergeNode` begins
+            // with a `CancelNode`, which begins with its node.
             NodeKind::Cancel | NodeKind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<CancelNode>() }),
             _ => None,
         }
     }
 
-    /// The node that brought the effective deadline.
+    /// The node that set the effective deadline.
     #[inline]
     pub(super) fn as_timed(&self) -> Option<&DeadlineNode> {
         let node = self.timed_by()?;
-        // SAFETY: set to nodes made by `with_deadline` alone, and a `DeadlineNode` begins with its node.
+        // SAFETY: `timed_by` only points to nodes made by `with_deadline`, and a `DeadlineNode`
+        // begins with its node.
         Some(unsafe { &*ptr::from_ref(node).cast::<DeadlineNode>() })
     }
 
@@ -342,7 +362,7 @@ impl Node {
         self.as_timed().is_some_and(|timed| timed.is_real.load(Ordering::Relaxed))
     }
 
-    /// The effective deadline is on the real clock.
+    /// Records that the effective deadline is on the real clock.
     pub(super) fn set_known_real(&self) {
         if let Some(timed) = self.as_timed() {
             timed.is_real.store(true, Ordering::Relaxed);
@@ -353,13 +373,14 @@ impl Node {
     #[inline]
     pub(super) fn as_merge(&self) -> Option<&MergeNode> {
         match self.kind {
-            // SAFETY: this kind is made by `Ref::merge` alone, and a `MergeNode` begins with its node.
+            // SAFETY: only `Ref::merge` makes nodes of this kind, and a `MergeNode` begins with its
+            // node.
             NodeKind::Merge => Some(unsafe { &*ptr::from_ref(self).cast::<MergeNode>() }),
             _ => None,
         }
     }
 
-    /// The nearest node that can be cancelled: this one, or the one above.
+    /// The nearest node that can be cancelled: this one, or `up`.
     #[inline]
     pub(super) fn anchor(&self) -> Option<&CancelNode> {
         self.as_cancel().or_else(|| self.up())
@@ -373,7 +394,8 @@ impl Node {
 
     #[inline]
     pub(super) fn timed_by(&self) -> Option<&Node> {
-        // SAFETY: this node, an ancestor, or one of a merge's second parent (invariant 2).
+        // SAFETY: this node, an ancestor, or an ancestor of a merge's second parent; all alive
+        // (invariant 2).
         self.timed_by.map(|node| unsafe { node.as_ref() })
     }
 }
@@ -397,7 +419,8 @@ impl CancelNode {
     /// # Safety
     /// The caller holds the lock of the list that `this` is linked in.
     pub(super) unsafe fn try_ref(this: NonNull<CancelNode>) -> Option<Ref> {
-        // SAFETY: what is linked is not freed before it has left the list, for which the lock is needed (invariant 4).
+        // SAFETY: a linked node leaves the list before it is freed, and leaving needs the lock,
+        // which the caller holds (invariant 4).
         let refs = unsafe { &this.as_ref().node.refs };
         let mut count = refs.load(Ordering::Relaxed);
         while count != 0 {

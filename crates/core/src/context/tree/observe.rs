@@ -1,7 +1,9 @@
-//! Asking a node whether it is done, and since when.
+//! Observing a node: whether it is done, and for which cause.
 //!
-//! The state of a node is null while nobody has found it done; [`OWN`] once it was cancelled itself; else an answer that an observer
-//! has latched: the origin's address with the error in its low bits.
+//! The `state` of a node is one of:
+//! - null: the node has not been found done;
+//! - [`OWN`]: the node was cancelled itself;
+//! - the origin's address with the error in its low bits: an outcome that an observer has latched.
 
 use std::ptr::{self, NonNull};
 use std::time::Instant;
@@ -15,7 +17,7 @@ const OWN: usize = 1;
 const CANCELED: usize = 2;
 const DEADLINE: usize = 3;
 
-/// A final answer: the error, and the node that holds its cause.
+/// A final outcome: the error, and the node that holds its cause.
 #[derive(Clone, Copy)]
 pub(super) struct Outcome<'a> {
     pub(super) error: ContextError,
@@ -30,7 +32,7 @@ impl Outcome<'_> {
 
     fn cause(self) -> Cause {
         let given = self.origin.cause.load(Ordering::Acquire);
-        // SAFETY: it was set before the flag that led here, and is freed with the node.
+        // SAFETY: the cause was set before the flag that led here, and it is freed with the node.
         match (unsafe { given.as_ref() }, self.error) {
             (Some(cause), _) => cause.clone(),
             (None, ContextError::Canceled) => Cause::Canceled,
@@ -40,7 +42,8 @@ impl Outcome<'_> {
 }
 
 impl Ref {
-    /// `None` while live. It consults the clock, and latches what it finds.
+    /// `None` while the node is live. Reads the clock if there is a deadline, and latches the
+    /// outcome.
     #[inline]
     pub(in crate::context) fn error(&self) -> Option<ContextError> {
         self.node().outcome().map(|outcome| outcome.error)
@@ -55,19 +58,21 @@ impl Ref {
         self.node().outcome().map(Outcome::cause)
     }
 
-    /// Whether this very node has been found done. Reads no clock.
+    /// Whether this node's own `state` is set. Reads no clock.
     #[inline]
     pub(in crate::context) fn is_latched(&self) -> bool {
         !self.node().state.load(Ordering::Acquire).is_null()
     }
 
-    /// Whether there is a deadline, or something to cancel.
+    /// Whether there is a deadline, or a node to cancel.
     pub(in crate::context) fn can_be_done(&self) -> bool {
         self.node().deadline.is_some() || self.node().anchor().is_some()
     }
 
-    /// Whether the context has to be asked before any work is polled: it was cancelled, somebody has seen its deadline pass, or nobody
-    /// has looked yet. Reads no clock.
+    /// Whether the context has to be checked before any work is polled. Reads no clock.
+    ///
+    /// That is so if it was cancelled, if an observer has seen its deadline pass, or if
+    /// [`Ready`](super::ready::Ready) asks for a check.
     #[inline]
     pub(in crate::context) fn may_be_over(&self) -> bool {
         let node = self.node();
@@ -79,6 +84,7 @@ impl Ref {
 }
 
 impl Node {
+    /// Whether the `state` of this node, or of a node above it, is set.
     #[inline]
     pub(super) fn is_flagged(&self) -> bool {
         let mut node = self;
@@ -98,7 +104,7 @@ impl Node {
         self.outcome_at(None)
     }
 
-    /// The outcome; `now`: where the clock was read already.
+    /// The outcome, if the node is done. `now` is the time if the clock was read already.
     #[inline]
     pub(super) fn outcome_at(&self, now: Option<Instant>) -> Option<Outcome<'_>> {
         let state = self.state.load(Ordering::Acquire);
@@ -111,8 +117,10 @@ impl Node {
         if is_late || self.is_flagged() { self.resolve(now) } else { None }
     }
 
-    /// The outcome, latched in every node between this one and where it comes from, from the top down, so that nobody below one that
-    /// has been seen done can be seen live, or done for another reason. `now` was read before.
+    /// The outcome, latched in every node from its source down to this node.
+    ///
+    /// It latches from the top down. So once a node has been seen done, no node below it can be
+    /// seen live, or done for another reason. `now` was read before.
     #[cold]
     pub(super) fn resolve(&self, now: Option<Instant>) -> Option<Outcome<'_>> {
         let mut path = Path::new();
@@ -137,7 +145,9 @@ impl Node {
         outcome
     }
 
-    /// What becomes of this node when the one above it has the outcome `above`: the earlier of that and of its own deadline.
+    /// This node's outcome when the node above has the outcome `above`.
+    ///
+    /// It is the earlier of `above` and the node's own deadline.
     pub(super) fn below_done<'a>(&'a self, above: Outcome<'a>) -> Outcome<'a> {
         match (self.deadline, above.error) {
             (Some(_), ContextError::DeadlineExceeded) => self.timed_out(),
@@ -146,7 +156,7 @@ impl Node {
         }
     }
 
-    /// Writes down an outcome, unless there is one; returns what stands.
+    /// Latches an outcome, unless there is one. Returns the outcome that counts.
     pub(super) fn latch<'a>(&'a self, outcome: Outcome<'a>) -> Outcome<'a> {
         match self.state.compare_exchange(ptr::null_mut(), outcome.encode(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => outcome,
@@ -154,7 +164,9 @@ impl Node {
         }
     }
 
-    /// What a child of this node is born with: its latched answer; null while nobody has found it done.
+    /// The `state` that a child of this node starts with.
+    ///
+    /// It is this node's outcome, or null if the node has not been found done.
     #[inline]
     pub(super) fn final_state(&self) -> *mut Node {
         let state = self.state.load(Ordering::Acquire);
@@ -169,7 +181,7 @@ impl Node {
     /// Flags the node as cancelled itself, unless it has an outcome.
     pub(super) fn flag(&self) {
         let own = ptr::without_provenance_mut(OWN);
-        // Whoever comes second changes nothing.
+        // Only the first event counts.
         let _ = self.state.compare_exchange(ptr::null_mut(), own, Ordering::AcqRel, Ordering::Acquire);
     }
 
@@ -181,13 +193,14 @@ impl Node {
             _ => ContextError::DeadlineExceeded,
         };
         let origin = NonNull::new(state.map_addr(|address| address & !3)).map_or(self, |origin| {
-            // SAFETY: an ancestor's or the node's own address (invariant 2), put there by `latch`.
+            // SAFETY: the origin's address, stored by `latch` or at birth. The origin is alive
+            // (invariant 2).
             unsafe { origin.as_ref() }
         });
         Outcome { error, origin }
     }
 
-    /// Of a node that was cancelled itself.
+    /// The outcome of a node that was cancelled itself.
     fn own_outcome(&self) -> Outcome<'_> {
         match self.deadline {
             Some(deadline) if self.cancelled_after(deadline) => self.timed_out(),
@@ -199,14 +212,17 @@ impl Node {
         Outcome { error: ContextError::DeadlineExceeded, origin: self.timed_by().unwrap_or(self) }
     }
 
-    /// Of the origin of a cancellation: whether it came after `deadline`, or at that very instant.
+    /// Whether the cancellation, whose origin is this node, came after `deadline` or at the same
+    /// instant.
     fn cancelled_after(&self, deadline: Instant) -> bool {
         self.as_cancel().is_some_and(|origin| clock::nanos(deadline) <= origin.stamp())
     }
 }
 
 impl CancelNode {
-    /// When it was cancelled: somewhere after the flag was set, where the first who asked has looked at the clock.
+    /// The stamp: when the node was cancelled.
+    ///
+    /// The first caller reads the clock. That is after the flag was set.
     pub(super) fn stamp(&self) -> u64 {
         let stamp = self.stamp.load(Ordering::Acquire);
         if stamp != 0 {

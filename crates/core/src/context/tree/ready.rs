@@ -1,8 +1,9 @@
-//! Deadlines over work that never waits.
+//! Deadlines for work that never waits.
 //!
-//! A [`run`](crate::Context::run) whose work is ready at its first poll sets no alarm, and reads no clock. So that a loop of such calls
-//! ends all the same, the deadline's node counts them. After a few, the calls compare the deadline with a time that the timer's thread
-//! keeps, to a few milliseconds, as long as such calls come.
+//! A [`run`](crate::Context::run) whose work is ready at its first poll sets no alarm and reads no
+//! clock. A loop of such calls must still end at the deadline, so the deadline's node counts them.
+//! After a few, each call compares the deadline with the kept time: the time to within a few
+//! milliseconds, which the timer's thread keeps up to date while such calls come.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -15,15 +16,17 @@ use crate::context::clock;
 use crate::context::shield::shielded;
 use crate::context::timer::Alarm;
 
-/// Nobody has compared the deadline with the clock since the node was made.
+/// The deadline has not been compared with the clock since the node was made.
 const UNCHECKED: u8 = 0;
 const CHECKED: u8 = 1;
-/// So many calls were ready at once that the next ones look at the kept time.
+/// Enough calls were ready at once; the next ones compare the deadline with the kept time.
 const WATCHED: u8 = CHECKED + 4;
-/// As `WATCHED`, on a virtual clock, which nothing here may move: each call reads it.
+/// As `WATCHED`, on a virtual clock. Nothing here may move that clock, so each call reads it.
 const VIRTUAL: u8 = WATCHED + 1;
 
-/// How many calls were ready at once, or one of the above. It is a hint: whoever follows it looks at the clock.
+/// How many calls were ready at once, or one of the constants above.
+///
+/// It is a hint: a caller that acts on it reads the clock.
 pub(super) struct Ready(AtomicU8);
 
 impl Ready {
@@ -35,7 +38,7 @@ impl Ready {
 }
 
 impl DeadlineNode {
-    /// Whether a look at the clock is due before any work is polled under this deadline.
+    /// Whether the clock has to be read before any work is polled under this deadline.
     #[inline]
     pub(super) fn may_be_over(&self) -> bool {
         match self.ready.0.load(Ordering::Relaxed) {
@@ -49,7 +52,7 @@ impl DeadlineNode {
         }
     }
 
-    /// Counts one more call that was ready at once. Counts of racing threads may be lost.
+    /// Counts one more call that was ready at once. Racing threads may lose counts.
     #[inline]
     pub(super) fn ready_at_once(&self) {
         let count = self.ready.0.load(Ordering::Relaxed);
@@ -74,19 +77,19 @@ impl DeadlineNode {
     }
 }
 
-/// The real time when the timer's thread last kept it, in [`clock::nanos`].
+/// The kept time: the real time at the last update by the timer's thread, in [`clock::nanos`].
 static KEPT_TIME: AtomicU64 = AtomicU64::new(0);
-/// Whether somebody has asked since then.
+/// Whether a call has asked for another update since then.
 static IS_REQUESTED: AtomicBool = AtomicBool::new(false);
-/// Whether an alarm is set for the next time, or about to be.
+/// Whether an alarm for the next update is set, or about to be set.
 static IS_ALARM_SET: AtomicBool = AtomicBool::new(false);
-/// The alarm that was set last, and how many were before it.
+/// The alarm that was set last, and its number.
 static ALARM: Mutex<(u64, Option<Alarm>)> = Mutex::new((0, None));
 static ALARMS: AtomicU64 = AtomicU64::new(0);
 
 const PERIOD: Duration = Duration::from_millis(2);
 
-/// Has the time kept for another period.
+/// Asks for the time to be kept for another period.
 #[inline]
 fn keep_time() {
     if !IS_REQUESTED.load(Ordering::Relaxed) {
@@ -102,7 +105,7 @@ fn request_time() {
     }
 }
 
-/// For whoever has set [`IS_ALARM_SET`].
+/// Called by the thread that has set [`IS_ALARM_SET`].
 fn set_alarm() {
     let number = ALARMS.fetch_add(1, Ordering::Relaxed) + 1;
     let waker = Waker::from(Arc::new(Keeper));
@@ -114,7 +117,7 @@ fn set_alarm() {
         IS_ALARM_SET.store(false, Ordering::SeqCst);
     }
     let mut last = ALARM.lock().unwrap_or_else(PoisonError::into_inner);
-    // It may have gone off by now, and another one be in its place.
+    // It may have fired by now, and a later alarm may have been set.
     let unneeded = if last.0 < number { mem::replace(&mut *last, (number, alarm)).1 } else { alarm };
     drop(last);
     drop(unneeded);
@@ -129,7 +132,7 @@ impl Wake for Keeper {
             return set_alarm();
         }
         IS_ALARM_SET.store(false, Ordering::SeqCst);
-        // Somebody may have asked in between, and found an alarm set.
+        // A call may have asked in between, and found an alarm set.
         if IS_REQUESTED.load(Ordering::SeqCst) && !IS_ALARM_SET.swap(true, Ordering::SeqCst) {
             set_alarm();
         }

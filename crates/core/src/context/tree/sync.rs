@@ -1,5 +1,7 @@
-//! The atomics, locks and cells of the tree, exchangeable for those of a model checker (`--cfg throughline_loom`,
-//! `--cfg throughline_shuttle`). Loom's cells also find an access that is ordered with another by nothing.
+//! The atomics, locks and cells of the tree.
+//!
+//! A model checker replaces them with its own (`--cfg throughline_loom`, `--cfg
+//! throughline_shuttle`). Loom's cells also detect two accesses that nothing orders.
 
 #[cfg(all(test, throughline_loom))]
 pub(in crate::context) use crate::context::models::exhaustive::watched::{

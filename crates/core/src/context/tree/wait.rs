@@ -10,7 +10,7 @@ use super::node::Ref;
 use crate::context::timer::Alarm;
 use crate::context::{Context, ContextError, clock};
 
-/// Who has the context that is waited on: a future that owns it, or one that borrows it.
+/// Holds the context to wait for: owned or borrowed.
 pub(in crate::context) trait Holder {
     fn context(&self) -> &Context;
 }
@@ -29,21 +29,25 @@ impl Holder for &Context {
     }
 }
 
-/// One who waits for a context to be done. It costs nothing until the first pending poll, which queues it with the context, and
-/// arms an alarm if there is a deadline; dropping it takes both back.
+/// A waiter for a context to be done.
+///
+/// It costs nothing until the first pending poll. That poll queues the waiter at the context, and
+/// arms an alarm if there is a deadline. Dropping the waiter takes both back.
 pub(in crate::context) struct Wait<C: Holder> {
     holder: C,
     entry: WaiterEntry,
-    /// Of the waker that is queued: to see without a lock whether the task's has changed.
+    /// The parts of the queued waker, to check without the lock whether the task's waker has
+    /// changed.
     waker: Option<(*const (), &'static RawWakerVTable)>,
     alarm: Option<Alarm>,
     /// Cancellers hold a pointer to `entry`.
     _pinned: PhantomPinned,
 }
 
-// SAFETY: `entry` is reached under the lock of the node, from any thread; the stored pointers are compared and not followed.
+// SAFETY: `entry` is accessed from any thread under the node's lock. The stored pointers are
+// compared and never followed.
 unsafe impl<C: Holder + Send> Send for Wait<C> {}
-// SAFETY: nothing is done through a shared reference but read `notified`.
+// SAFETY: through a shared reference the fields are only read, and `notified` is atomic.
 unsafe impl<C: Holder + Sync> Sync for Wait<C> {}
 
 impl<C: Holder> Wait<C> {
@@ -67,27 +71,32 @@ impl<C: Holder> Wait<C> {
         self.holder.context().0.as_ref()
     }
 
-    /// Whether it waits, with the task's waker: then who cancels calls that, and nothing else needs a look but
-    /// [`is_alarmed`](Self::is_alarmed).
+    /// Whether it is queued with the task's current waker.
+    ///
+    /// If so, a canceller will call that waker, and only [`is_alarmed`](Self::is_alarmed) is left
+    /// to check.
     #[inline]
     pub(in crate::context) fn is_waiting(&self, cx: &TaskContext<'_>) -> bool {
         self.waker.is_some_and(|(data, vtable)| same(cx.waker(), data, vtable))
     }
 
-    /// Whether it is known, to one who waits, that the context is done: a canceller has come by, or the context was asked after its
-    /// deadline. It costs the same at any depth.
+    /// Whether a queued waiter knows that the context is done.
+    ///
+    /// Either a canceller has notified the waiter, or an observer has latched the outcome. The cost
+    /// is the same at any depth.
     #[inline]
     pub(in crate::context) fn is_known_over(&self) -> bool {
         self.entry.is_notified() || self.target().is_some_and(Ref::is_latched)
     }
 
-    /// Whether the context has to be asked before work is polled for the first time. It reads no clock.
+    /// Whether the context has to be checked before work is polled for the first time. It reads no
+    /// clock.
     #[inline]
     pub(in crate::context) fn may_be_over(&self) -> bool {
         self.target().is_some_and(Ref::may_be_over)
     }
 
-    /// Work was ready without waiting.
+    /// Counts one work that was ready at its first poll.
     #[inline]
     pub(in crate::context) fn ready_at_once(&self) {
         if let Some(timed) = self.target().and_then(|target| target.node().as_timed()) {
@@ -95,13 +104,13 @@ impl<C: Holder> Wait<C> {
         }
     }
 
-    /// Whether some alarm of the process has gone off, perhaps its own.
+    /// Whether some alarm of the process has fired, perhaps its own.
     #[inline]
     pub(in crate::context) fn is_alarmed(&self) -> bool {
         self.alarm.as_ref().is_some_and(Alarm::may_have_fired)
     }
 
-    /// Ready once the context is done; else the task is woken when it is.
+    /// Ready once the context is done; otherwise the task is woken when it is.
     pub(in crate::context) fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
         let Some(target) = self.target() else { return Poll::Pending };
         if let Some(error) = target.error() {
@@ -114,9 +123,10 @@ impl<C: Holder> Wait<C> {
         self.register(cx)
     }
 
-    /// Queues the task's waker, arms the alarm, and looks again.
+    /// Queues the task's waker, arms the alarm, and checks the context again.
     pub(in crate::context) fn register(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
-        // SAFETY: nothing is moved out of it, and `entry` is only used through shared references.
+        // SAFETY: nothing is moved out of `self`, and `entry` is only used through shared
+        // references.
         let this = unsafe { self.get_unchecked_mut() };
         let Some(target) = this.holder.context().0.as_ref() else { return Poll::Pending };
         let node = target.node();
@@ -124,7 +134,8 @@ impl<C: Holder> Wait<C> {
             && this.waker.is_none_or(|(data, vtable)| !same(cx.waker(), data, vtable))
         {
             let waker = cx.waker().clone();
-            // SAFETY: always the anchor of the one context; `self` is pinned, and `drop` takes the entry out.
+            // SAFETY: the anchor is always that of the same context. `self` is pinned, and `drop`
+            // takes the entry out.
             let unneeded = unsafe { anchor.lock().wait(&this.entry, waker) };
             drop(unneeded);
             anchor.link_up();
@@ -134,7 +145,7 @@ impl<C: Holder> Wait<C> {
             return target.error().map_or(Poll::Pending, Poll::Ready);
         };
         if this.alarm.is_none() && node.is_known_real() {
-            // No look at the clock: a deadline that has passed sets the alarm off at once.
+            // No need to read the clock: if the deadline has passed, the alarm fires at once.
             if node.is_flagged() {
                 return target.error().map_or(Poll::Pending, Poll::Ready);
             }
@@ -162,9 +173,9 @@ impl<C: Holder> Wait<C> {
         Poll::Pending
     }
 
-    /// What is over keeps no timer, which would move a paused clock.
+    /// Drops the alarm: a timer of a context that is done would move a paused clock.
     fn disarm(self: Pin<&mut Self>) {
-        // SAFETY: nothing is moved out of it but the alarm, which is not pinned.
+        // SAFETY: only the alarm is moved out of `self`, and it is not pinned.
         unsafe { self.get_unchecked_mut() }.alarm = None;
     }
 }
@@ -179,7 +190,7 @@ impl<C: Holder> Drop for Wait<C> {
             return;
         }
         if let Some(anchor) = self.target().and_then(|target| target.node().anchor()) {
-            // SAFETY: the lists it was queued in, if it was.
+            // SAFETY: these are the lists that the entry was queued in, if it was.
             let waker = unsafe { anchor.lock().leave(&self.entry) };
             drop(waker);
         }

@@ -1,4 +1,4 @@
-//! Values that leave the process.
+//! Values that are sent to other processes.
 
 use std::marker::PhantomData;
 use std::{mem, ptr};
@@ -8,7 +8,9 @@ use super::value::{Slot, Values, key_of, tag_of};
 use crate::context::Key;
 use crate::context::key::{Meta, Wire, WireKind};
 
-/// A value that leaves the process, or the "nothing" of its key. It becomes text when that is asked for.
+/// A value that is sent to other processes, or the "nothing" of its key.
+///
+/// It is encoded as text only on request.
 #[derive(Clone, Copy)]
 pub(crate) struct WireValue<'a> {
     key: &'static Meta,
@@ -32,23 +34,28 @@ impl WireValue<'_> {
         self.wire_kind() == other.wire_kind() && self.name() == other.name()
     }
 
-    /// The value as its key writes it; `None` where the key has "nothing".
+    /// The encoded value; `None` if the key was set to "nothing".
     pub(crate) fn text(&self) -> Option<String> {
-        // SAFETY: what is in a table has a tag. Where that is the key, a value of the key's type is behind it, as in `Ref::value`, and
-        // `encode` is of that type.
+        // SAFETY: every slot in use has a tag. If the tag is the key, a value of the key's type
+        // follows it, as in `Ref::value`, and `encode` takes that type.
         unsafe { ptr::eq(tag_of(self.slot), self.key).then(|| (self.wire.codec.encode)(self.slot)) }
     }
 
-    /// What its key makes of `text`, once read and written again: two texts that come to the same stand for one value.
+    /// Decodes `text` and encodes the result again.
+    ///
+    /// Two texts stand for the same value if this returns the same text for both.
     pub(crate) fn rewrite(&self, text: &str) -> Option<String> {
         let codec = self.wire.codec;
-        // SAFETY: `of` has put it beside that codec.
+        // SAFETY: `of` has stored `rewrite` together with this codec.
         unsafe { (codec.rewrite)(codec, text) }
     }
 }
 
 impl Ref {
-    /// What leaves the process of all that is in scope. Of keys that have one name in one place, the one that was set last counts.
+    /// The values in scope that are sent to other processes.
+    ///
+    /// If several keys are sent under the same name in the same way, only the key that was set last
+    /// counts.
     pub(in crate::context) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
         let values = &self.node().values;
         wire_entries(values).filter(move |value| {
@@ -57,10 +64,12 @@ impl Ref {
         })
     }
 
-    /// The key that was set last of those whose values are sent as `value` is. The tables don't say; the chain of nodes does.
+    /// The key that was set last of those that are sent as `value` is.
+    ///
+    /// The tables do not record the order; the chain of nodes does.
     #[cold]
     fn nearest(&self, value: &WireValue<'_>) -> Option<&'static Meta> {
-        // Local keys are in the chain beyond a spawn, and no longer in the table.
+        // Above a spawn, the chain still has local keys that are no longer in the table.
         let is_one =
             |key: &Meta| wire_entries(&self.node().values).any(|it| it.is_sent_as(value) && ptr::eq(it.key, key));
         let mut next = self;
@@ -78,17 +87,17 @@ impl Ref {
     }
 }
 
-/// Those of the values in scope that leave the process, each key's.
+/// The values in scope that are sent to other processes, one for each key.
 fn wire_entries(values: &Values) -> impl Iterator<Item = WireValue<'_>> {
     let values = Some(values).filter(|values| values.has_wire);
     values.into_iter().flat_map(Values::entries).filter_map(|slot| {
-        // SAFETY: what is in a table has a tag.
+        // SAFETY: every slot in use has a tag.
         let key = unsafe { key_of(slot) };
         Some(WireValue { key, wire: key.wire.as_ref()?, slot, scope: PhantomData })
     })
 }
 
-/// The codec of one key, whose type is known to the key alone.
+/// The codec of one key, without the type of the value.
 #[derive(Clone, Copy)]
 pub(in crate::context) struct ErasedCodec {
     encode: unsafe fn(*const u8) -> String,
@@ -98,40 +107,40 @@ pub(in crate::context) struct ErasedCodec {
 }
 
 impl ErasedCodec {
-    /// For the `Meta` of a `Key<T>`, and of no other.
+    /// Only for the `Meta` of a `Key<T>`.
     pub(in crate::context) const fn of<T>(encode: fn(&T) -> String, decode: fn(&str) -> Option<T>) -> Self {
-        // SAFETY: functions are called alike with a reference and with a pointer, whatever sized thing it points to. Who calls it
-        // sees to the rest.
+        // SAFETY: a reference and a pointer to a sized type are passed to functions in the same
+        // way. The caller of `encode` guarantees that the pointer is to a `T`.
         let encode = unsafe { mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) };
-        // SAFETY: it is not called before `decode` has given it its type back.
+        // SAFETY: it is not called before `decode` has restored its type.
         let decode = unsafe { mem::transmute::<fn(&str) -> Option<T>, unsafe fn()>(decode) };
         ErasedCodec { encode, decode, rewrite: rewrite::<T> }
     }
 
     /// # Safety
-    /// It is one of `T`.
+    /// The codec was made for `T`.
     unsafe fn decode<T>(self, text: &str) -> Option<T> {
-        // SAFETY: `of` has taken this type from it, says the caller.
+        // SAFETY: `of` has erased this same type, guaranteed by the caller.
         let decode = unsafe { mem::transmute::<unsafe fn(), fn(&str) -> Option<T>>(self.decode) };
         decode(text)
     }
 }
 
 impl<T> Key<T> {
-    /// The value that `text` stands for; `None` also where values of the key stay in the process.
+    /// Decodes `text`. Also `None` if values of this key stay in the process.
     pub(crate) fn decode(&self, text: &str) -> Option<T> {
         let wire = self.meta.wire.as_ref()?;
-        // SAFETY: the codec of a `Key<T>`'s `Meta` is one of `T`.
+        // SAFETY: the codec in the `Meta` of a `Key<T>` was made for `T`.
         unsafe { wire.codec.decode(text) }
     }
 }
 
-/// What a codec writes of the value that it reads from `text`.
+/// Decodes `text` and encodes the result again.
 ///
 /// # Safety
-/// `codec` is one of `T`.
+/// `codec` was made for `T`.
 unsafe fn rewrite<T>(codec: ErasedCodec, text: &str) -> Option<String> {
-    // SAFETY: says the caller.
+    // SAFETY: guaranteed by the caller.
     let value: T = unsafe { codec.decode(text) }?;
     // SAFETY: `value` is a `T`.
     Some(unsafe { (codec.encode)(ptr::from_ref(&value).cast()) })

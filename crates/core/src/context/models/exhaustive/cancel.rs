@@ -1,4 +1,4 @@
-//! Cancelling reaches all that is below (C17, C19), and all agree on why (C12, C13).
+//! Cancelling reaches all nodes below (C17, C19), and all observers agree on the cause (C12, C13).
 
 use std::sync::Arc;
 
@@ -7,8 +7,11 @@ use loom::thread;
 use super::{Waiter, clock, model, model_within};
 use crate::context::{Cause, Context};
 
-/// Two who cancel one context, while somebody looks at its child: there is one reason, for ever. Fails when `flag` comes before
-/// `set_cause`. Bounded, as each of three threads goes through all flags.
+/// Two threads cancel one context, while a third observes its child: the cause is the same for all,
+/// and never changes.
+///
+/// Fails when `flag` comes before `set_cause`. Bounded, as each of three threads goes through all
+/// flags.
 #[test]
 fn two_cancels_and_an_observer() {
     model_within(6, || {
@@ -30,9 +33,11 @@ fn two_cancels_and_an_observer() {
     });
 }
 
-/// One cancels a context, another its parent, and a third waits below: each of the cancellers finds all below done, and the waiter is
-/// woken, once. Fails when `wake_level` takes the lock of the node above while it holds the node's own. Bounded, as both cancellers take
-/// the same locks: over 130,000 orders without.
+/// One thread cancels a context and another its parent, with a waiter below.
+///
+/// Each canceller finds all nodes below done, and the waiter is woken once. Fails when `wake_level`
+/// takes the lock of the node above while it holds the node's own. Bounded, as both cancellers take
+/// the same locks: over 130,000 orders without a bound.
 #[test]
 fn cancels_of_parent_and_child() {
     model(|| {
@@ -54,8 +59,11 @@ fn cancels_of_parent_and_child() {
     });
 }
 
-/// What somebody has seen of a context holds for those above it: who then cancels one of these comes too late. Fails when `resolve`
-/// latches the outcome in the node that was asked alone. Bounded, as each of three threads goes through all flags.
+/// An outcome observed at a node also holds for the nodes above it: a later cancellation there
+/// comes too late.
+///
+/// Fails when `resolve` latches the outcome only in the observed node. Bounded, as each of three
+/// threads goes through all flags.
 #[test]
 fn an_observer_latches_from_the_top_down() {
     model_within(6, || {
@@ -76,8 +84,9 @@ fn an_observer_latches_from_the_top_down() {
     });
 }
 
-/// A child that is born, and waited on, while its parent is cancelled. Fails when `register` does not look at the flags again after it has
-/// linked.
+/// A child is made, and gets a waiter, while its parent is cancelled.
+///
+/// Fails when `register` does not read the flags again after it has linked.
 #[test]
 fn birth_under_a_cancelling_parent() {
     model(|| {
@@ -94,8 +103,11 @@ fn birth_under_a_cancelling_parent() {
     });
 }
 
-/// A deadline that has passed is set below a context that is being cancelled, and a child is born below that: whatever was the first, the
-/// child says the same. Fails when `below` does not take over a final answer, as the child's `up` skips the one that has it.
+/// A deadline that has passed is set below a context that is being cancelled, and a child is made
+/// below that.
+///
+/// Whichever event was first, the child has the same outcome. Fails when `below` does not inherit a
+/// final outcome, as the child's `up` skips the node that has it.
 #[test]
 fn birth_below_an_expired_deadline() {
     model(|| {

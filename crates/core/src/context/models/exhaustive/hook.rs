@@ -1,4 +1,4 @@
-//! A callback runs at most once, and `stop` says whether it will (C22).
+//! A callback runs at most once, and `stop` returns whether it prevented that (C22).
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use loom::thread;
 use super::{Count, model};
 use crate::context::{Context, hook};
 
-/// Fails when `stop` looks whether the callback is there and takes it later.
+/// A callback is stopped while its context is cancelled.
+///
+/// Fails when `stop` checks that the callback is there and takes it later.
 #[test]
 fn stop_against_fire() {
     model(|| {
@@ -21,13 +23,15 @@ fn stop_against_fire() {
         cancelling.join().unwrap();
         assert_eq!(calls.count(), usize::from(!is_stopped));
         assert!(!registration.stop());
-        // Nothing of the callback stays, whichever way it went.
+        // The callback has been dropped in either case.
         assert_eq!(Arc::strong_count(&calls), 1);
     });
 }
 
-/// A callback is registered while its context is cancelled. Fails when `look` forgets that it was woken while it polled. Bounded, as a
-/// hook has two locks and a counter besides what waits.
+/// A callback is registered while its context is cancelled.
+///
+/// Fails when `look` loses a wake-up that comes while it polls. Bounded, as a hook has two locks
+/// and a counter besides its waiter.
 #[test]
 fn registration_against_cancel() {
     model(|| {

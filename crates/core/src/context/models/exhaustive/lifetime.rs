@@ -1,4 +1,4 @@
-//! Who frees a node, and when (invariants 1, 2 and 4).
+//! Which thread frees a node, and when (invariants 1, 2 and 4).
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use loom::thread;
 use super::{Waiter, model};
 use crate::context::{Context, Key};
 
-/// A value whose uses must all come before its destructor: loom says so if anything allows another order.
+/// A value whose uses must all come before its destructor. Loom fails if another order is possible.
 struct Tracked(AtomicUsize);
 
 static VALUE: Key<Tracked> = Key::new("value");
@@ -29,8 +29,11 @@ fn read(ctx: &Context) {
     assert_eq!(ctx.value(&VALUE).unwrap().0.load(Ordering::Relaxed), 0);
 }
 
-/// Two owners let go, of which the last one sees that it is the only one and skips the read-modify-write. Fails when `is_last` reads the
-/// count with `Relaxed`, when `release` gives its own up with that, and without the fence that follows.
+/// Two owners drop a node. The last one finds that it is the sole owner and skips the
+/// read-modify-write.
+///
+/// Fails when `is_last` reads the count with `Relaxed`, when `release` lowers it with `Relaxed`,
+/// and without the fence that follows.
 #[test]
 fn sole_owner() {
     model(|| {
@@ -46,7 +49,7 @@ fn sole_owner() {
     });
 }
 
-/// The same through a child: its parent lives as long as it does.
+/// The same through a child, which keeps its parent alive.
 #[test]
 fn last_child_frees_its_parent() {
     model(|| {
@@ -62,9 +65,10 @@ fn last_child_frees_its_parent() {
     });
 }
 
-/// The last owner of a child that is waited on lets go while its parent is cancelled. Fails when `is_last` takes a child that is linked
-/// for free of others, and when `unlink` leaves it in the list. Bounded, as counts, flags and locks are all contended: over 10,000
-/// orders without.
+/// The last owner drops a child with a waiter while the child's parent is cancelled.
+///
+/// Fails when `is_last` ignores that a child is linked, and when `unlink` leaves the child in the
+/// list. Bounded, as counts, flags and locks are all contended: over 10,000 orders without a bound.
 #[test]
 fn linked_child_drop_against_cancel() {
     model(|| {
@@ -81,7 +85,9 @@ fn linked_child_drop_against_cancel() {
     });
 }
 
-/// Two siblings that are waited on let go at once: each leaves the parent's list. Fails when `unlink` takes no lock.
+/// Two siblings with waiters are dropped at the same time: each leaves the parent's list.
+///
+/// Fails when `unlink` takes no lock.
 #[test]
 fn two_linked_siblings_drop() {
     model(|| {
@@ -101,7 +107,9 @@ fn two_linked_siblings_drop() {
     });
 }
 
-/// A handle whose context somebody else has is dropped: that one learns of it. Fails when `drop` takes a node with two owners for its own.
+/// A handle is dropped while another thread waits on its context: that waiter is woken.
+///
+/// Fails when `drop` treats a node with two owners as if it had one.
 #[test]
 fn handle_drop_against_wait() {
     model(|| {

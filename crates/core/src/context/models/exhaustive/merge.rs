@@ -7,8 +7,10 @@ use loom::thread;
 use super::{Waiter, clock, model};
 use crate::context::{Cause, Context, ContextError};
 
-/// A merge is born, and waited on, while its second parent is cancelled. Fails when `wait_for_second` does not look at the second
-/// parent after it has linked. Bounded, as a merge links itself, then waits through two parents: over 56,000 orders without.
+/// A merge is made, and gets a waiter, while its second parent is cancelled.
+///
+/// Fails when `wait_for_second` does not check the second parent after it has linked. Bounded, as a
+/// merge links itself, then waits through two parents: over 56,000 orders without a bound.
 #[test]
 fn merge_against_cancel_of_the_second() {
     model(|| {
@@ -26,9 +28,10 @@ fn merge_against_cancel_of_the_second() {
     });
 }
 
-/// Both parents are cancelled: the merge has one of their causes, and its waiter is woken once. Fails when `cancel` does not flag the
-/// merges below. Bounded, as both cancellers go through the merge and
-/// its lists.
+/// Both parents are cancelled: the merge has one of their causes, and its waiter is woken once.
+///
+/// Fails when `cancel` does not latch the merges below. Bounded, as both cancellers go through the
+/// merge and its lists.
 #[test]
 fn both_parents_are_cancelled() {
     model(|| {
@@ -52,8 +55,10 @@ fn both_parents_are_cancelled() {
     });
 }
 
-/// Nobody holds the merge any more while its second parent is cancelled: it leaves that one's list. Fails when a child is taken from a
-/// list whose count is 0 already.
+/// The last owner drops a merge while its second parent is cancelled: the merge leaves that
+/// parent's list.
+///
+/// Fails when a canceller takes a child from a list although the child's count is 0 already.
 #[test]
 fn merge_drop_against_cancel() {
     model(|| {
@@ -68,8 +73,10 @@ fn merge_drop_against_cancel() {
     });
 }
 
-/// The second parent's deadline passes and the first parent is cancelled: the earlier one is the merge's. Fails when `merge` does not mark
-/// the first parent as one with a deadline below.
+/// The second parent's deadline passes and the first parent is cancelled: the earlier event is the
+/// merge's outcome.
+///
+/// Fails when `merge` does not mark the first parent as having a deadline below.
 #[test]
 fn deadline_of_the_second_against_cancel_of_the_first() {
     model(|| {

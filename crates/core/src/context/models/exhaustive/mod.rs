@@ -1,5 +1,7 @@
-//! Scenes of two or three threads under loom: every order and every result that the memory model allows, unless the model names a bound.
-//! `crates/core/mutants.sh` shows that each finds the faults it names.
+//! Scenes of two or three threads under loom.
+//!
+//! Loom tries every order and every result that the memory model allows, unless the model names a
+//! bound. `crates/core/mutants.sh` shows that each model finds the faults that it names.
 
 mod cancel;
 #[cfg(feature = "tokio-util")]
@@ -21,7 +23,8 @@ fn model(scene: impl Fn() + Send + Sync + 'static) {
     explore(None, scene);
 }
 
-/// Runs `scene` in every order in which threads that could go on are put aside `preemptions` times at most.
+/// Runs `scene` in every order with at most `preemptions` preemptions of a thread that could
+/// continue.
 fn model_within(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), scene);
 }
@@ -42,7 +45,7 @@ fn explore(preemption_bound: Option<usize>, scene: impl Fn() + Send + Sync + 'st
 }
 
 thread_local! {
-    /// Threads of the model that have begun. All of them run on one thread of the process.
+    /// How many threads of the model have started. All of them run on one thread of the process.
     static STARTED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -50,7 +53,7 @@ loom::thread_local! {
     static INDEX: usize = STARTED.replace(STARTED.get() + 1);
 }
 
-/// Of the calling thread in the model: 0, 1, …
+/// The index of the calling thread in the model: 0, 1, …
 fn thread_index() -> usize {
     INDEX.with(|index| *index)
 }

@@ -7,23 +7,27 @@ use loom::thread;
 use super::{Waiter, clock, model, model_within};
 use crate::context::{CancelHandle, Context, ContextError};
 
-/// Cancels, and says what must be said of a context below that has the deadline 1; `None`: either will do.
+/// Cancels, and returns the expected error of a context below with the deadline 1.
+///
+/// `None` if either error is correct.
 fn cancel(handle: &CancelHandle) -> Option<ContextError> {
-    let begun = clock::now();
+    let before = clock::now();
     handle.cancel();
-    let ended = clock::now();
-    if ended < clock::at(1) {
+    let after = clock::now();
+    if after < clock::at(1) {
         Some(ContextError::Canceled)
-    } else if begun >= clock::at(1) {
+    } else if before >= clock::at(1) {
         Some(ContextError::DeadlineExceeded)
     } else {
         None
     }
 }
 
-/// A deadline passes and the parent is cancelled, while somebody looks. Fails when `outcome` reads the flags before the clock, when
-/// `cancel` reads the clock before it sets the flag, and without its fence between the two. Bounded, as the clock is read and moved by
-/// all three threads.
+/// A deadline passes and the parent is cancelled, while a third thread observes.
+///
+/// Fails when `outcome` reads the flags before the clock, when `cancel` reads the clock before it
+/// sets the flag, and without its fence between the two. Bounded, as all three threads read or move
+/// the clock.
 #[test]
 fn earliest_event_wins() {
     model(|| {
@@ -38,13 +42,15 @@ fn earliest_event_wins() {
         let error = timed.err();
         assert!(error.is_some() && seen.is_none_or(|seen| Some(seen) == error));
         assert!(expected.is_none() || error == expected);
-        // It had the same deadline and the same parent.
+        // It has the same deadline and the same parent.
         assert_eq!(sibling.err(), error);
     });
 }
 
-/// A context with a deadline is cancelled itself while its deadline passes; somebody waits for it. Fails when `own_outcome` does not
-/// look at the deadline, and when `cancel` does not stamp what has a deadline. Bounded, as alarms are behind one lock for all.
+/// A context with a deadline and a waiter is cancelled itself while its deadline passes.
+///
+/// Fails when `own_outcome` does not check the deadline, and when `cancel` does not stamp a node
+/// with a deadline. Bounded, as all alarms are behind one lock.
 #[test]
 fn own_deadline_against_cancel() {
     model(|| {
@@ -62,8 +68,9 @@ fn own_deadline_against_cancel() {
     });
 }
 
-/// A deadline is set below a context that is being cancelled, and passes later. Fails without the fence in `mark_path`, and when
-/// `mark_timed` marks nothing.
+/// A deadline is set below a context that is being cancelled, and passes later.
+///
+/// Fails without the fence in `mark_path`, and when `mark_timed` marks nothing.
 #[test]
 fn deadline_set_under_a_cancelling_parent() {
     model(|| {
@@ -77,9 +84,11 @@ fn deadline_set_under_a_cancelling_parent() {
     });
 }
 
-/// Two set deadlines below one parent whose parent is being cancelled: a mark that one has found stands for those above it. Fails when
-/// `mark_path` says of a node that it is fenced before those above it are marked. Bounded, as three threads go through the marks
-/// of three levels.
+/// Two threads set deadlines below one parent, while the grandparent is cancelled.
+///
+/// A mark that a thread finds implies the marks above it. Fails when `mark_path` marks a node as
+/// fenced before the nodes above are marked. Bounded, as three threads go through the marks of
+/// three levels.
 #[test]
 fn two_deadlines_under_a_cancelling_grandparent() {
     model_within(4, || {
@@ -97,7 +106,9 @@ fn two_deadlines_under_a_cancelling_grandparent() {
     });
 }
 
-/// An alarm goes off while its waiter polls with another waker: that one is woken, or the waiter finds the deadline passed. Fails when
+/// An alarm fires while its waiter polls with another waker.
+///
+/// Either the new waker is called, or the waiter finds that the deadline has passed. Fails when
 /// `register` does not give the alarm the waker of the task that polls.
 #[test]
 fn alarm_against_poll() {

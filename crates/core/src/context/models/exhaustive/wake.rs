@@ -7,7 +7,9 @@ use loom::thread;
 use super::{Waiter, model, model_within};
 use crate::context::Context;
 
-/// Fails when `register` does not look again after it has linked.
+/// A waiter is queued on a child while the parent is cancelled.
+///
+/// Fails when `register` does not read the flags again after it has linked.
 #[test]
 fn link_against_cancel() {
     model(|| {
@@ -22,9 +24,12 @@ fn link_against_cancel() {
     });
 }
 
-/// The second to wait finds its context linked already, and the first has not come to the top yet when that is cancelled. Fails when
-/// `link_up` stops at a node that is linked, and when it holds a child's lock while it takes the parent's. Bounded, as flags and
-/// locks of three levels are contended; the faults need few preemptions.
+/// The second waiter finds its context linked, but the first has not linked up to the top yet when
+/// the top is cancelled.
+///
+/// Fails when `link_up` stops at a node that is linked, and when it holds a child's lock while it
+/// takes the parent's. Bounded, as flags and locks of three levels are contended; the faults need
+/// few preemptions.
 #[test]
 fn two_linkers() {
     model_within(6, || {
@@ -41,7 +46,9 @@ fn two_linkers() {
     });
 }
 
-/// Two who wait on one context: one is dropped while the canceller takes them out. Fails when `drop` leaves the entry in the list.
+/// Of two waiters on one context, one is dropped while the canceller takes both out.
+///
+/// Fails when `drop` leaves the entry in the list.
 #[test]
 fn waiter_drop_against_wake() {
     model(|| {
@@ -58,8 +65,10 @@ fn waiter_drop_against_wake() {
     });
 }
 
-/// A task that polls again with another waker is woken through that one, or finds the context done. Fails when `wait` keeps the first
-/// waker.
+/// A task that polls again with another waker is woken through the new waker, or finds the context
+/// done.
+///
+/// Fails when `wait` keeps the first waker.
 #[test]
 fn changed_waker_against_wake() {
     model(|| {
@@ -77,8 +86,11 @@ fn changed_waker_against_wake() {
     });
 }
 
-/// Who finds a context done while it is being cancelled latches that and wakes nobody: its waiters are woken all the same, and find it
-/// done from then on. Fails when `take_children` skips children that are done already, and when `poll` looks at its own entry alone.
+/// An observer finds a context done while it is being cancelled. It latches the outcome and wakes
+/// no waiter.
+///
+/// The waiters are still woken, and find the context done from then on. Fails when `take_children`
+/// skips children that are done already, and when `poll` only checks its own entry.
 #[test]
 fn observer_against_wake() {
     model(|| {

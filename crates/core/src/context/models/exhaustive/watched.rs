@@ -1,9 +1,12 @@
-//! Atomics that loom sees all races of.
+//! Atomics on which loom finds all races.
 //!
-//! For each object loom remembers one last access. So when a thread loads an atomic and then writes to it, as every compare-and-swap
-//! behind a check does, its own load hides an earlier one by another thread, and loom (0.7) never tries the write before that load. Here
-//! each load leaves a mark on an object of the loading thread, and a write behind a load marks the objects of the others who have loaded:
-//! loom tries both orders of two marks. Marks are relaxed stores that nobody reads, so they order nothing.
+//! For each object, loom (0.7) remembers only the last access. Suppose that a thread loads an
+//! atomic and then writes to it, as every compare-and-swap after a check does. Then its own load
+//! hides an earlier load by another thread, and loom never tries the write before that load.
+//!
+//! Here each load also stores to an object of the loading thread, a *mark*. A write after a load
+//! stores to the marks of all other threads that have loaded. Loom tries both orders of two stores
+//! to a mark. Marks are relaxed stores that no thread reads, so they order nothing.
 
 use std::sync::atomic::AtomicBool as Flag;
 
@@ -11,7 +14,7 @@ use loom::sync::atomic::{self, Ordering, Ordering::Relaxed};
 
 use super::thread_index;
 
-/// As many as a model may have.
+/// The largest number of threads in a model.
 const THREADS: usize = 3;
 
 pub(in crate::context) struct Watched<A: Exclusive> {
@@ -19,8 +22,11 @@ pub(in crate::context) struct Watched<A: Exclusive> {
     marks: [(Flag, atomic::AtomicUsize); THREADS],
 }
 
-/// Freeing a pointer comes after all uses of it: loom knows nothing of memory, but says so if anything allows another order. Every node
-/// and every link has one. A number may be in an `Arc`, whose order loom does not see.
+/// Checks that an atomic pointer is freed after all its uses.
+///
+/// Loom does not track memory, but an exclusive access in the destructor fails if another order is
+/// possible. Every node and every link has an atomic pointer. Numbers are not checked: they may be
+/// in an `Arc`, whose order loom does not see.
 pub(in crate::context) trait Exclusive {
     fn claim(&mut self) {}
 }
@@ -125,7 +131,7 @@ impl AtomicU64 {
     }
 }
 
-/// A write behind a load of the same thread is also tried before a load of another.
+/// A write after a load of the same thread is also tried before a load of another thread.
 #[test]
 fn loom_tries_a_write_before_the_load_of_another_thread() {
     use std::sync::Arc;
