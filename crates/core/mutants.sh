@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Breaks the tree in one place at a time, in a copy, and runs the model that must notice. By hand, after a change to a model or to
-# the tree: crates/core/mutants.sh [MODEL…]. A mutant that no longer applies, or that its model misses, is named and fails the run.
+# Puts one fault at a time into a copy of the tree, and runs the model that must find it: crates/core/mutants.sh [MODEL…]
+# Run it by hand after a change to a model or to the tree. It prints each mutant that no longer applies, or that its model misses,
+# and then fails.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 target=$PWD/target/loom copy=$PWD/target/mutants
@@ -13,10 +14,10 @@ run() { # run MODEL
     --config profile.release.debug-assertions=true --config 'profile.release.package.throughline-core.opt-level=0' \
     --target-dir "$target" "models::exhaustive::$1" >output 2>&1
 }
-# A model that fails by itself finds nothing.
+# A model that fails without a fault shows nothing.
 run wake::waiter_drop_against_wake || { cat output; exit 2; }
 
-mutant() { # mutant MODEL FILE SUBSTITUTION: of Perl, over the whole file, below src/context
+mutant() { # mutant MODEL FILE SUBSTITUTION: FILE is below src/context; Perl's substitution sees the whole file
   local model=$1 file=src/context/$2 change=$3 result=0
   if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $model "* ]]; then return 0; fi
   cp "$file" original
@@ -36,7 +37,7 @@ mutant() { # mutant MODEL FILE SUBSTITUTION: of Perl, over the whole file, below
       echo "$model: finds $change ($(grep -m 1 -oE 'panicked at .*|signal: .*' output))"
     fi
   fi
-  # Its time is new, so that it is built again.
+  # Not mv: the new modification time makes cargo build the file again.
   cat original >"$file"
 }
 

@@ -410,7 +410,7 @@ impl Context {
 
     /// The context on which the value under `key` was set: this one or an ancestor.
     pub(crate) fn origin<T: Send + Sync + 'static>(&self, key: &'static Key<T>) -> Option<Context> {
-        self.0.as_ref()?.origin(key).map(|origin| Context(Some(origin)))
+        self.0.as_ref()?.value_node(key).map(|node| Context(Some(node)))
     }
 
     /// The context of work that is spawned under this one.

@@ -158,7 +158,7 @@ impl Ref {
     }
 
     /// The node that holds the value under `key`: this one or an ancestor.
-    pub(in crate::context) fn origin<T: 'static>(&self, key: &'static Key<T>) -> Option<Ref> {
+    pub(in crate::context) fn value_node<T: 'static>(&self, key: &'static Key<T>) -> Option<Ref> {
         let slot = NonNull::new(self.find_slot(key.meta())?.cast_mut())?;
         // SAFETY: as in `value`. `with_value` has put the value in its node's block, which is alive
         // and so has a count.
