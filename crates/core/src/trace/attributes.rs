@@ -34,14 +34,14 @@ pub struct Attributes {
     overflow: Vec<Attribute>,
     /// The number of attributes dropped for their keys. The span, event or link that takes the
     /// others counts them.
-    refused: u32,
+    rejected_keys: u32,
 }
 
 impl Attributes {
     /// Returns an empty set.
     #[inline]
     pub const fn new() -> Self {
-        Self { inline: None, overflow: Vec::new(), refused: 0 }
+        Self { inline: None, overflow: Vec::new(), rejected_keys: 0 }
     }
 
     /// Sets `key` to `value`.
@@ -51,7 +51,7 @@ impl Attributes {
     /// `dropped_attributes_count`.
     pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> bool {
         let is_set = self.put(key.into(), value.into(), u32::MAX);
-        self.refused = self.refused.saturating_add(u32::from(!is_set));
+        self.rejected_keys = self.rejected_keys.saturating_add(u32::from(!is_set));
         is_set
     }
 
@@ -82,7 +82,7 @@ impl Attributes {
     /// Keeps the attributes for which `keep` returns `true`. `keep` may change the values.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
         let all = std::mem::take(self);
-        self.refused = all.refused;
+        self.rejected_keys = all.rejected_keys;
         for (key, mut value) in all.into_pairs() {
             if keep(&key, &mut value) {
                 self.put(key, value, u32::MAX);
@@ -93,7 +93,7 @@ impl Attributes {
     /// Whether nothing was set and nothing was dropped.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
-        self.is_empty() && self.refused == 0
+        self.is_empty() && self.rejected_keys == 0
     }
 
     /// Does the same as `mem::take`, but does not copy the inline space of an empty set.
@@ -121,7 +121,7 @@ impl Attributes {
         for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.overflow).map(|(_, value)| value) {
             value.truncate(limits.characters());
         }
-        let refused = std::mem::take(&mut self.refused);
+        let rejected_keys = std::mem::take(&mut self.rejected_keys);
         let excess = u32::try_from(self.len()).unwrap_or(u32::MAX).saturating_sub(count);
         if excess > 0 {
             let all = std::mem::take(self).into_pairs();
@@ -129,7 +129,7 @@ impl Attributes {
                 self.put(key, value, count);
             }
         }
-        excess.saturating_add(refused)
+        excess.saturating_add(rejected_keys)
     }
 
     #[inline]

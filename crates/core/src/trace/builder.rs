@@ -52,9 +52,9 @@ pub struct SpanBuilder<'a> {
     is_root: bool,
     remote_parent: Option<SpanContext>,
     /// The context whose span is the parent, if that is not `ctx`.
-    outer: Option<Context>,
-    /// Whether the spans go where the spans of `outer` go.
-    follows_outer: bool,
+    parent_ctx: Option<Context>,
+    /// Whether the spans go where the spans of `parent_ctx` go.
+    uses_parent_tracer: bool,
     decision: Option<Decision>,
 }
 
@@ -82,8 +82,8 @@ impl<'a> SpanBuilder<'a> {
             links: Vec::new(),
             is_root: false,
             remote_parent: None,
-            outer: None,
-            follows_outer: false,
+            parent_ctx: None,
+            uses_parent_tracer: false,
             decision: None,
         }
     }
@@ -144,8 +144,8 @@ impl<'a> SpanBuilder<'a> {
     /// Deadline, cancellation and values stay those of the context.
     pub fn new_root(mut self) -> Self {
         if !self.is_root {
-            let left = self.span_left();
-            self.links.extend(left.map(Link::from));
+            let span_left = self.span_left();
+            self.links.extend(span_left.map(Link::from));
             self.is_root = true;
         }
         self
@@ -173,7 +173,7 @@ impl<'a> SpanBuilder<'a> {
     /// assert_eq!(trace_id(&step), trace_id(&job));
     /// ```
     pub fn parent(mut self, parent: &Context) -> Self {
-        self.outer = Some(parent.clone());
+        self.parent_ctx = Some(parent.clone());
         self
     }
 
@@ -187,7 +187,7 @@ impl<'a> SpanBuilder<'a> {
     #[inline]
     pub fn start(mut self) -> Span {
         if self.decision.is_none() && self.is_shared() {
-            return Span::identity(self.ctx.clone());
+            return Span::unrecorded(self.ctx.clone());
         }
         self.start_with_own_identity()
     }
@@ -200,7 +200,7 @@ impl<'a> SpanBuilder<'a> {
             && self.ctx.value(&SPAN).is_some_and(|state| {
                 !state.is_recorded
                     && !state.span_context.is_remote()
-                    && self.outer.as_ref().is_none_or(|outer| is_in(outer, state))
+                    && self.parent_ctx.as_ref().is_none_or(|parent_ctx| is_in(parent_ctx, state))
             })
     }
 
@@ -210,17 +210,17 @@ impl<'a> SpanBuilder<'a> {
             Some(decision) => decision,
             None => self.decide(now),
         };
-        let own;
+        let with_tracer;
         let ctx = match self.other_tracer().filter(|new| !new.is(tracer(self.ctx))) {
             Some(tracer) => {
-                own = self.ctx.with_value(&TRACER, tracer.clone());
-                &own
+                with_tracer = self.ctx.with_value(&TRACER, tracer.clone());
+                &with_tracer
             }
             None => self.ctx,
         };
         let Some(config) = tracer(ctx).config().filter(|_| decision.is_recorded) else {
-            return Span::identity(
-                ctx.with_value(&SPAN, SpanState::identity(decision.span_context, decision.is_local_root)),
+            return Span::unrecorded(
+                ctx.with_value(&SPAN, SpanState::unrecorded(decision.span_context, decision.is_local_root)),
             );
         };
         if let Some(from_context) = &config.from_context {
@@ -276,14 +276,14 @@ impl<'a> SpanBuilder<'a> {
     fn decide(&mut self, now: u64) -> Decision {
         let ctx = self.ctx;
         let context_span = ctx.value(&SPAN);
-        let has_explicit_parent = self.is_root || self.remote_parent.is_some() || self.outer.is_some();
+        let has_explicit_parent = self.is_root || self.remote_parent.is_some() || self.parent_ctx.is_some();
         if !has_explicit_parent {
             self.find_enclosing(context_span);
         }
         let config = self.other_tracer().unwrap_or_else(|| tracer(ctx)).config();
-        let current = match &self.outer {
+        let current = match &self.parent_ctx {
             _ if self.is_root || self.remote_parent.is_some() => None,
-            Some(outer) => outer.value(&SPAN),
+            Some(parent_ctx) => parent_ctx.value(&SPAN),
             None => context_span,
         };
         let Some(current) = current else {
@@ -303,8 +303,8 @@ impl<'a> SpanBuilder<'a> {
     /// The tracer of the spans, if it is not the context's.
     #[inline]
     fn other_tracer(&self) -> Option<&Tracer> {
-        let outer_tracer = || self.outer.as_ref().filter(|_| self.follows_outer).map(tracer);
-        self.tracer.or_else(outer_tracer)
+        let parent_tracer = || self.parent_ctx.as_ref().filter(|_| self.uses_parent_tracer).map(tracer);
+        self.tracer.or_else(parent_tracer)
     }
 
     /// Finds the foreign span that the task is in, for a context in no span of this process. A span
@@ -313,19 +313,19 @@ impl<'a> SpanBuilder<'a> {
     fn find_enclosing(&mut self, context_span: Option<&SpanState>) {
         let is_in_span = context_span.is_some_and(|state| !state.span_context.is_remote());
         if !is_in_span && !matches!(self.kind, SpanKind::Server | SpanKind::Consumer) {
-            self.outer = foreign::enclosing(self.ctx);
-            self.follows_outer = self.ctx.value(&TRACER).is_none();
+            self.parent_ctx = foreign::enclosing(self.ctx);
+            self.uses_parent_tracer = self.ctx.value(&TRACER).is_none();
         }
     }
 
     /// The span that a new root links: the one that would be its parent.
     fn span_left(&mut self) -> Option<SpanContext> {
         let context_span = self.ctx.value(&SPAN);
-        if self.outer.is_none() {
+        if self.parent_ctx.is_none() {
             self.find_enclosing(context_span);
         }
-        if let Some(outer) = &self.outer {
-            return outer.span_context().cloned();
+        if let Some(parent_ctx) = &self.parent_ctx {
+            return parent_ctx.span_context().cloned();
         }
         let current = context_span?;
         let config = tracer(self.ctx).config().filter(|_| current.is_recorded);

@@ -62,10 +62,10 @@ pub(super) fn descendant(ctx: &Context, config: Option<&TracerConfig>, parent: &
 /// Returns a context in the foreign span that the task is in. `ctx` is in no span of this process.
 #[inline]
 pub(super) fn enclosing(ctx: &Context) -> Option<Context> {
-    let outer = FIND_ENCLOSING.get()?(ctx)?;
+    let enclosing_ctx = FIND_ENCLOSING.get()?(ctx)?;
     let trace_id = |ctx: &Context| ctx.span_context().map(SpanContext::trace_id);
-    let is_in_trace = trace_id(ctx).is_none_or(|remote| trace_id(&outer) == Some(remote));
-    is_in_trace.then_some(outer)
+    let is_in_trace = trace_id(ctx).is_none_or(|remote| trace_id(&enclosing_ctx) == Some(remote));
+    is_in_trace.then_some(enclosing_ctx)
 }
 
 /// Returns `ctx` below the foreign span of the spawning task, for the spans of the spawned work.
@@ -73,16 +73,16 @@ pub(super) fn for_spawned(ctx: &Context) -> Option<Context> {
     match ctx.value(&SPAN).filter(|state| !state.span_context.is_remote()) {
         Some(state) if state.is_recorded => {
             let span = descendant(ctx, tracer(ctx).config(), &state.span_context)?;
-            Some(ctx.with_value(&SPAN, SpanState::spawner(span, state, ctx)))
+            Some(ctx.with_value(&SPAN, SpanState::for_spawned_work(span, state, ctx)))
         }
         // The spans of the work are not recorded.
         Some(_) => None,
         None => {
-            let outer = enclosing(ctx)?;
-            let state = outer.value(&SPAN)?;
-            let spawner = SpanState::spawner(state.span_context.clone(), state, ctx);
-            let with_tracer = ctx.value(&TRACER).is_none().then(|| ctx.with_tracer(tracer(&outer)));
-            Some(with_tracer.as_ref().unwrap_or(ctx).with_value(&SPAN, spawner))
+            let enclosing_ctx = enclosing(ctx)?;
+            let state = enclosing_ctx.value(&SPAN)?;
+            let parent_state = SpanState::for_spawned_work(state.span_context.clone(), state, ctx);
+            let with_tracer = ctx.value(&TRACER).is_none().then(|| ctx.with_tracer(tracer(&enclosing_ctx)));
+            Some(with_tracer.as_ref().unwrap_or(ctx).with_value(&SPAN, parent_state))
         }
     }
 }

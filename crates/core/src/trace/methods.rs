@@ -33,7 +33,7 @@ impl Context {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// let ctx = Context::background();
     /// let span = ctx.span("reserve").attribute("card", 7).start();
-    /// debit(&span).await; // the span is the context to work under
+    /// debit(&span).await; // `&span` is the context of the span
     /// span.end();
     /// # });
     /// # Ok::<(), std::io::Error>(())
@@ -121,12 +121,12 @@ impl Context {
     /// let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, true);
     /// let ctx = Context::background().with_remote_parent(caller.clone());
     /// let span = ctx.span("GET /").start();
-    /// let ours = span.span_context().expect("a span has an identity");
-    /// assert_eq!((ours.trace_id(), ours.is_sampled()), (caller.trace_id(), true));
-    /// assert_ne!(ours.span_id(), caller.span_id());
+    /// let own = span.span_context().expect("a span has an identity");
+    /// assert_eq!((own.trace_id(), own.is_sampled()), (caller.trace_id(), true));
+    /// assert_ne!(own.span_id(), caller.span_id());
     /// ```
     pub fn with_remote_parent(&self, parent: SpanContext) -> Context {
-        self.with_value(&SPAN, SpanState::identity(parent.into_remote(), false))
+        self.with_value(&SPAN, SpanState::unrecorded(parent.into_remote(), false))
     }
 
     /// Returns a context whose spans, and those below, go to `tracer`.

@@ -62,7 +62,7 @@ impl Span {
     }
 
     #[inline]
-    pub(super) fn identity(ctx: Context) -> Self {
+    pub(super) fn unrecorded(ctx: Context) -> Self {
         Self { ctx, is_owner: false, abandoned_if_dropped: false, started_in_panic: false }
     }
 

@@ -31,7 +31,7 @@ const MESSAGE: &str = "exception.message";
 /// fn charge(ctx: &Context) {
 ///     let span = ctx.current_span();
 ///     span.set_attribute("amount", 250);
-///     span.set_attribute_with("receipt", || format!("only made when {}", "recorded"));
+///     span.set_attribute_with("receipt", || format!("computed only when {}", "recorded"));
 /// }
 ///
 /// charge(&Context::background());

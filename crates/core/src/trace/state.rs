@@ -86,7 +86,7 @@ pub(super) struct RareFields {
 impl SpanState {
     /// The state of a span that is not recorded, or that is in another process.
     #[inline(always)]
-    pub(super) fn identity(span_context: SpanContext, is_local_root: bool) -> Self {
+    pub(super) fn unrecorded(span_context: SpanContext, is_local_root: bool) -> Self {
         let recording = Recording {
             is_live: false,
             is_cancelled: false,
@@ -114,11 +114,11 @@ impl SpanState {
     /// The state of the parent of work that is spawned under `ctx`: the span `parent`.
     ///
     /// Writes go to the span of `ctx`. Whether it is recorded, and its epoch, are taken from
-    /// `like`.
-    pub(super) fn spawner(parent: SpanContext, like: &SpanState, ctx: &Context) -> Self {
+    /// `source`.
+    pub(super) fn for_spawned_work(parent: SpanContext, source: &SpanState, ctx: &Context) -> Self {
         let writes_to = ctx.value(&SPAN).and_then(|state| state.writes_to.clone()).unwrap_or_else(|| ctx.clone());
-        let identity = Self::identity(parent, false);
-        Self { is_recorded: like.is_recorded, epoch: like.epoch, writes_to: Some(writes_to), ..identity }
+        let unrecorded = Self::unrecorded(parent, false);
+        Self { is_recorded: source.is_recorded, epoch: source.epoch, writes_to: Some(writes_to), ..unrecorded }
     }
 
     pub(super) fn is_recording(&self) -> bool {
@@ -181,7 +181,7 @@ impl Recording {
     #[inline]
     pub(super) fn set_attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &SpanLimits) {
         if !self.attributes.set_within(key, value, limits.attributes, limits) {
-            count(&mut self.dropped_attributes, 1);
+            add_count(&mut self.dropped_attributes, 1);
         }
     }
 
@@ -226,20 +226,20 @@ impl RareFields {
 
     pub(super) fn add_event(&mut self, mut event: Event, limits: &SpanLimits) {
         if is_full(&self.events, limits.events) {
-            return count(&mut self.dropped_events, 1);
+            return add_count(&mut self.dropped_events, 1);
         }
         bound_name(&mut event.name);
         let excess = event.attributes.shrink_to(limits.event_attributes, limits);
-        count(&mut event.dropped_attributes_count, excess);
+        add_count(&mut event.dropped_attributes_count, excess);
         self.events.push(event);
     }
 
     pub(super) fn add_link(&mut self, mut link: Link, limits: &SpanLimits) {
         if is_full(&self.links, limits.links) {
-            return count(&mut self.dropped_links, 1);
+            return add_count(&mut self.dropped_links, 1);
         }
         let excess = link.attributes.shrink_to(limits.link_attributes, limits);
-        count(&mut link.dropped_attributes_count, excess);
+        add_count(&mut link.dropped_attributes_count, excess);
         self.links.push(link);
     }
 
@@ -304,7 +304,7 @@ pub(super) fn bound_name(name: &mut Cow<'static, str>) {
     bound(name);
 }
 
-pub(super) fn count(counter: &mut u32, by: u32) {
+pub(super) fn add_count(counter: &mut u32, by: u32) {
     *counter = counter.saturating_add(by);
 }
 

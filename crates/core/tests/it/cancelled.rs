@@ -24,7 +24,7 @@ fn cause_of(memory: &Memory, name: &str) -> Option<String> {
     recorded(&memory.span(name)).0.map(str::to_owned)
 }
 
-const ONCE: [&str; 1] = ["throughline.cancelled"];
+const CANCELLED_EVENT: [&str; 1] = ["throughline.cancelled"];
 
 #[test]
 fn t06_a_span_that_ends_while_its_context_is_done_records_the_cause_once() {
@@ -43,7 +43,7 @@ fn t06_a_span_that_ends_while_its_context_is_done_records_the_cause_once() {
     drop(ctx.span("live").start());
     for name in ["dropped", "ended", "dated", "late"] {
         let span = memory.span(name);
-        assert_eq!(recorded(&span), (Some("client_disconnected"), None, ONCE.into()), "{name}");
+        assert_eq!(recorded(&span), (Some("client_disconnected"), None, CANCELLED_EVENT.into()), "{name}");
         assert_eq!(span.status, Status::Unset, "{name}");
         assert!(span.events[0].time <= span.end_time, "{name}");
     }
@@ -69,11 +69,11 @@ fn t06_names_of_causes_are_in_snake_case() {
         let span = root.span("s").start();
         handle.cancel_with(cause);
         drop(span);
-        assert_eq!(recorded(&memory.span("s")), (Some(name), None, ONCE.into()));
+        assert_eq!(recorded(&memory.span("s")), (Some(name), None, CANCELLED_EVENT.into()));
     }
     let (memory, ctx) = Memory::new();
     drop(ctx.with_timeout(Duration::ZERO).span("s").start());
-    assert_eq!(recorded(&memory.span("s")), (Some("deadline_exceeded"), None, ONCE.into()));
+    assert_eq!(recorded(&memory.span("s")), (Some("deadline_exceeded"), None, CANCELLED_EVENT.into()));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn t06_a_cause_that_is_an_error_records_its_message_with_sources() {
     let error = io::Error::other(io::Error::other("disk full"));
     handle.cancel_with(error);
     drop(span);
-    assert_eq!(recorded(&memory.span("s")), (Some("error"), Some("disk full"), ONCE.into()));
+    assert_eq!(recorded(&memory.span("s")), (Some("error"), Some("disk full"), CANCELLED_EVENT.into()));
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn t06_siblings_in_a_group_record_the_error_that_stopped_them() {
     let waits = group.spawn(async |ctx| ctx.in_span("waits", async |_| Ok(pending::<u8>().await)).await);
     let fails = group.spawn(async |ctx| ctx.in_span("fails", async |_| Err::<(), _>(Failed("db is down"))).await);
     assert!(group.join().await.is_err() && waits.await.is_err() && fails.await.is_err());
-    assert_eq!(recorded(&memory.span("waits")), (Some("error"), Some("db is down"), ONCE.into()));
+    assert_eq!(recorded(&memory.span("waits")), (Some("error"), Some("db is down"), CANCELLED_EVENT.into()));
     assert_eq!(memory.span("waits").status, Status::Unset);
     assert_eq!(recorded(&memory.span("fails")), (None, None, vec![]));
     assert_eq!(memory.span("fails").status, Status::Error("db is down".into()));
@@ -116,23 +116,23 @@ async fn t06_siblings_in_a_group_record_the_error_that_stopped_them() {
 #[test]
 fn t06_a_cause_whose_display_panics_is_recorded_without_its_message() {
     #[derive(Debug)]
-    struct Unspeakable;
-    impl fmt::Display for Unspeakable {
+    struct PanicsInDisplay;
+    impl fmt::Display for PanicsInDisplay {
         fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
             panic!("on purpose")
         }
     }
-    impl std::error::Error for Unspeakable {}
+    impl std::error::Error for PanicsInDisplay {}
     let (memory, ctx) = Memory::new();
     let handle = ctx.with_cancel();
-    handle.cancel_with(Unspeakable);
+    handle.cancel_with(PanicsInDisplay);
     drop(handle.span("dropped").start());
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let _span = handle.span("unwound").start();
         panic!("another one, on purpose");
     }));
     assert!(panic.is_err());
-    assert_eq!(recorded(&memory.span("dropped")), (Some("error"), Some(""), ONCE.into()));
+    assert_eq!(recorded(&memory.span("dropped")), (Some("error"), Some(""), CANCELLED_EVENT.into()));
     assert_eq!(memory.span("unwound").attributes.get("error.type"), Some(&"panic".into()));
 }
 
@@ -149,7 +149,7 @@ fn t06_the_requests_own_span_never_records_request_finished() {
     ended.end();
     assert_eq!(recorded(&memory.span("request")), (None, None, vec![]));
     assert_eq!(recorded(&memory.span("ended")), (None, None, vec![]));
-    assert_eq!(recorded(&memory.span("straggler")), (Some("request_finished"), None, ONCE.into()));
+    assert_eq!(recorded(&memory.span("straggler")), (Some("request_finished"), None, CANCELLED_EVENT.into()));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn t06_the_first_cause_stays_and_limits_apply() {
     span.record_cancelled(&Cause::Shutdown);
     span.end();
     let span = memory.span("s");
-    assert_eq!(recorded(&span), (None, None, ONCE.into()), "one event, even if a limit drops the cause");
+    assert_eq!(recorded(&span), (None, None, CANCELLED_EVENT.into()), "one event, even if a limit drops the cause");
     assert_eq!(span.dropped_attributes_count, 1);
 
     let (memory, ctx) = Memory::new();
@@ -180,7 +180,7 @@ fn t06_the_first_cause_stays_and_limits_apply() {
     span.record_cancelled(&Cause::Abandoned);
     span.record_cancelled(&Cause::Shutdown);
     span.end();
-    assert_eq!(recorded(&memory.span("s")), (Some("abandoned"), None, ONCE.into()));
+    assert_eq!(recorded(&memory.span("s")), (Some("abandoned"), None, CANCELLED_EVENT.into()));
 }
 
 /// Polls `work` once, calls `meanwhile`, and drops `work`.
@@ -196,7 +196,7 @@ async fn t01_in_span_dropped_before_its_end_records_the_cause_of_its_context() {
     let handle = ctx.with_cancel();
     let work = handle.in_span("work", async |_| Ok::<_, String>(pending::<u8>().await));
     drop_half_way(work, || handle.cancel()).await;
-    assert_eq!(recorded(&memory.span("work")), (Some("canceled"), None, ONCE.into()));
+    assert_eq!(recorded(&memory.span("work")), (Some("canceled"), None, CANCELLED_EVENT.into()));
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn t01_in_span_dropped_while_its_context_is_live_records_abandoned() {
     assert!(task.await.unwrap_err().is_cancelled());
     for name in ["loser", "aborted"] {
         let span = memory.span(name);
-        assert_eq!(recorded(&span), (Some("abandoned"), None, ONCE.into()), "{name}");
+        assert_eq!(recorded(&span), (Some("abandoned"), None, CANCELLED_EVENT.into()), "{name}");
         assert_eq!(span.status, Status::Unset, "{name}");
     }
     ctx.in_span("whole", async |_| Ok::<_, String>(())).await.unwrap();
@@ -271,14 +271,14 @@ async fn t01_in_span_does_not_record_an_error_that_only_reports_that_the_context
         let (memory, ctx) = done(Cause::ClientDisconnected);
         assert!(ctx.in_span("work", async |_| Err::<(), _>(error)).await.is_err());
         let span = memory.span("work");
-        assert_eq!(recorded(&span), (Some("client_disconnected"), None, ONCE.into()), "{error}");
+        assert_eq!(recorded(&span), (Some("client_disconnected"), None, CANCELLED_EVENT.into()), "{error}");
         assert_eq!((&span.status, span.events.len()), (&Status::Unset, 1), "{error}");
     }
     let (memory, ctx) = Memory::new();
     let expired = ctx.with_timeout(Duration::ZERO);
     let checked = expired.in_span("work", async |ctx| Ok::<_, io::Error>(ctx.check()?)).await;
     assert!(checked.is_err());
-    assert_eq!(recorded(&memory.span("work")), (Some("deadline_exceeded"), None, ONCE.into()));
+    assert_eq!(recorded(&memory.span("work")), (Some("deadline_exceeded"), None, CANCELLED_EVENT.into()));
     assert_eq!(memory.span("work").status, Status::Unset);
 }
 
@@ -304,14 +304,14 @@ async fn t01_in_span_records_other_errors_and_those_that_report_another_context(
 #[test]
 fn a_span_that_is_not_recorded_does_not_format_the_cause() {
     #[derive(Debug)]
-    struct Unspeakable;
-    impl fmt::Display for Unspeakable {
+    struct PanicsInDisplay;
+    impl fmt::Display for PanicsInDisplay {
         fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
             panic!("must not be formatted")
         }
     }
-    impl std::error::Error for Unspeakable {}
+    impl std::error::Error for PanicsInDisplay {}
     let ctx = Context::background();
     let span: Span = ctx.span("s").start();
-    span.record_cancelled(&Cause::Error(Arc::new(Unspeakable)));
+    span.record_cancelled(&Cause::Error(Arc::new(PanicsInDisplay)));
 }

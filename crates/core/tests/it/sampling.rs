@@ -15,7 +15,7 @@ fn caller(flags: TraceFlags, trace_state: &str) -> SpanContext {
     SpanContext::new(TraceId::random(), SpanId::random(), flags, trace_state.parse().unwrap(), true)
 }
 
-fn below<'a>(parent: &'a SpanContext) -> SamplingParameters<'a> {
+fn child_of<'a>(parent: &'a SpanContext) -> SamplingParameters<'a> {
     let mut span = SamplingParameters::new(parent.trace_id(), "GET /");
     span.parent = Some(parent);
     span
@@ -25,9 +25,9 @@ fn below<'a>(parent: &'a SpanContext) -> SamplingParameters<'a> {
 fn t13_the_default_sampler_follows_the_caller_and_records_new_traces() {
     for (sampled, flags) in [(true, TraceFlags::SAMPLED), (false, TraceFlags::NONE)] {
         let caller = caller(flags, "");
-        assert!(AlwaysOn.sample(&below(&caller)).sampled);
-        assert!(!AlwaysOff.sample(&below(&caller)).sampled);
-        assert_eq!(ParentBased::new(AlwaysOff).sample(&below(&caller)).sampled, sampled);
+        assert!(AlwaysOn.sample(&child_of(&caller)).sampled);
+        assert!(!AlwaysOff.sample(&child_of(&caller)).sampled);
+        assert_eq!(ParentBased::new(AlwaysOff).sample(&child_of(&caller)).sampled, sampled);
 
         let (memory, ctx) = Memory::new();
         ctx.with_remote_parent(caller.clone()).span("s").start().end();
@@ -192,7 +192,7 @@ fn t13_ratio_reads_and_writes_ot_in_the_tracestate() {
     let sample = |ratio, state: &str| {
         let parent =
             SpanContext::new(low, SpanId::random(), TraceFlags::NONE, state.parse::<TraceState>().unwrap(), true);
-        let result = TraceIdRatio::new(ratio).sample(&below(&parent));
+        let result = TraceIdRatio::new(ratio).sample(&child_of(&parent));
         (result.sampled, result.trace_state.map(|state| state.as_str().to_owned()))
     };
     let state = |text: &str| Some(text.to_owned());

@@ -130,8 +130,8 @@ fn t03_a_bad_key_is_dropped_and_counted() {
 
 #[test]
 fn t03_a_bad_key_in_a_set_of_attributes_is_counted_by_the_span_event_or_link() {
-    struct Careless;
-    impl Sampler for Careless {
+    struct SetsBadKey;
+    impl Sampler for SetsBadKey {
         fn sample(&self, _: &SamplingParameters<'_>) -> SamplingResult {
             let mut result = SamplingResult::record();
             result.attributes.extend([("".into(), 1.into()), ("rule".into(), 2.into())]);
@@ -140,7 +140,7 @@ fn t03_a_bad_key_in_a_set_of_attributes_is_counted_by_the_span_event_or_link() {
     }
     let limits = SpanLimits { event_attributes: 1, ..Default::default() };
     let (memory, ctx) = Memory::with(|config| {
-        config.sampler = Arc::new(Careless);
+        config.sampler = Arc::new(SetsBadKey);
         config.from_context = Some(Arc::new(|_, attributes| assert!(!attributes.set("", 3))));
         config.limits = limits;
     });
