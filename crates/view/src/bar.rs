@@ -1,4 +1,4 @@
-//! The bars on the common time line.
+//! Draws the bars on the common time line.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::pen::{Pen, Style};
 use crate::text::duration;
 use crate::trace::Trace;
 
-/// The time that the bars span.
+/// The time line: its start and its length.
 pub(crate) struct Axis {
     pub(crate) start: u64,
     pub(crate) nanos: u64,
@@ -16,9 +16,9 @@ pub(crate) struct Axis {
 
 /// A bar, in nanoseconds since the epoch.
 pub(crate) struct Bar {
-    /// The work.
+    /// The start and end of the work.
     pub(crate) work: [u64; 2],
-    /// The time from the sender's start to its end, if another one's work is within it.
+    /// The start and end of the sender, if a receiver did the work.
     pub(crate) transit: Option<[u64; 2]>,
     pub(crate) is_critical: bool,
     pub(crate) style: Style,
@@ -33,24 +33,24 @@ impl Axis {
             let left = root.number("throughline.deadline.remaining_ms").filter(|left| (0.0..1e12).contains(left))?;
             Some(root.record.start_time.0.saturating_sub(start).saturating_add((left * 1e6) as u64))
         });
-        // One that is not too far away is shown; of others the header tells.
+        // A deadline up to twice the duration is drawn. The header has every deadline.
         if let Some(deadline) = deadline.filter(|deadline| *deadline > nanos && *deadline / 2 <= nanos) {
             nanos = deadline.saturating_add(deadline / 50);
         }
         Axis { start, nanos, deadline }
     }
 
-    /// How long the axis is, in words.
+    /// The length of the axis, as text.
     pub(crate) fn length(&self) -> String {
         duration(Duration::from_nanos(self.nanos))
     }
 
-    /// A time from the start as a column of `width`, in eighths.
+    /// Converts a time from the start to eighths of a column.
     fn eighths(&self, nanos: u64, width: usize) -> usize {
         (u128::from(nanos) * (width as u128 * 8) / u128::from(self.nanos)) as usize
     }
 
-    /// The first and the last eighth of what lasts so long; at least one.
+    /// Converts a range of times to eighths of a column. It has at least one.
     fn range(&self, [from, to]: [u64; 2], width: usize) -> [usize; 2] {
         let from = self.eighths(from.saturating_sub(self.start), width).min(width * 8 - 1);
         [from, self.eighths(to.saturating_sub(self.start), width).clamp(from + 1, width * 8)]
@@ -61,7 +61,7 @@ impl Axis {
     }
 }
 
-/// Which marks have been drawn, for the legend.
+/// The marks that have been drawn, for the legend.
 #[derive(Default)]
 pub(crate) struct Marks {
     pub(crate) not_waited: bool,
@@ -70,7 +70,7 @@ pub(crate) struct Marks {
 }
 
 impl Pen {
-    /// The bar in exactly `width` columns.
+    /// Draws the bar in exactly `width` columns.
     pub(crate) fn bar(&self, bar: &Bar, axis: &Axis, width: usize, marks: &mut Marks) -> String {
         let [from, to] = axis.range(bar.work, width);
         let [leaves, returns] = bar.transit.map_or([from, from], |transit| axis.range(transit, width));
@@ -114,8 +114,9 @@ impl Pen {
     }
 }
 
-/// A block of so many eighths, at the left; what begins inside of a column is drawn at its right
-/// half.
+/// A block of this number of eighths, from the left of the column.
+///
+/// A bar that begins inside the column gets its right half instead.
 fn part(eighths: usize, begins_inside: bool) -> char {
     match (eighths, begins_inside) {
         (8.., _) => '█',

@@ -1,4 +1,4 @@
-//! JSON that Jaeger's page loads ("JSON File", the format of its query API).
+//! Encodes a trace as JSON for Jaeger's UI, in the format of Jaeger's query API.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,21 +9,22 @@ use throughline_core::trace::{Attributes, Resource, SpanKind, Status, Value as A
 
 use crate::trace::{SpanView, Trace};
 
-/// The greatest integer below which every integer is a number of JavaScript: 2^53 - 1.
+/// The greatest safe integer of JavaScript: 2^53 - 1. Greater ones are rounded.
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
 impl Trace {
-    /// The trace as a JSON document that Jaeger's page can load: "Search", "JSON File".
+    /// Encodes the trace as JSON that Jaeger's UI loads: "Search", then "JSON File".
     ///
-    /// Each resource is a process, with its attributes as tags. So two instances of a service are
-    /// two processes. Integers beyond ±(2^53 - 1) are texts, as Jaeger's own are, and so are `NaN`,
-    /// `Infinity` and `-Infinity`.
+    /// - Each resource is a process, with its attributes as tags. So two instances of a service are
+    ///   two processes.
+    /// - Integers beyond ±(2^53 - 1) are strings, as in Jaeger's own JSON.
+    /// - `NaN`, `Infinity` and `-Infinity` are strings.
     pub fn jaeger_json(&self) -> String {
         let mut processes = Map::new();
         let mut ids: HashMap<*const Resource, String> = HashMap::new();
         let mut spans = Vec::with_capacity(self.spans().len());
         for span in self.spans() {
-            // Equal resources are one value.
+            // Spans with equal resources share one value, so the address identifies it.
             let next = ids.len() + 1;
             let id = ids.entry(Arc::as_ptr(&span.resource)).or_insert_with(|| {
                 let id = format!("p{next}");
@@ -37,7 +38,7 @@ impl Trace {
     }
 }
 
-/// What made the spans, under the name of its service.
+/// Encodes the resource of a span as a process of Jaeger's.
 fn process(span: &SpanView) -> Value {
     let attributes = span.resource.attributes.iter().filter(|(key, _)| *key != "service.name");
     let tags: Vec<_> = attributes.map(|(key, value)| tag(key, value)).collect();
@@ -100,10 +101,10 @@ fn tags(attributes: &Attributes) -> impl Iterator<Item = Value> {
 fn tag(key: &str, value: &AttributeValue) -> Value {
     let (kind, value) = match value {
         AttributeValue::Bool(truth) => ("bool", json!(truth)),
-        // Jaeger writes these as text, too: JavaScript would round them.
+        // Jaeger writes these as strings, too: JavaScript would round the numbers.
         AttributeValue::I64(number) if number.unsigned_abs() > MAX_SAFE => ("int64", json!(number.to_string())),
         AttributeValue::I64(number) => ("int64", json!(number)),
-        // JSON has no number for these. The texts are those of the JSON of protobuf.
+        // JSON has no numbers for these. The strings are those of protobuf's JSON format.
         AttributeValue::F64(number) if number.is_nan() => ("float64", json!("NaN")),
         AttributeValue::F64(number) if number.is_infinite() && *number > 0.0 => ("float64", json!("Infinity")),
         AttributeValue::F64(number) if number.is_infinite() => ("float64", json!("-Infinity")),

@@ -1,11 +1,11 @@
-//! What a line says of a span: its name, and how it ended.
+//! The texts of a line: the name of a span, and how it ended.
 
 use throughline_core::trace::{SpanKind, Status};
 
 use crate::text::columns;
 use crate::trace::{SpanView, Trace};
 
-/// The service, where it is another one than above, and what it does.
+/// The service, if it differs from the parent's, and the name of the span.
 pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
     let span = &trace.spans()[index];
     let (to, asynchronous) = if unicode { ("→ ", "⇢ ") } else { ("> ", "~ ") };
@@ -14,7 +14,7 @@ pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
         SpanKind::Producer | SpanKind::Consumer => asynchronous,
         _ => "",
     };
-    // A client's span has the method for its name; where it goes says more.
+    // The name of a client's span is only the method. The path says more.
     let url =
         span.text("url.full").filter(|_| span.record.kind == SpanKind::Client).and_then(|url| url.split_once("://"));
     let path = url.and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
@@ -22,8 +22,7 @@ pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
     let gap = if path.is_empty() { "" } else { " " };
     let is_inside = span.parent.is_some_and(|parent| trace.spans()[parent].service == span.service);
     let service = if is_inside { String::new() } else { format!("{} ", span.service) };
-    // A mark is where the arrow is: behind the service that sends, in front of the one that
-    // receives.
+    // The mark comes after the service that sends, and before the service that receives.
     let [before, behind] = if span.record.kind == SpanKind::Consumer { [mark, ""] } else { ["", mark] };
     format!("{before}{service}{behind}{}{gap}{path}", span.record.name)
 }
@@ -31,15 +30,15 @@ pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
 /// How a span ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End<'a> {
-    /// Without a word.
+    /// Nothing was recorded.
     Quiet,
-    /// With a status of HTTP.
+    /// With an HTTP status.
     Responded(u16),
-    /// With an error of this type, which may be "".
+    /// With an error of this type. The type may be empty.
     Failed(&'a str),
-    /// Cancelled, for this cause.
+    /// Cancelled, with this cause.
     Cancelled(&'a str),
-    /// Not begun, or not sent.
+    /// Not handled, or not sent.
     Shed(&'a str),
 }
 
@@ -60,20 +59,20 @@ impl<'a> End<'a> {
         status.map_or(End::Quiet, |status| End::Responded(status as u16))
     }
 
-    /// Whether it is a reason to look closer.
+    /// Whether the span failed, was cancelled or was shed.
     pub(crate) fn is_trouble(self) -> bool {
         !matches!(self, End::Quiet | End::Responded(_))
     }
 
-    /// The end in words, shortened where the long form takes more than `room` columns.
+    /// The end as text. If the long form does not fit in `room` columns, the short form.
     ///
-    /// The result may still be longer than `room`. `origin` is where an error began.
+    /// The short form may still be longer than `room`. `origin` is the service where an error began.
     pub(crate) fn words(self, origin: Option<&str>, message: Option<&str>, room: usize, unicode: bool) -> String {
         let (long, short) = match self {
             End::Quiet => return String::new(),
             End::Responded(status) => return status.to_string(),
             End::Cancelled(cause) => match message {
-                // The message is the error's.
+                // The message is that of the error, so the cause "error" adds nothing.
                 Some(message) if cause == "error" => (format!("cancelled: {message}"), message.to_owned()),
                 Some(message) => (format!("cancelled: {cause}: {message}"), format!("{cause}: {message}")),
                 None => (format!("cancelled: {cause}"), cause.to_owned()),
@@ -98,7 +97,7 @@ impl<'a> End<'a> {
     }
 }
 
-/// What is said of an error or a cancellation besides its type; `None` if that says it all.
+/// The message of an error or a cancellation. `None` if it only repeats the type.
 pub(crate) fn message(span: &SpanView) -> Option<&str> {
     match End::of(span) {
         End::Failed(kind) => {
@@ -115,7 +114,7 @@ pub(crate) fn message(span: &SpanView) -> Option<&str> {
     }
 }
 
-/// `DEADLINE_EXCEEDED` and "deadline exceeded" are one.
+/// Normalizes a text, so that `DEADLINE_EXCEEDED` equals "deadline exceeded".
 fn plain(text: &str) -> String {
     text.trim().to_lowercase().replace(['_', '-'], " ")
 }

@@ -1,4 +1,9 @@
-//! Traces for the eye: [`Trace`] makes a tree of span records, and draws it as a waterfall for the terminal, with the deadline in it.
+//! Shows traces in a terminal, or in Jaeger's UI.
+//!
+//! - [`Trace`] builds a tree from span records.
+//! - [`Trace::waterfall`] draws the tree as text, with the deadline.
+//! - [`Trace::jaeger_json`] encodes it for Jaeger's UI.
+//! - [`Trace::outline`] prints it without times, for tests.
 
 mod bar;
 mod jaeger;

@@ -3,20 +3,23 @@ use std::io::IsTerminal;
 /// How a waterfall is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Columns; fewer than 60 are taken for 60.
+    /// The number of columns. The minimum is 60.
     pub width: usize,
-    /// Whether the terminal understands colours (ANSI escape sequences).
+    /// Whether the terminal shows colours (ANSI escape sequences).
     pub color: bool,
-    /// Whether it has more characters than ASCII.
+    /// Whether the terminal shows Unicode characters. Otherwise, only ASCII is used.
     pub unicode: bool,
 }
 
 impl Options {
-    /// 120 columns, without colours.
+    /// 120 columns and Unicode, without colours.
     pub const PLAIN: Options = Options { width: 120, color: false, unicode: true };
 
-    /// What suits stdout: the terminal's width, and colours unless `NO_COLOR` is set (<https://no-color.org>); in a pipe
-    /// [`PLAIN`](Self::PLAIN). `COLUMNS` comes before the terminal's own width.
+    /// The options for stdout.
+    ///
+    /// - Width: `COLUMNS`, or else the terminal's width, or else that of [`PLAIN`](Self::PLAIN).
+    /// - Colours: only for a terminal. Not if `NO_COLOR` is set (<https://no-color.org>), and not if
+    ///   `TERM` is `dumb`.
     pub fn stdout() -> Options {
         let is_terminal = std::io::stdout().is_terminal();
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());

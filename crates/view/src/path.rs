@@ -1,12 +1,17 @@
-//! The critical path: what each root waited for.
+//! Finds the critical path: the spans that each root waited for.
 
 use throughline_core::trace::SpanKind;
 
 use crate::trace::{SpanView, Trace};
 
-/// For each span of the trace whether its time was its root's: walking back from a span's end, the
-/// child that ended last is what it waited for, then the one that ended last before that one
-/// started, and so on. What runs asynchronously nobody waited for.
+/// For each span of the trace: whether its root waited for it.
+///
+/// The search goes back from the end of a span:
+/// 1. The span waited for the child that ended last.
+/// 2. Before that child started, the span waited for the child that had ended last by then.
+/// 3. And so on, until the start of the span.
+///
+/// A span never waits for asynchronous work.
 pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
     let spans = trace.spans();
     let mut is_critical = vec![false; spans.len()];
@@ -17,8 +22,8 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
         let end = until;
         let waited = |child: &usize| is_waited_for(&spans[index], &spans[*child]);
         let mut children: Vec<_> = spans[index].children.iter().copied().filter(waited).collect();
-        // A child that ended after its parent counts until the parent gave up. Of several such
-        // children, the last to start comes first: a parent that waits starts nothing else.
+        // A child that ended after its parent counts until the parent gave up. If there are
+        // several, the last one to start comes first: a parent that waits starts nothing else.
         children.sort_by_key(|child| {
             let record = &spans[*child].record;
             let order = if record.end_time > end { record.start_time.0 } else { u64::MAX };
@@ -26,7 +31,7 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
         });
         for child in children {
             let record = &spans[child].record;
-            // One that outlived what came after it was not what was waited for.
+            // A child that ended after the next wait began was not waited for.
             let ended = record.end_time.min(end);
             if ended <= until && record.start_time <= until {
                 pending.push((child, ended));
@@ -39,9 +44,9 @@ pub(crate) fn critical(trace: &Trace) -> Vec<bool> {
 
 /// Whether `parent` may have waited for `child`.
 ///
-/// A child that ended later was not waited for: it was spawned, and went on by itself. There are
-/// two exceptions. A caller waits for its callee whatever their clocks say. And a parent that gave
-/// up has waited for the work that its cancellation ended.
+/// A child that ended after its parent was spawned and ran on its own. There are two exceptions:
+/// - A caller waits for its callee, even if their clocks differ.
+/// - A parent that gave up waited for the work that its cancellation ended.
 fn is_waited_for(parent: &SpanView, child: &SpanView) -> bool {
     if child.is_asynchronous() {
         return false;

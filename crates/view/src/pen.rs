@@ -1,6 +1,6 @@
-//! Characters and colours.
+//! Chooses characters and colours.
 
-/// What is drawn with.
+/// The colours and characters that a drawing may use.
 pub(crate) struct Pen {
     pub(crate) color: bool,
     pub(crate) unicode: bool,

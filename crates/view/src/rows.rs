@@ -1,4 +1,4 @@
-//! Which lines a waterfall has.
+//! Decides which lines a waterfall has.
 
 use std::collections::HashMap;
 
@@ -7,31 +7,31 @@ use throughline_core::trace::SpanKind;
 use crate::label::End;
 use crate::trace::{SpanView, Trace};
 
-/// Of more siblings that are alike, two are drawn: the first, and the one that took longest.
+/// The most similar siblings that are all drawn. Of more, only the first and the longest are.
 const MAX_ALIKE: usize = 10;
 
 pub(crate) struct Row {
     pub(crate) depth: usize,
-    /// Whether a sibling comes below.
+    /// Whether a sibling follows below.
     pub(crate) has_more: bool,
-    /// Whether a child comes below.
+    /// Whether a child follows below.
     pub(crate) has_children: bool,
     pub(crate) item: Item,
 }
 
 #[derive(Clone, Copy)]
 pub(crate) enum Item {
-    /// A span.
+    /// A span that has its own line.
     Span(usize),
-    /// The two spans of a call or a message: the sender's and the receiver's.
+    /// The sender's and the receiver's span of a call or a message.
     Hop { from: usize, to: usize },
-    /// Siblings that are not drawn: how many, from the start of the first to the end of the last,
-    /// and the longest duration.
+    /// Similar siblings that are not drawn: their number, the start of the first, the end of the
+    /// last, and the longest duration.
     Collapsed { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
 }
 
 impl Item {
-    /// The span that the line is named after, whose children come below.
+    /// The span that gives the line its name. Its children follow below.
     pub(crate) fn named(self) -> Option<usize> {
         match self {
             Item::Span(index) | Item::Hop { to: index, .. } => Some(index),
@@ -40,7 +40,7 @@ impl Item {
     }
 }
 
-/// The lines in order, each parent before its children.
+/// The lines in order, a parent before its children.
 pub(crate) fn rows(trace: &Trace, is_critical: &[bool]) -> Vec<Row> {
     let trouble = trouble(trace);
     let roots: Vec<_> = trace.order().iter().filter(|(_, depth)| *depth == 0).map(|(index, _)| *index).collect();
@@ -60,7 +60,7 @@ pub(crate) fn rows(trace: &Trace, is_critical: &[bool]) -> Vec<Row> {
     rows
 }
 
-/// For each span whether it or one below has failed, was cancelled or shed.
+/// For each span: whether it or a span below it has failed, was cancelled or was shed.
 fn trouble(trace: &Trace) -> Vec<bool> {
     let mut trouble: Vec<_> = trace.spans().iter().map(|span| End::of(span).is_trouble()).collect();
     for (index, _) in trace.order().iter().rev() {
@@ -71,7 +71,7 @@ fn trouble(trace: &Trace) -> Vec<bool> {
     trouble
 }
 
-/// What stands for each sibling, and for those that are not drawn.
+/// The items for siblings. Similar ones are collapsed.
 fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[bool]) -> Vec<Item> {
     let spans = trace.spans();
     let items: Vec<_> = indexes.iter().map(|index| item(spans, *index)).collect();
@@ -85,11 +85,11 @@ fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[b
         groups.entry(key).or_default().push(at);
     }
     let mut is_drawn = vec![true; items.len()];
-    // What comes behind the item at a place.
+    // The collapsed siblings that follow the item at an index.
     let mut collapsed = HashMap::new();
     for alike in groups.into_values().filter(|alike| alike.len() > MAX_ALIKE) {
         let time = |at: usize| spans[indexes[at]].record.duration();
-        // Of several that took as long, the first.
+        // If several took the same time, the first one.
         let longest = alike[1..].iter().copied().rev().max_by_key(|at| time(*at)).unwrap_or(alike[0]);
         let hidden: Vec<_> = alike.into_iter().skip(1).filter(|at| *at != longest).collect();
         hidden.iter().for_each(|at| is_drawn[*at] = false);
@@ -107,7 +107,7 @@ fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[b
     drawn.flat_map(|(at, item)| [Some(item), collapsed.remove(&at)]).flatten().collect()
 }
 
-/// A sender whose only child is the receiver shares its line, unless they ended differently.
+/// A hop if the receiver is the sender's only child, and they ended alike. Otherwise a span.
 fn item(spans: &[SpanView], from: usize) -> Item {
     let sender = &spans[from];
     let &[to] = &sender.children[..] else { return Item::Span(from) };
@@ -120,8 +120,9 @@ fn item(spans: &[SpanView], from: usize) -> Item {
     if is_hop { Item::Hop { from, to } } else { Item::Span(from) }
 }
 
-/// Whether the client's end says all that the server's does. A status of 4xx is an error to the
-/// client alone.
+/// Whether the client's end says everything that the server's end says.
+///
+/// A 4xx is an error on the client's span only.
 fn ended_alike(client: &SpanView, server: &SpanView) -> bool {
     let status = |span: &SpanView| span.number("http.response.status_code");
     let is_same_response = status(client).is_some() && status(client) == status(server);

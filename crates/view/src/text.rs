@@ -1,15 +1,17 @@
-//! Text of unknown origin on a terminal, and numbers for people.
+//! Makes untrusted text safe for a terminal, and formats numbers.
 
 use std::time::Duration;
 
 use unicode_width::UnicodeWidthChar;
 
-/// What may not reach a terminal: control characters, and what changes the direction of writing.
+/// Whether a terminal may get this character.
+///
+/// It must not get control characters, or characters that change the direction of text.
 fn is_harmless(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` in exactly `width` columns: cut off with a mark, or filled up with blanks.
+/// `text` in exactly `width` columns: cut off with a mark, or padded with spaces.
 pub(crate) fn fit(text: &str, width: usize, unicode: bool) -> String {
     let mut fitted = cut(text, width, unicode);
     let used = columns(&fitted);
@@ -17,7 +19,7 @@ pub(crate) fn fit(text: &str, width: usize, unicode: bool) -> String {
     fitted
 }
 
-/// `text` in `width` columns at most, made harmless.
+/// `text` in at most `width` columns, with harmful characters replaced.
 pub(crate) fn cut(text: &str, width: usize, unicode: bool) -> String {
     let mark = if unicode { "…" } else { "~" };
     let mut kept = String::new();
@@ -34,7 +36,7 @@ pub(crate) fn cut(text: &str, width: usize, unicode: bool) -> String {
         }
         kept.push(c);
         used += wide;
-        // Up to here there is room for the mark.
+        // Up to here, the mark still fits.
         if used < width {
             fits = kept.len();
         }
@@ -46,7 +48,7 @@ pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// A number with its thousands set apart.
+/// A number with a comma between groups of three digits.
 pub(crate) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -59,7 +61,7 @@ pub(crate) fn count(number: usize) -> String {
     out
 }
 
-/// In three digits and a unit.
+/// A duration with three digits and a unit.
 pub(crate) fn duration(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     let (value, unit) = match micros {
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_hostile_becomes_harmless_and_fits() {
+    fn harmful_characters_are_replaced_and_the_text_fits() {
         assert_eq!(fit("\u{1b}[31mred\u{202e}\n", 12, true), "?[31mred??  ");
         assert_eq!(fit("日本語テキスト", 7, true), "日本語…");
         assert_eq!(columns(&fit("日本語テキスト", 8, true)), 8);
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn a_comma_separates_thousands() {
         let shown = [0, 999, 1_000, 4_998, 100_000, 1_234_567].map(count);
         assert_eq!(shown, ["0", "999", "1,000", "4,998", "100,000", "1,234,567"]);
     }

@@ -7,8 +7,8 @@ use throughline_core::{SpanId, SpanRecord, TraceId};
 
 /// The spans of one trace, as a tree.
 ///
-/// A span whose parent is not among them is a root; so is one of a circle, which no honest program makes. Nothing about the records is
-/// trusted.
+/// A span is a root if its parent is not in the trace. The records are not trusted: spans that are
+/// each other's parents form a circle, and one span of each circle becomes a root.
 ///
 /// # Examples
 /// ```
@@ -17,7 +17,8 @@ use throughline_core::{SpanId, SpanRecord, TraceId};
 /// use throughline_core::{SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState};
 /// use throughline_view::{Options, Trace};
 ///
-/// let context = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, TraceState::EMPTY, false);
+/// let (trace_id, span_id) = (TraceId::random(), SpanId::random());
+/// let context = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, TraceState::EMPTY, false);
 /// let span = SpanRecord::new(context, "GET /", UnixNanos(0), UnixNanos(2_000_000));
 /// let batch = Batch::new(Arc::new(Resource::new([("service.name", "api")])), vec![span]);
 ///
@@ -28,36 +29,37 @@ use throughline_core::{SpanId, SpanRecord, TraceId};
 #[derive(Clone, Debug)]
 pub struct Trace {
     spans: Vec<SpanView>,
-    /// All spans, each parent before its children, children by their start; with how deep they are.
+    /// The indexes and depths of all spans. A parent comes before its children, and children are
+    /// sorted by their start.
     order: Vec<(usize, usize)>,
 }
 
-/// A span, and where it stands.
+/// A span and its position in the tree.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SpanView {
-    /// The span.
+    /// The record of the span.
     pub record: SpanRecord,
-    /// `service.name` of what made it.
+    /// The `service.name` of the resource, or "unknown".
     pub service: Arc<str>,
-    /// What made it. Equal ones are shared.
+    /// The resource that made the span. Spans with equal resources share one value.
     pub resource: Arc<Resource>,
-    /// Which of the spans of its resource it is, in the order in which they ended.
+    /// The position among the spans of its resource, in the order in which they ended.
     position: usize,
-    /// The index of its parent among the trace's spans.
+    /// The index of the parent in [`Trace::spans`].
     pub parent: Option<usize>,
-    /// The indexes of its children, by their start.
+    /// The indexes of the children in [`Trace::spans`], sorted by their start.
     pub children: Vec<usize>,
 }
 
 impl Trace {
-    /// The traces that the batches hold, the one that began first in front.
+    /// Builds the traces in the batches, sorted by their start.
     ///
-    /// Spans with equal times are ordered by service, and within one by the order in which they
-    /// ended. So on a paused clock the same program gives the same trees.
+    /// Spans with equal times are sorted by service, and within a service by the order in which
+    /// they ended. So on a paused clock, the same program gives the same trees.
     pub fn from_batches(batches: &[Batch]) -> Vec<Trace> {
         let mut traces: HashMap<TraceId, Vec<SpanView>> = HashMap::new();
-        // By their text, as NaN is not equal to itself; with the number of spans so far.
+        // The key is text because NaN is not equal to itself. The value has the number of spans.
         let mut resources: HashMap<String, (Arc<Resource>, usize)> = HashMap::new();
         for batch in batches {
             let service: Arc<str> = batch.resource.service_name().unwrap_or("unknown").into();
@@ -85,7 +87,7 @@ impl Trace {
         spans.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut by_id: HashMap<SpanId, usize> = HashMap::new();
         for (index, span) in spans.iter().enumerate() {
-            // Of several with one id, the first one has the children.
+            // If several spans have the same id, the first one gets the children.
             by_id.entry(span.record.span_context.span_id()).or_insert(index);
         }
         for index in 0..spans.len() {
@@ -99,22 +101,22 @@ impl Trace {
         Trace { spans, order }
     }
 
-    /// The id of all its spans.
+    /// The trace id of all spans.
     pub fn trace_id(&self) -> TraceId {
         self.spans[0].record.span_context.trace_id()
     }
 
-    /// All spans, by their start. There is at least one.
+    /// All spans, sorted by their start. There is at least one.
     pub fn spans(&self) -> &[SpanView] {
         &self.spans
     }
 
-    /// The spans without a parent here.
+    /// The spans without a parent in this trace.
     pub fn roots(&self) -> impl Iterator<Item = &SpanView> {
         self.spans.iter().filter(|span| span.parent.is_none())
     }
 
-    /// The services that have made spans, each once, in the order they appear in the tree.
+    /// The services of the spans, each once, in the order of the tree.
     pub fn services(&self) -> Vec<&str> {
         let mut services = Vec::new();
         for (index, _) in &self.order {
@@ -126,7 +128,9 @@ impl Trace {
         services
     }
 
-    /// Which service has called or informed which, each pair once, in the order of the tree.
+    /// The pairs of caller and callee, or of producer and consumer.
+    ///
+    /// Each pair of services appears once, in the order of the tree.
     pub fn edges(&self) -> Vec<(&str, &str)> {
         let mut edges = Vec::new();
         for (index, _) in &self.order {
@@ -140,18 +144,18 @@ impl Trace {
         edges
     }
 
-    /// When the first span started.
+    /// The time when the first span started.
     pub fn start(&self) -> UnixNanos {
         self.spans.iter().map(|span| span.record.start_time).min().unwrap_or(UnixNanos(0))
     }
 
-    /// From the first start to the last end.
+    /// The time from the first start to the last end.
     pub fn duration(&self) -> Duration {
         let end = self.spans.iter().map(|span| span.record.end_time).max().unwrap_or(UnixNanos(0));
         Duration::from_nanos(end.0.saturating_sub(self.start().0))
     }
 
-    /// The tree as indented lines of services and names, without times: for tests to compare.
+    /// The tree as indented lines of services and names. Without times, for comparison in tests.
     pub fn outline(&self) -> String {
         let mut outline = String::new();
         for (index, depth) in &self.order {
@@ -162,32 +166,34 @@ impl Trace {
         outline
     }
 
-    /// The indexes of all spans with their depths, each parent before its children.
+    /// The indexes and depths of all spans, a parent before its children.
     pub(crate) fn order(&self) -> &[(usize, usize)] {
         &self.order
     }
 }
 
 impl SpanView {
-    /// Whether it goes on by itself: what made it does not wait for it.
+    /// Whether the span runs on its own: its parent does not wait for it.
     pub fn is_asynchronous(&self) -> bool {
         self.record.kind == SpanKind::Consumer
     }
 
-    /// What spans of one trace are ordered by. Ids are random, so they come last: on a paused clock
-    /// all times are equal, and the order is the same in every run.
+    /// The sort key of a span in its trace.
+    ///
+    /// Ids come last because they are random. On a paused clock, where all times are equal, the
+    /// order is then the same in every run.
     fn rank(&self) -> impl Ord + '_ {
         let record = &self.record;
         let id = record.span_context.span_id();
         (record.start_time, record.end_time, &*self.service, self.position, &*record.name, id)
     }
 
-    /// Why it was cancelled, if it was.
+    /// The cause of the cancellation, if the span was cancelled.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.text("throughline.cancel.cause")
     }
 
-    /// Whether a deadline or a cancellation ended it.
+    /// Whether a deadline or a cancellation ended the span.
     pub(crate) fn gave_up(&self) -> bool {
         let is_late = |kind| matches!(kind, "DEADLINE_EXCEEDED" | "CANCELLED");
         self.cause().is_some() || self.text("error.type").is_some_and(is_late)
@@ -203,7 +209,9 @@ impl SpanView {
     }
 }
 
-/// Each span once. What the roots do not reach lies in circles; those are cut where they begin.
+/// Orders the spans, each once. A span that no root reaches is in a circle.
+///
+/// The first span of a circle loses its parent and becomes a root.
 fn order(spans: &mut [SpanView]) -> Vec<(usize, usize)> {
     let mut order = Vec::with_capacity(spans.len());
     let mut is_seen = vec![false; spans.len()];

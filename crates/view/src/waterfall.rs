@@ -1,4 +1,11 @@
-//! The waterfall: a line for each call and each span, on a common time line.
+//! Draws the waterfall: one line per call or span, on a common time line.
+//!
+//! Terms:
+//! - **Row**: what a line shows: a span, a hop, or a number of collapsed siblings.
+//! - **Hop**: the two spans of a call or a message, which share a line.
+//! - **Guide**: the lines of the tree in front of a label.
+//! - **Work**: the time of a span. **Transit**: the time from a sender's start to its end.
+//! - **Critical**: a root waited for this span. Its bar is solid.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,21 +21,21 @@ use crate::rows::{Item, Row, rows};
 use crate::text::{columns, count, cut, duration, fit};
 use crate::trace::Trace;
 
-/// How many levels the guides show at most.
+/// The most levels that have guides.
 const MAX_GUIDES: usize = 30;
-/// How many columns of a name are left however deep it stands.
+/// The columns that a name keeps at any depth.
 const MIN_NAME: usize = 12;
 
-/// Where what stands, in columns.
+/// The widths of the parts of a line, in columns.
 struct Columns {
     label: usize,
     bar: usize,
     end: usize,
-    /// The width of a level.
+    /// The width of one level of the tree.
     step: usize,
 }
 
-/// What is drawn, and onto what.
+/// A waterfall while it is drawn.
 struct Drawing<'a> {
     trace: &'a Trace,
     pen: Pen,
@@ -40,22 +47,30 @@ struct Drawing<'a> {
 }
 
 impl Trace {
-    /// The trace as lines of text: each span with its service, a bar on a common time line, how
-    /// long it took, the time that was left of its deadline when it started, and how it ended. The
-    /// bars of the critical path of each root are solid; the root's deadline is a vertical line.
+    /// Draws the trace as text, one line per call or span.
     ///
-    /// - The client's and the server's span of a call share a line, unless they ended differently.
-    ///   Its bar shows the server's work, within the time of the call; duration and time left are
-    ///   the client's. The two spans of a message share one, too; duration and time left are the
-    ///   consumer's.
-    /// - Of more than ten siblings that are alike two are drawn, the first and the longest. A line
-    ///   below them has the number of the others. Siblings that failed, or under which something
-    ///   failed, are not like those that did not.
-    /// - An error's message that does not fit has a line of its own where the error began.
-    /// - A legend explains the marks that were drawn.
+    /// A line has these parts:
+    /// - the service and the name;
+    /// - a bar on a common time line. The bars of each root's critical path are solid. The root's
+    ///   deadline is a vertical line;
+    /// - the duration;
+    /// - the time that was left until the deadline when the span started;
+    /// - how the span ended.
     ///
-    /// Lines are as wide as `options` say, whatever the names are; those are made harmless for a
-    /// terminal.
+    /// Some spans share a line, or have none:
+    /// - **A call**: the client's and the server's span share a line, unless they ended differently.
+    ///   The bar shows the server's work within the time of the call. Duration and time left are
+    ///   the client's.
+    /// - **A message**: its two spans share a line. Duration and time left are the consumer's.
+    /// - **Similar siblings**: if there are more than ten, only the first and the longest are drawn.
+    ///   A line below has the number of the others. Siblings that failed, or that have a failed
+    ///   span below them, are not similar to others.
+    ///
+    /// If the message of an error does not fit, it has its own line where the error began. A legend
+    /// explains the marks in the drawing.
+    ///
+    /// No line is wider than `options` allow, whatever the names are. Characters in names that
+    /// could harm a terminal are replaced.
     pub fn waterfall(&self, options: &Options) -> String {
         let is_critical = path::critical(self);
         let rows = rows(self, &is_critical);
@@ -93,7 +108,7 @@ impl Columns {
             let of_row = rows.iter().zip(labels).map(|(row, label)| columns(label).min(name) + step * row.depth);
             of_row.max().unwrap_or(0) + 2
         };
-        // Guides are narrow where wide ones leave too little of the names.
+        // Narrow guides leave more room for the names.
         let step = if wanted(2, 2 * MIN_NAME) <= most { 2 } else { 1 };
         let label = wanted(step, 80).clamp(20, most);
         Columns { label, bar: width - end - label, end, step }
@@ -103,7 +118,7 @@ impl Columns {
         self.label + self.bar + self.end
     }
 
-    /// How many levels have guides of their own: deeper, nothing of a name would be left.
+    /// The number of levels that have guides. Guides of deeper levels would leave no room for names.
     fn deepest(&self) -> usize {
         MAX_GUIDES.min(self.label.saturating_sub(MIN_NAME + 1) / self.step)
     }
@@ -126,7 +141,7 @@ impl Drawing<'_> {
         }
         let id = pen.paint(&trace.trace_id().to_string(), Style::Bold);
         let parts = parts.join(&format!(" {dot} "));
-        // The id is whole, so that it can be copied; the rest has a line of its own where it has to.
+        // The id is never cut, so that it can be copied. The rest moves to the next line if needed.
         let gap = if 40 + columns(&parts) <= self.columns.all() { "  " } else { "\n" };
         let _ = writeln!(self.out, "trace {id}{gap}{}", cut(&parts, self.columns.all(), pen.unicode));
     }
@@ -154,7 +169,7 @@ impl Drawing<'_> {
 
     fn line(&mut self, row: &Row, guide: &str, below: &str, label: &str) {
         let spans = self.trace.spans();
-        // The span whose times and end are shown: the caller's, and of a message the consumer's.
+        // The span whose times and end are shown: the client's of a call, the consumer's of a message.
         let (shown, bar, rest) = match row.item {
             Item::Span(index) => {
                 let record = &spans[index].record;
@@ -195,7 +210,7 @@ impl Drawing<'_> {
 
         let name = fit(label, (widths.label - 1).saturating_sub(guide.chars().count()), pen.unicode);
         let service = row.item.named().map_or("", |index| &*spans[index].service);
-        // At the beginning, or behind a mark.
+        // The service is at the beginning, or after a mark.
         let name = match name.split_once(service).filter(|(mark, _)| columns(mark) <= 2) {
             Some((mark, rest)) => format!("{mark}{}{rest}", pen.paint(service, Style::Bold)),
             None => name,
@@ -212,8 +227,9 @@ impl Drawing<'_> {
         }
     }
 
-    /// How the span ended, in about `room` columns, its colour, and what needs a line of its own.
-    /// `named` is the span that its line is named after.
+    /// How the span ended, its colour, and a message that needs its own line.
+    ///
+    /// The first text has about `room` columns. `named` is the span that gives the line its name.
     fn end(&self, index: usize, named: usize, room: usize) -> (String, Option<Style>, Option<String>) {
         let spans = self.trace.spans();
         let (span, end) = (&spans[index], End::of(&spans[index]));
@@ -224,7 +240,7 @@ impl Drawing<'_> {
         };
         let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*spans[named].service);
         let said = message(span).or_else(|| message(&spans[named]));
-        // What a line below says is not said again.
+        // A message that a line below shows is not repeated here.
         let is_shown_below = |child: &usize| message(&spans[*child]) == said && End::of(&spans[*child]).is_trouble();
         let said = said.filter(|_| !spans[named].children.iter().any(is_shown_below));
         let words = end.words(origin, said, room, self.pen.unicode);
@@ -245,7 +261,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What the marks mean that were drawn.
+    /// Explains the marks that were drawn.
     fn legend(&mut self, rows: &[Row]) {
         let spans = self.trace.spans();
         let is_drawn = |kinds: &[SpanKind]| {
@@ -278,16 +294,16 @@ impl Drawing<'_> {
     }
 }
 
-/// What a line is called.
+/// The label of a line.
 fn name(trace: &Trace, item: Item, unicode: bool) -> String {
     match item {
-        // The names of all lines are kept for a while, and one may have megabytes.
+        // The names of all lines are in memory together, and one name may have megabytes.
         Item::Span(index) | Item::Hop { to: index, .. } => cut(&label(trace, index, unicode), 512, unicode),
         Item::Collapsed { count: siblings, .. } => format!("+{} more", count(siblings)),
     }
 }
 
-/// What stands in front of each label, the lines of the tree, and in front of a line below it.
+/// The guides in front of each label, and in front of a message line below it.
 fn guides(rows: &[Row], columns: &Columns, unicode: bool) -> Vec<[String; 2]> {
     let [fork, last, bar, none] = match (unicode, columns.step) {
         (true, 1) => ["├", "└", "│", " "],
@@ -296,7 +312,7 @@ fn guides(rows: &[Row], columns: &Columns, unicode: bool) -> Vec<[String; 2]> {
         (false, _) => ["|-", "`-", "| ", "  "],
     };
     let deepest = columns.deepest();
-    // Whether, at each depth above, there are siblings to come.
+    // For each depth above: whether more siblings follow.
     let mut open: Vec<bool> = Vec::new();
     let mut guides = Vec::with_capacity(rows.len());
     for row in rows {

@@ -1,4 +1,4 @@
-//! JSON for Jaeger's page.
+//! The JSON for Jaeger's UI.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ fn document(spans: &Spans) -> Value {
     serde_json::from_str(&spans.trace().jaeger_json()).unwrap()
 }
 
-/// The tag `key` of a list, without the key.
+/// The type and the value of the tag `key`.
 fn tag(tags: &Value, key: &str) -> Value {
     let tag = tags.as_array().unwrap().iter().find(|tag| tag["key"] == key).unwrap();
     json!([tag["type"], tag["value"]])
 }
 
 #[test]
-fn integers_that_javascript_would_round_are_texts() {
+fn integers_that_javascript_would_round_are_strings() {
     let mut spans = Spans::default();
     let record = spans.add(0, "api", "GET /", SpanKind::Server, [0, 1]);
     let safe = (1_i64 << 53) - 1;
@@ -36,7 +36,7 @@ fn integers_that_javascript_would_round_are_texts() {
 }
 
 #[test]
-fn floats_that_json_has_no_number_for_are_texts_and_never_null() {
+fn floats_without_a_json_number_are_strings_and_never_null() {
     let mut spans = Spans::default();
     let record = spans.add(0, "api", "GET /", SpanKind::Server, [0, 1]);
     for (key, number) in [("nan", f64::NAN), ("up", f64::INFINITY), ("down", f64::NEG_INFINITY), ("half", 0.5)] {
@@ -61,7 +61,7 @@ fn each_resource_is_a_process_with_its_attributes() {
         let resource =
             [("service.name", "balance".into()), ("process.pid", throughline_core::trace::Value::I64(instance))];
         let last = spans.0.last_mut().unwrap();
-        // A batch of its own, read from elsewhere: equal, and not the same value.
+        // A separate batch: its resource is equal, but not the same value.
         *last = Batch::new(Arc::new(Resource::new(resource)), last.spans.clone());
     }
     let document = document(&spans);
@@ -81,7 +81,7 @@ fn each_resource_is_a_process_with_its_attributes() {
 }
 
 #[test]
-fn a_resource_without_a_name_or_with_a_number_that_is_none_is_a_process() {
+fn a_resource_without_a_name_or_with_a_nan_is_a_process() {
     let mut spans = Spans::default();
     spans.add(0, "api", "GET /", SpanKind::Server, [0, 9]);
     spans.add(1, "api", "parse", SpanKind::Internal, [0, 1]);

@@ -1,4 +1,4 @@
-//! Which lines there are, and what they say.
+//! The lines of a waterfall and their texts.
 
 use throughline_core::trace::{Event, SpanKind, Status};
 use throughline_view::Options;
@@ -42,7 +42,7 @@ fn both_sides_of_a_call_are_drawn_when_they_ended_differently() {
 }
 
 #[test]
-fn sides_that_say_the_same_in_other_words_share_a_line() {
+fn two_sides_with_the_same_end_in_other_words_share_a_line() {
     let mut spans = Spans::default();
     let client = spans.add(0, "api", "POST", SpanKind::Client, [0, 10]);
     client.attributes.set("http.response.status_code", 404);
@@ -62,7 +62,7 @@ fn sides_that_say_the_same_in_other_words_share_a_line() {
 }
 
 #[test]
-fn a_receiver_with_siblings_has_a_line_of_its_own() {
+fn a_receiver_with_siblings_has_its_own_line() {
     let mut spans = Spans::default();
     spans.add(0, "shop", "send paid", SpanKind::Producer, [0, 1]);
     spans.add(1, "feed", "process paid", SpanKind::Consumer, [1, 5]);
@@ -74,7 +74,7 @@ fn a_receiver_with_siblings_has_a_line_of_its_own() {
 }
 
 #[test]
-fn repeated_siblings_are_two_lines_and_their_number() {
+fn of_similar_siblings_two_are_drawn_and_the_others_are_counted() {
     let mut spans = Spans::default();
     spans.add(0, "api", "batch", SpanKind::Internal, [0, 10_000]);
     for row in 0..5_000 {
@@ -96,7 +96,7 @@ api batch           ████████████████████
 }
 
 #[test]
-fn ten_siblings_that_are_alike_are_all_drawn() {
+fn ten_similar_siblings_are_all_drawn() {
     let mut spans = Spans::default();
     spans.add(0, "api", "batch", SpanKind::Internal, [0, 100]);
     for row in 0..10 {
@@ -107,7 +107,7 @@ fn ten_siblings_that_are_alike_are_all_drawn() {
 }
 
 #[test]
-fn a_sibling_that_failed_or_has_failed_below_is_not_hidden_among_the_others() {
+fn a_sibling_that_failed_or_has_a_failed_child_is_not_collapsed() {
     let mut spans = Spans::default();
     spans.add(0, "api", "batch", SpanKind::Internal, [0, 1_000]);
     for row in 0..100 {
@@ -126,7 +126,7 @@ fn a_sibling_that_failed_or_has_failed_below_is_not_hidden_among_the_others() {
 }
 
 #[test]
-fn siblings_that_all_failed_alike_are_folded_whatever_their_messages_are() {
+fn siblings_that_failed_alike_are_collapsed_even_with_different_messages() {
     let mut spans = Spans::default();
     for row in 0..50 {
         let record = spans.add(0, "api", "job", SpanKind::Internal, [row, row + 1]);
@@ -146,17 +146,17 @@ fn failing(kind: &'static str, message: &'static str) -> Spans {
 }
 
 #[test]
-fn the_message_of_an_error_stands_beside_its_type() {
+fn the_message_of_an_error_follows_its_type() {
     let drawn = failing("23505", "duplicate key").drawn(&Options::PLAIN);
     assert!(drawn.contains("23505: duplicate key"), "{drawn}");
 }
 
 #[test]
-fn a_message_that_is_too_long_has_a_line_of_its_own_where_the_error_began() {
+fn a_long_message_has_its_own_line_where_the_error_began() {
     let long = "duplicate key value violates unique constraint \"orders_pkey\"";
     for options in [TERMINAL, Options::PLAIN] {
         let mut spans = failing("23505", long);
-        // Its caller says the same.
+        // The caller has the same error.
         let root = &mut spans.0[0].spans[0];
         root.attributes.set("error.type", "23505");
         root.status = Status::Error(long.into());
@@ -170,7 +170,7 @@ fn a_message_that_is_too_long_has_a_line_of_its_own_where_the_error_began() {
 }
 
 #[test]
-fn messages_are_harmless_and_lines_no_wider_than_asked_for() {
+fn messages_are_harmless_and_lines_are_no_wider_than_allowed() {
     let hostile: &'static str = Box::leak(format!("\u{1b}[2J\r\n\u{202e}{}", "x".repeat(100_000)).into_boxed_str());
     let mut spans = failing(hostile, hostile);
     spans.add(2, hostile, hostile, SpanKind::Internal, [2, 3]).attributes.set("throughline.cancel.cause", hostile);
@@ -185,7 +185,7 @@ fn messages_are_harmless_and_lines_no_wider_than_asked_for() {
 }
 
 #[test]
-fn an_exception_gives_its_message_where_the_status_has_none() {
+fn an_exception_event_gives_the_message_that_the_status_lacks() {
     let mut spans = failing("PgError", "");
     let record = &mut spans.0[1].spans[0];
     record.events.push(Event::new("exception", record.end_time, [("exception.message", "no such table")]));
@@ -202,7 +202,7 @@ fn a_message_that_repeats_the_type_is_not_shown() {
 }
 
 #[test]
-fn at_80_columns_every_line_has_a_name_however_deep_it_is() {
+fn every_line_has_a_name_at_any_depth() {
     let mut spans = Spans::default();
     spans.add(0, "service-0", "POST /0", SpanKind::Server, [0, 100]);
     for hop in 1..60 {
@@ -220,7 +220,7 @@ fn at_80_columns_every_line_has_a_name_however_deep_it_is() {
 }
 
 #[test]
-fn the_legend_has_what_was_drawn_and_no_more() {
+fn the_legend_explains_only_the_marks_that_were_drawn() {
     let mut spans = Spans::default();
     spans.add(0, "api", "batch", SpanKind::Internal, [0, 10]);
     assert_eq!(spans.drawn(&NARROW).lines().count(), 3, "nothing to explain");
@@ -248,7 +248,7 @@ fn a_cause_is_shown_in_either_spelling_and_with_its_message() {
 }
 
 #[test]
-fn what_was_shed_is_shown_by_its_attribute_or_its_event() {
+fn a_shed_span_is_known_by_its_attribute_or_its_event() {
     let mut spans = Spans::default();
     let record = spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 0]);
     record.attributes.set("throughline.cancel.cause", "deadline_exceeded");

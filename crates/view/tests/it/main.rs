@@ -1,4 +1,4 @@
-//! Traces for the eye, on a fixed clock.
+//! Tests of the drawings and encodings, with fixed times.
 
 #![allow(clippy::unwrap_used)]
 

@@ -47,7 +47,7 @@ fn on_a_paused_clock_siblings_of_several_services_are_ordered_by_service() {
             batch("mail", vec![span(trace_id, "process paid", parent), span(trace_id, "process paid again", parent)]),
             batch("feed", vec![span(trace_id, "process paid", parent)]),
         ];
-        // Services export at times of their own.
+        // Services export at different times.
         batches.rotate_left(run % 3);
         assert_eq!(
             Trace::from_batches(&batches)[0].outline(),

@@ -1,4 +1,4 @@
-//! Which bars are solid: what the root waited for.
+//! The bars of spans that the root waited for are solid.
 
 use throughline_core::trace::SpanKind;
 
@@ -32,7 +32,7 @@ fn solid(spans: &Spans) -> Vec<&'static str> {
 }
 
 #[test]
-fn work_that_goes_on_after_a_cancellation_was_not_waited_for() {
+fn work_that_continues_after_a_cancellation_was_not_waited_for() {
     let mut spans = Spans::default();
     cancelled(spans.add(0, "api", "request", SpanKind::Server, [0, 50]));
     spans.add(1, "api", "audit", SpanKind::Internal, [20, 400]);
@@ -41,7 +41,7 @@ fn work_that_goes_on_after_a_cancellation_was_not_waited_for() {
 }
 
 #[test]
-fn of_children_that_a_cancellation_ended_the_last_to_start_was_waited_for() {
+fn of_cancelled_children_the_last_to_start_was_waited_for() {
     let mut spans = Spans::default();
     cancelled(spans.add(0, "api", "request", SpanKind::Server, [0, 50]));
     cancelled(spans.add(1, "api", "audit", SpanKind::Internal, [2, 53]));
@@ -61,7 +61,7 @@ fn a_callee_whose_clock_is_ahead_was_waited_for() {
 }
 
 #[test]
-fn each_root_has_a_path_of_its_own_and_the_first_deadline_is_drawn() {
+fn each_root_has_its_own_path_and_the_first_deadline_is_drawn() {
     let mut spans = Spans::default();
     spans.add(0, "api", "request", SpanKind::Internal, [0, 10]);
     left(spans.add(0, "api", "answer", SpanKind::Server, [5, 60]), 50.0);

@@ -1,4 +1,4 @@
-//! One trace, span by span.
+//! Builds a trace span by span.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use throughline_core::trace::{Batch, Resource, SpanKind, Status, UnixNanos};
 use throughline_core::{SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState};
 use throughline_view::{Options, Trace};
 
-/// One trace: spans are numbered from 1, which is the root's number.
+/// One trace. Spans are numbered from 1, and 1 is the root.
 #[derive(Default)]
 pub(crate) struct Spans(pub(crate) Vec<Batch>);
 
 impl Spans {
-    /// Adds a span of `service` under the one with the number `parent` (0: none), that lasts
-    /// `from..to` ms.
+    /// Adds a span of `service` that lasts `from..to` ms.
+    ///
+    /// `parent` is the number of the parent span, or 0 for none.
     pub(crate) fn add(
         &mut self,
         parent: usize,

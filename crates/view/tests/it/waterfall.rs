@@ -1,4 +1,4 @@
-//! What the terminal shows, line by line, on a fixed clock.
+//! The waterfall line by line, with fixed times.
 
 use throughline_core::trace::SpanKind;
 use throughline_view::Options;
@@ -34,7 +34,7 @@ api POST /pay            ██████████████████�
 }
 
 #[test]
-fn ascii_and_no_colours_where_there_is_nothing_else() {
+fn without_unicode_the_drawing_is_ascii() {
     let plain = late().drawn(&Options { unicode: false, ..NARROW });
     assert!(plain.is_ascii() && !plain.contains('\u{1b}'));
     assert_eq!(
@@ -51,7 +51,7 @@ api POST /pay            ########################  | 90.0 ms  100 ms  deadline <
 }
 
 #[test]
-fn colours_change_nothing_but_colours() {
+fn colours_do_not_change_the_text() {
     let coloured = late().drawn(&Options { color: true, ..NARROW });
     let mut text = String::new();
     let mut rest = coloured.as_str();
@@ -65,7 +65,7 @@ fn colours_change_nothing_but_colours() {
 }
 
 #[test]
-fn what_was_waited_for_is_solid_and_events_are_not() {
+fn bars_on_the_critical_path_are_solid_and_those_of_events_are_not() {
     let mut spans = Spans::default();
     spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 60]);
     spans.add(1, "limits", "GET /limits", SpanKind::Server, [0, 20]);
@@ -87,7 +87,7 @@ api POST /pay          █████████████████▍   
 }
 
 #[test]
-fn what_a_cancellation_reaches_last_was_waited_for_until_its_caller_gave_up() {
+fn work_that_a_cancellation_reaches_late_was_waited_for_until_its_caller_gave_up() {
     let mut spans = Spans::default();
     cancelled(spans.add(0, "api", "POST /pay", SpanKind::Server, [0, 50]));
     cancelled(spans.add(1, "api", "POST", SpanKind::Client, [1, 52]));
@@ -105,7 +105,7 @@ api POST /pay         ███████████████████�
 }
 
 #[test]
-fn names_are_harmless_and_lines_no_wider_than_asked_for() {
+fn names_are_harmless_and_lines_are_no_wider_than_allowed() {
     let mut spans = Spans::default();
     let long: &'static str = Box::leak("x".repeat(100_000).into_boxed_str());
     spans.add(
@@ -128,7 +128,7 @@ fn names_are_harmless_and_lines_no_wider_than_asked_for() {
 }
 
 #[test]
-fn no_shape_is_too_deep_too_wide_or_a_circle_without_end() {
+fn deep_wide_and_circular_traces_are_drawn() {
     let mut deep = Spans::default();
     for number in 0..100_000 {
         deep.add(number, "deep", "down", SpanKind::Internal, [0, 1]);
