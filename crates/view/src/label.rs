@@ -66,7 +66,7 @@ impl<'a> End<'a> {
 
     /// The end as text. If the long form does not fit in `room` columns, the short form.
     ///
-    /// The short form may still be longer than `room`. `origin` is the service where an error began.
+    /// The short form may still be longer than `room`. `origin` is the service of the error.
     pub(crate) fn words(self, origin: Option<&str>, message: Option<&str>, room: usize, unicode: bool) -> String {
         let (long, short) = match self {
             End::Quiet => return String::new(),

@@ -18,8 +18,8 @@ impl Options {
     /// The options for stdout.
     ///
     /// - Width: `COLUMNS`, or else the terminal's width, or else that of [`PLAIN`](Self::PLAIN).
-    /// - Colours: only for a terminal. Not if `NO_COLOR` is set (<https://no-color.org>), and not if
-    ///   `TERM` is `dumb`.
+    /// - Colours: only for a terminal, not if `NO_COLOR` is set (<https://no-color.org>), and not
+    ///   if `TERM` is `dumb`.
     pub fn stdout() -> Options {
         let is_terminal = std::io::stdout().is_terminal();
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());

@@ -17,8 +17,8 @@ use throughline_core::{SpanId, SpanRecord, TraceId};
 /// use throughline_core::{SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState};
 /// use throughline_view::{Options, Trace};
 ///
-/// let (trace_id, span_id) = (TraceId::random(), SpanId::random());
-/// let context = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, TraceState::EMPTY, false);
+/// let (trace_id, span_id, flags) = (TraceId::random(), SpanId::random(), TraceFlags::SAMPLED);
+/// let context = SpanContext::new(trace_id, span_id, flags, TraceState::EMPTY, false);
 /// let span = SpanRecord::new(context, "GET /", UnixNanos(0), UnixNanos(2_000_000));
 /// let batch = Batch::new(Arc::new(Resource::new([("service.name", "api")])), vec![span]);
 ///

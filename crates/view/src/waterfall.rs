@@ -58,13 +58,13 @@ impl Trace {
     /// - how the span ended.
     ///
     /// Some spans share a line, or have none:
-    /// - **A call**: the client's and the server's span share a line, unless they ended differently.
-    ///   The bar shows the server's work within the time of the call. Duration and time left are
-    ///   the client's.
+    /// - **A call**: the client's and the server's span share a line if they ended alike. The bar
+    ///   shows the server's work within the time of the call. Duration and time left are the
+    ///   client's.
     /// - **A message**: its two spans share a line. Duration and time left are the consumer's.
-    /// - **Similar siblings**: if there are more than ten, only the first and the longest are drawn.
-    ///   A line below has the number of the others. Siblings that failed, or that have a failed
-    ///   span below them, are not similar to others.
+    /// - **Similar siblings**: of more than ten, only the first and the longest are drawn. A line
+    ///   below has the number of the others. Siblings that failed, or that have a failed span below
+    ///   them, are not similar to the others.
     ///
     /// If the message of an error does not fit, it has its own line where the error began. A legend
     /// explains the marks in the drawing.
@@ -118,7 +118,7 @@ impl Columns {
         self.label + self.bar + self.end
     }
 
-    /// The number of levels that have guides. Guides of deeper levels would leave no room for names.
+    /// The number of levels that have guides. More guides would leave no room for names.
     fn deepest(&self) -> usize {
         MAX_GUIDES.min(self.label.saturating_sub(MIN_NAME + 1) / self.step)
     }
@@ -169,7 +169,7 @@ impl Drawing<'_> {
 
     fn line(&mut self, row: &Row, guide: &str, below: &str, label: &str) {
         let spans = self.trace.spans();
-        // The span whose times and end are shown: the client's of a call, the consumer's of a message.
+        // The span whose times and end are shown: a call's client, or a message's consumer.
         let (shown, bar, rest) = match row.item {
             Item::Span(index) => {
                 let record = &spans[index].record;

@@ -1,4 +1,4 @@
-//! Starts the bank: every service on a port of its own, with a telemetry of its own.
+//! Starts the bank: each service has its own port and its own telemetry.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::services::{
     transactions,
 };
 
-/// All services, the front door first.
+/// All services, the API first.
 pub const SERVICES: [&str; 11] = [
     "api",
     "card-api",
@@ -38,25 +38,25 @@ pub const SERVICES: [&str; 11] = [
     "apns",
 ];
 
-/// How much time spans get to leave the process at its end.
+/// The timeout for the last export of spans.
 const FLUSH: Duration = Duration::from_secs(1);
-/// How long requests and events in flight are waited for at the end.
+/// The time that requests and events in flight get to end.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long what is cancelled after that gets to end.
+/// The time that cancelled requests and events get to end after that.
 const CANCELLED: Duration = Duration::from_millis(500);
-/// The most spans that are kept for the terminal.
+/// The maximum number of spans that are kept for the terminal.
 const KEPT: usize = 10_000;
 
-/// How the bank is started.
+/// The configuration of a bank.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What a request may take, counted from the edge.
+    /// The timeout of a request, from its arrival at the edge.
     pub timeout: Duration,
-    /// How much of its time each hop keeps for the way of the response.
+    /// The part of the time left that each hop keeps for the response's way back.
     pub reserve: ReplyReserve,
-    /// Whether the storage of `balance` has stalled.
+    /// Whether the storage of `balance` stalls.
     pub balance_stalls: bool,
-    /// The port of the front door; 0: any.
+    /// The port of the API. 0 takes any free port.
     pub port: u16,
     /// The `OTEL_*` variables.
     pub variables: HashMap<String, String>,
@@ -70,14 +70,14 @@ impl Default for Config {
     }
 }
 
-/// A bank that is open.
+/// An open bank.
 #[derive(Debug)]
 pub struct Bank {
-    /// Where the front door is.
+    /// The address of the API.
     pub address: SocketAddr,
     /// The accounts.
     pub ledger: Arc<balance::Ledger>,
-    /// What was sent to phones.
+    /// The notifications that were sent to phones.
     pub apns: Arc<apns::Apns>,
     events: Events,
     telemetries: Vec<(&'static str, TelemetryGuard)>,
@@ -88,40 +88,40 @@ pub struct Bank {
     servers: JoinSet<io::Result<()>>,
 }
 
-/// How far the bank is closed: each state includes those before it.
+/// How far the bank is closed. Each state includes those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Closing {
     #[default]
     Open,
-    /// The front door accepts nothing more.
+    /// The API accepts no more requests.
     Door,
-    /// No service accepts anything more.
+    /// No service accepts more requests.
     All,
 }
 
-/// A bank that can't open.
+/// Why a bank cannot open.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A port can't be had.
+    /// A port cannot be used.
     Port {
-        /// Which.
+        /// The port.
         port: u16,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The telemetry of a service can't be set up.
+    /// The telemetry of a service cannot be set up.
     Telemetry(BuildError),
 }
 
-/// What a bank leaves.
+/// The result of closing a bank.
 #[derive(Debug)]
 pub struct Closed {
-    /// The spans that ended last, by service: at most 10,000.
+    /// The last spans, by service. At most 10,000.
     pub batches: Vec<Batch>,
-    /// What became of each service's spans.
+    /// The export statistics of each service.
     pub stats: Vec<(&'static str, Stats)>,
-    /// Why spans were lost at the end, if any were.
+    /// The error of the last export, if it lost spans.
     pub lost: Option<FlushError>,
 }
 
@@ -129,14 +129,14 @@ impl Bank {
     /// Starts all services on loopback.
     ///
     /// # Errors
-    /// A port is taken; an `OTEL_*` variable asks for what can't be.
+    /// A port is taken, or an `OTEL_*` variable is not valid.
     pub async fn open(config: Config) -> Result<Bank, StartError> {
         let recent = Recent::new(KEPT);
         let mut telemetries = Vec::new();
         for name in SERVICES {
             let builder = telemetry::builder(name).exporter(recent.clone()).on_error(|_| {});
             let builder = builder.from_variables(&|variable| match variable {
-                // The one of the environment would be that of all services.
+                // The environment has one name, which would apply to all services.
                 "OTEL_SERVICE_NAME" => Some(name.to_owned()),
                 _ => config.variables.get(variable).cloned(),
             });
@@ -154,7 +154,7 @@ impl Bank {
         let ledger = Arc::new(balance::Ledger::new(config.balance_stalls));
         let sent = Arc::new(apns::Apns::default());
 
-        // From the leaves up: each knows whom it asks.
+        // Start callees first: each service needs the addresses of its callees.
         let balances = [
             starting.serve("balance", balance::router(ledger.clone())).await?,
             starting.serve("balance", balance::router(ledger.clone())).await?,
@@ -196,10 +196,10 @@ impl Bank {
         Ok(Bank { address, ledger, apns: sent, events, telemetries, recent, process, closing, door, servers })
     }
 
-    /// Closes: the front door first, then the events, then the other services, then the telemetry.
+    /// Closes the API first, then the events, then the other services, then the telemetry.
     ///
-    /// Requests and events in flight end first, as all that they need is still there. After 5 s
-    /// what is left is cancelled.
+    /// In this order, requests and events in flight can still end: the services that they need are
+    /// open. After 5 s, the remaining ones are cancelled.
     pub async fn close(mut self) -> Closed {
         let patience = Context::background().with_timeout(DRAIN);
         self.closing.send_replace(Closing::Door);
@@ -281,7 +281,7 @@ impl From<BuildError> for StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Port { port, source } => write!(f, "port {port} can't be used: {source}"),
+            StartError::Port { port, source } => write!(f, "port {port} cannot be used: {source}"),
             StartError::Telemetry(error) => error.fmt(f),
         }
     }

@@ -1,36 +1,37 @@
-//! What the services tell each other.
+//! The requests, responses and events of the services.
 
 use serde::{Deserialize, Serialize};
 
 /// A merchant asks whether a card may be charged.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Authorization {
-    /// The card's number, or what stands for it.
+    /// The card's number, or a token for it.
     pub card: String,
-    /// Who asks, as the card network names them.
+    /// The merchant's name in the card network.
     pub merchant: String,
-    /// In cents.
+    /// The amount in cents.
     pub amount: u64,
 }
 
 impl Authorization {
-    /// The one that the example sends.
+    /// The authorization that the example sends.
     pub fn example() -> Self {
         Authorization { card: "card-7".into(), merchant: "SQ *BLUE BOTTLE 0042".into(), amount: 1_250 }
     }
 }
 
-/// What the merchant is told.
+/// The response to the merchant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Whether the payment goes through.
     pub approved: bool,
-    /// The transaction that it has become; 0 when it is declined.
+    /// The number of the transaction, or 0 if the payment is declined.
     pub transaction: u64,
 }
 
-/// Why a payment is not made. It is an answer, not an error: every service on the way has done its
-/// work.
+/// Why a payment is declined.
+///
+/// This is a result, not an error: every service has done its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decline {
@@ -43,7 +44,7 @@ pub enum Decline {
 }
 
 impl Decline {
-    /// The reason as spans show it, the same text as in JSON.
+    /// The reason for spans. It is the same text as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Decline::UnknownCard => "unknown_card",
@@ -53,67 +54,67 @@ impl Decline {
     }
 }
 
-/// A card, as far as a payment needs it.
+/// The parts of a card that a payment needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Card {
-    /// Whether it may be used.
+    /// Whether the card may be used.
     pub active: bool,
-    /// The account that it draws on.
+    /// The account of the card.
     pub account: u64,
 }
 
-/// An authorization that is to be booked on an account.
+/// An authorization to book on an account.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Booking {
-    /// The account to draw on.
+    /// The account to charge.
     pub account: u64,
-    /// What for.
+    /// The authorization to book.
     pub authorization: Authorization,
 }
 
-/// An amount that is to be set aside on an account.
+/// An amount to reserve on an account.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reservation {
     /// The account.
     pub account: u64,
-    /// In cents.
+    /// The amount in cents.
     pub amount: u64,
 }
 
-/// What an account has left, in cents.
+/// The balance of an account.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Balance {
-    /// After the reservation.
+    /// The amount after the reservation, in cents.
     pub available: u64,
 }
 
-/// A booked payment: the event `transaction.created`, and with its merchant `transaction.enriched`.
+/// A booked payment. Also the events `transaction.created` and `transaction.enriched`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Transaction {
-    /// Its number.
+    /// The number of the transaction.
     pub id: u64,
-    /// The account that was drawn on.
+    /// The account that was charged.
     pub account: u64,
-    /// In cents.
+    /// The amount in cents.
     pub amount: u64,
-    /// As the card network names them.
+    /// The merchant's name in the card network.
     pub merchant: String,
-    /// Who that is, once it is known.
+    /// The merchant, as soon as it is known: in `transaction.enriched`.
     pub enriched: Option<Merchant>,
 }
 
-/// A merchant, as people know them.
+/// A merchant, for display.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Merchant {
-    /// Their name.
+    /// The name that customers know.
     pub name: String,
 }
 
 /// A line in a customer's feed: the event `feed.item.created`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FeedItem {
-    /// Whose feed.
+    /// The account of the customer.
     pub account: u64,
-    /// What it says.
+    /// The text of the line.
     pub text: String,
 }

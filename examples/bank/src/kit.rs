@@ -1,4 +1,4 @@
-//! What the services share: a client for each other, and typed events.
+//! Code that the services share: an HTTP client for each other, and typed events.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use throughline::{ClientLayer, Code, Context, Error, ReplyReserve, SendWith};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::task::JoinHandle;
 
-/// A client of one service, which may have several instances: they take turns.
+/// A client of one service. If the service has several instances, calls take them in turn.
 #[derive(Debug)]
 pub struct Peer {
     http: reqwest::Client,
@@ -21,24 +21,26 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client of the instances at these addresses (`host:port`). It follows no redirect: that would get what was written for them.
+    /// A client of the instances at these addresses (`host:port`).
+    ///
+    /// It does not follow redirects: another host would get headers written for the instance.
     pub fn new(instances: Vec<String>) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-        let http = http.expect("nothing is asked of it that can be missing");
+        let http = http.expect("the configuration needs nothing that can be missing");
         Peer { http, layer: ClientLayer::internal(), instances, next: AtomicUsize::new(0) }
     }
 
-    /// How much of the time left a call keeps for the way of its response.
+    /// Sets the part of the time left that a call keeps for the response's way back.
     #[must_use]
     pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
         self.layer = self.layer.reserve(reserve);
         self
     }
 
-    /// Posts `body` to `path` of the next instance, and reads the answer.
+    /// Posts `body` to `path` of the next instance, and decodes the response.
     ///
     /// # Errors
-    /// As [`SendWith::send_with`]; an answer that makes no sense is `INTERNAL`.
+    /// Those of [`SendWith::send_with`]. A response that cannot be decoded is `INTERNAL`.
     pub async fn post<T: DeserializeOwned>(
         &self,
         ctx: &Context,
@@ -47,24 +49,24 @@ impl Peer {
     ) -> Result<T, Error> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.instances.len();
         let url = format!("http://{}{path}", self.instances[turn]);
-        let answer = self.http.post(url).json(body).send_with(ctx, &self.layer).await?;
-        Ok(answer.json().await?)
+        let response = self.http.post(url).json(body).send_with(ctx, &self.layer).await?;
+        Ok(response.json().await?)
     }
 }
 
 /// Publishes `event` as JSON.
 ///
 /// # Errors
-/// As [`Events::publish`].
+/// Those of [`Events::publish`].
 pub async fn publish(events: &Events, ctx: &Context, subject: &str, event: &impl Serialize) -> Result<(), Error> {
     let payload = serde_json::to_vec(event).map_err(|e| Error::wrap(Code::Internal, e))?;
     events.publish(ctx, Message::new(subject, payload)).await
 }
 
-/// Where each service's spans go.
+/// The tracer of each service.
 pub type Tracers = HashMap<&'static str, Tracer>;
 
-/// Lets `service` deal with the events of `subject`, until `process` is done.
+/// Lets `service` handle the events of `subject`, until `process` is done.
 pub fn consume<T, F, Fut>(
     events: &Events,
     process: &Context,
@@ -86,7 +88,7 @@ where
         async move {
             match work {
                 Ok(work) => work.await,
-                // It makes no more sense the second time.
+                // A retry would fail in the same way.
                 Err(e) => Err(Error::wrap(Code::InvalidArgument, e).with_retryable(false)),
             }
         }

@@ -1,7 +1,9 @@
-//! A card payment, in the shape of the services of a young bank: eleven services that talk HTTP to each other, and events.
+//! A card payment over eleven services of a bank, which use HTTP and events.
 //!
-//! Read `services` for what they do; each handler is business and nothing else. `kit` is what they share, `app` starts them, `scenario`
-//! plays with them.
+//! - `services`: what each service does. The handlers are business logic only.
+//! - `kit`: what the services share.
+//! - `app`: starts the services.
+//! - `scenario`: sends requests to them.
 
 pub mod app;
 pub mod domain;

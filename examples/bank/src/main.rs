@@ -1,4 +1,4 @@
-//! `cargo run -p bank`: a card payment over eleven services, and what it looks like.
+//! `cargo run -p bank`: makes a card payment over eleven services, and shows its trace.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -25,12 +25,12 @@ struct Cli {
 enum Command {
     /// Play one of the scenarios and show its trace; without a command: ok.
     Scenario {
-        /// Which.
+        /// The scenario.
         name: Scenario,
     },
     /// Keep the bank open until Ctrl-C or SIGTERM.
     Serve {
-        /// The port of the front door; 0 takes any that is free.
+        /// The port of the API; 0 takes any free port.
         #[arg(long, default_value_t = 7000)]
         port: u16,
     },
@@ -42,11 +42,11 @@ async fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) if e.use_stderr() => {
             let text = e.to_string();
-            eprintln!("{} (try --help)", text.lines().next().unwrap_or("the command line makes no sense"));
+            eprintln!("{} (try --help)", text.lines().next().unwrap_or("the command line is not valid"));
             return ExitCode::from(2);
         }
         Err(help) => {
-            tell(&help.to_string());
+            print(&help.to_string());
             return ExitCode::SUCCESS;
         }
     };
@@ -64,19 +64,19 @@ async fn main() -> ExitCode {
     }
 }
 
-/// A reader that has gone, as `head` does, is no error.
-fn tell(text: &str) {
+/// Prints to stdout. It is not an error if the reader has gone, as `head` does.
+fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{}", text.trim_end());
 }
 
 async fn play(scenario: Scenario) -> Result<(), StartError> {
     let mut config = Config::default();
     if scenario == Scenario::SlowBalance {
-        // Nobody wants to wait longer to see it.
+        // The scenario always waits for the timeout, so a short one is enough.
         config.timeout = Duration::from_millis(600);
     }
     let outcome = scenario.play(config).await?;
-    let mut text = answer(&outcome);
+    let mut text = describe(&outcome);
     for trace in outcome.traces() {
         text.extend(["\n", &trace.waterfall(&Options::stdout()), "\n"]);
         let _ = match write(&trace) {
@@ -85,16 +85,16 @@ async fn play(scenario: Scenario) -> Result<(), StartError> {
         };
     }
     text.extend(export(&outcome.closed));
-    tell(&text);
+    print(&text);
     Ok(())
 }
 
-fn answer(outcome: &Outcome) -> String {
-    let mut text = match &outcome.answer {
+fn describe(outcome: &Outcome) -> String {
+    let mut text = match &outcome.response {
         Some((status, body)) => format!("POST /authorizations: {status} after {:.1?}\n{body}\n", outcome.took),
         None => format!("POST /authorizations: hung up after {:.1?}\n", outcome.took),
     };
-    if matches!(outcome.answer, Some((504, _))) {
+    if matches!(outcome.response, Some((504, _))) {
         let (took, deadline) = (outcome.took.as_secs_f64() * 1e3, outcome.timeout.as_secs_f64() * 1e3);
         let when = if took > deadline { "past" } else { "before" };
         let _ = writeln!(text, "{:.1} ms {when} the deadline of {deadline:.0} ms", (took - deadline).abs());
@@ -105,7 +105,7 @@ fn answer(outcome: &Outcome) -> String {
     text
 }
 
-/// What became of the spans where they were to go.
+/// Describes how many spans were exported, if a collector is configured.
 fn export(closed: &Closed) -> Option<String> {
     let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
     let sum = |count: fn(&Stats) -> u64| closed.stats.iter().map(|(_, stats)| count(stats)).sum::<u64>();
@@ -120,7 +120,7 @@ fn export(closed: &Closed) -> Option<String> {
     }
 }
 
-/// Writes the trace where it is in nobody's way.
+/// Writes the trace as JSON below `target`, or else below the temporary directory.
 fn write(trace: &Trace) -> io::Result<PathBuf> {
     let target = PathBuf::from("target");
     let folder = if target.is_dir() { target } else { std::env::temp_dir() }.join("bank");
@@ -131,19 +131,19 @@ fn write(trace: &Trace) -> io::Result<PathBuf> {
 }
 
 async fn serve(port: u16) -> Result<(), StartError> {
-    // Before the bank is open: from then on a signal must not end the process by itself.
+    // Listen before the bank opens: an open bank must close before a signal ends the process.
     let signal = signal();
     let bank = Bank::open(Config { port, ..Config::default() }).await?;
     let example = serde_json::to_string(&Authorization::example()).unwrap_or_default();
     let address = bank.address;
-    tell(&format!(
+    print(&format!(
         "the bank is open; Ctrl-C closes it\ncurl -H 'content-type: application/json' -d '{example}' http://{address}/authorizations"
     ));
     match signal {
         Ok(signal) => signal.await,
-        Err(e) => eprintln!("signals can't be waited for ({e}): closing"),
+        Err(e) => eprintln!("cannot wait for signals ({e}): closing"),
     }
-    tell("closing: no new requests; those in flight and their events end first");
+    print("closing: no new requests; those in flight and their events end first");
     let closed = bank.close().await;
     let mut text = String::new();
     if let Some(last) = Trace::from_batches(&closed.batches).last() {
@@ -155,11 +155,11 @@ async fn serve(port: u16) -> Result<(), StartError> {
         let _ = writeln!(text, "{service}: {stats}");
     }
     text.extend(export(&closed));
-    tell(&text);
+    print(&text);
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM; signals count from the call on.
+/// Waits for Ctrl-C or SIGTERM. A signal counts if it arrives after this call.
 #[cfg(unix)]
 fn signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -177,7 +177,7 @@ fn signal() -> io::Result<impl Future<Output = ()>> {
 fn signal() -> io::Result<impl Future<Output = ()>> {
     Ok(async {
         if let Err(e) = tokio::signal::ctrl_c().await {
-            eprintln!("Ctrl-C can't be waited for ({e}): closing");
+            eprintln!("cannot wait for Ctrl-C ({e}): closing");
         }
     })
 }

@@ -1,4 +1,4 @@
-//! The spans that ended last.
+//! Keeps the last spans in memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use throughline::telemetry::{ExportFuture, Exporter};
 use throughline::trace::Batch;
 
-/// Keeps the spans that were exported last, for the terminal. Clones share them.
+/// An exporter that keeps the last exported spans, for the terminal. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Recent {
     kept: Arc<Mutex<Kept>>,
-    most: usize,
+    max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -20,12 +20,12 @@ struct Kept {
 }
 
 impl Recent {
-    /// Keeps at most `most` spans, or one batch if that has more.
-    pub fn new(most: usize) -> Self {
-        Recent { kept: Arc::default(), most }
+    /// Keeps at most `max` spans, or one batch if that has more.
+    pub fn new(max: usize) -> Self {
+        Recent { kept: Arc::default(), max }
     }
 
-    /// The batches that are kept, the oldest first.
+    /// The batches that are kept, oldest first.
     pub fn batches(&self) -> Vec<Batch> {
         self.lock().batches.iter().cloned().collect()
     }
@@ -35,12 +35,12 @@ impl Recent {
         let mut kept = self.lock();
         kept.spans += batch.spans.len();
         kept.batches.push_back(batch);
-        while kept.spans > self.most && kept.batches.len() > 1 {
+        while kept.spans > self.max && kept.batches.len() > 1 {
             let Some(oldest) = kept.batches.pop_front() else { break };
             kept.spans -= oldest.spans.len();
             dropped.push(oldest);
         }
-        // Before the batches are dropped.
+        // Unlock before the batches are dropped.
         drop(kept);
     }
 

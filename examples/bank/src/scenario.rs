@@ -1,4 +1,4 @@
-//! What can be played with the bank.
+//! The scenarios that the example plays with the bank.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::app::{Bank, Closed, Config, StartError};
 use crate::domain::Authorization;
 use crate::services::balance::Progress;
 
-/// One of the bank's days.
+/// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Everything works.
@@ -22,20 +22,20 @@ pub enum Scenario {
     HangUp,
 }
 
-/// What came of it.
+/// The result of a scenario.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The status and the body that the client got; `None`: it had hung up.
-    pub answer: Option<(u16, String)>,
+    /// The status and the body that the client got. `None` if the client hung up.
+    pub response: Option<(u16, String)>,
     /// How long the client waited.
     pub took: Duration,
-    /// What a request could take.
+    /// The timeout of a request.
     pub timeout: Duration,
-    /// How far `balance` came.
+    /// How far `balance` got.
     pub progress: Progress,
-    /// What the customer's phone showed.
+    /// The notifications on the customer's phone.
     pub notifications: Vec<String>,
-    /// What the bank left.
+    /// The result of closing the bank.
     pub closed: Closed,
 }
 
@@ -50,7 +50,7 @@ impl Scenario {
     /// Opens a bank, plays the scenario, and closes it.
     ///
     /// # Errors
-    /// The bank can't open.
+    /// The bank cannot open.
     pub async fn play(self, config: Config) -> Result<Outcome, StartError> {
         let config = match self {
             Scenario::Ok => config,
@@ -59,7 +59,7 @@ impl Scenario {
         let timeout = config.timeout;
         let bank = Bank::open(config).await?;
         let start = Instant::now();
-        let answer = match self {
+        let response = match self {
             Scenario::Ok | Scenario::SlowBalance => Some(authorize(&bank).await),
             Scenario::HangUp => {
                 hang_up(&bank).await;
@@ -71,21 +71,21 @@ impl Scenario {
         let closed = bank.close().await;
         let notifications = apns.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let progress = *ledger.progress.borrow();
-        Ok(Outcome { answer, took, timeout, progress, notifications, closed })
+        Ok(Outcome { response, took, timeout, progress, notifications, closed })
     }
 }
 
-/// Sends the example, as a client that knows nothing of us.
+/// Sends the example as an untrusted client, without a context.
 async fn authorize(bank: &Bank) -> (u16, String) {
     let url = format!("http://{}/authorizations", bank.address);
     let sent = reqwest::Client::new().post(url).json(&Authorization::example()).send().await;
     match sent {
-        Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
+        Ok(response) => (response.status().as_u16(), response.text().await.unwrap_or_default()),
         Err(e) => (0, e.to_string()),
     }
 }
 
-/// Sends the example, and hangs up once `balance` has begun to work on it.
+/// Sends the example, and hangs up after `balance` has started to work on it.
 async fn hang_up(bank: &Bank) {
     let mut progress = bank.ledger.progress.subscribe();
     let body = serde_json::to_string(&Authorization::example()).unwrap_or_default();
@@ -93,10 +93,10 @@ async fn hang_up(bank: &Bank) {
     if let Ok(mut stream) = TcpStream::connect(bank.address).await {
         let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
         if stream.write_all(request.as_bytes()).await.is_ok() {
-            let _ = progress.wait_for(|progress| progress.begun > 0).await;
+            let _ = progress.wait_for(|progress| progress.started > 0).await;
         }
     }
-    // What it had begun, and what it had spawned, has been stopped.
+    // Wait until the statement and the spawned work have stopped.
     let stopped = progress.wait_for(|progress| progress.stopped > 0 && progress.spawned_stopped > 0);
     let _ = tokio::time::timeout(Duration::from_secs(5), stopped).await;
 }

@@ -1,4 +1,4 @@
-//! The program, as a stranger starts it.
+//! The command line of the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn bank(arguments: &[&str]) -> Output {
-    // What each writes is its own.
+    // Each run writes to its own folder.
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let run = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
@@ -28,7 +28,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn without_arguments_it_shows_the_trace_and_says_what_it_wrote() {
+fn without_arguments_it_shows_the_trace_and_names_the_file() {
     let output = bank(&[]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}");
@@ -62,8 +62,8 @@ fn a_taken_port_is_named_and_the_exit_code_is_1() {
 fn the_slow_scenario_prints_the_504() {
     let shown = text(&bank(&["scenario", "slow-balance"]).stdout);
     assert!(shown.contains("504") && shown.contains("\"code\":\"DEADLINE_EXCEEDED\""), "{shown}");
-    // Mostly "← balance": within 5 ms of its deadline, a machine under load may have a hop further
-    // up give up first.
+    // Mostly "← balance". On a machine under load, a caller above may give up first: the deadlines
+    // of two hops are only 5 ms apart.
     assert!(shown.contains("DEADLINE_EXCEEDED ← ") && shown.contains('│'), "{shown}");
 }
 

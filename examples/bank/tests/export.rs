@@ -1,4 +1,4 @@
-//! The bank's spans over real OTLP: to a receiver that decodes them, and to Jaeger.
+//! Exports the bank's spans by OTLP, to a test receiver and to Jaeger.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
@@ -13,12 +13,12 @@ use bank::app::Config;
 use bank::scenario::{Outcome, Scenario};
 use collector::Collector;
 
-/// The bank with these variables in its environment.
+/// Plays the `Ok` scenario with these environment variables.
 pub async fn play(variables: &[(&str, String)]) -> Outcome {
     let variables =
         variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<HashMap<_, _>>();
     let outcome = Scenario::Ok.play(Config { variables, ..Config::default() }).await.unwrap();
-    assert_eq!(outcome.answer.as_ref().map(|(status, _)| *status), Some(200));
+    assert_eq!(outcome.response.as_ref().map(|(status, _)| *status), Some(200));
     assert!(outcome.closed.lost.is_none(), "{:?}", outcome.closed.lost);
     outcome
 }
@@ -29,7 +29,7 @@ async fn same_spans_arrive(protocol: &str) {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
     let outcome = play(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned())]).await;
     let trace = outcome.traces().remove(0);
-    let ours: HashSet<_> = trace
+    let sent: HashSet<_> = trace
         .spans()
         .iter()
         .map(|span| {
@@ -38,9 +38,9 @@ async fn same_spans_arrive(protocol: &str) {
         })
         .collect();
     let received = collector.received();
-    let theirs: HashSet<_> =
+    let exported: HashSet<_> =
         received.iter().map(|(service, span)| (service.clone(), span.name.clone(), span.span_id.clone())).collect();
-    assert_eq!((received.len(), &theirs), (23, &ours));
+    assert_eq!((received.len(), &exported), (23, &sent));
     let ids: HashSet<_> = received.iter().map(|(_, span)| span.span_id.clone()).collect();
     let roots: Vec<_> = received.iter().filter(|(_, span)| !ids.contains(&span.parent_span_id)).collect();
     assert_eq!(roots.len(), 1, "every other parent is present");

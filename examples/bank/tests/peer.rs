@@ -1,4 +1,4 @@
-//! A service as its client sees it.
+//! The HTTP client that services share.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,13 +21,13 @@ async fn serve(app: Router) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn whom_it_redirects_to_gets_nothing() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+async fn the_target_of_a_redirect_gets_no_request() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     let there = post(async move || count.fetch_add(1, SeqCst).to_string());
     let there = format!("http://{}/", serve(Router::new().route("/", there)).await);
     let here = serve(Router::new().route("/", post(async move || Redirect::temporary(&there)))).await;
     let peer = Peer::new(vec![here.to_string()]);
     let error = peer.post::<u8>(&Context::background(), "/", &7).await.unwrap_err();
-    assert_eq!((error.code(), asked.load(SeqCst)), (Code::Internal, 0), "what it says is no answer");
+    assert_eq!((error.code(), requests.load(SeqCst)), (Code::Internal, 0), "a redirect is not a valid response");
 }

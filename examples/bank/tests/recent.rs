@@ -1,4 +1,4 @@
-//! What the bank keeps of its spans.
+//! The spans that the bank keeps in memory.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The bank's scenarios, by the spans they leave.
+//! The bank's scenarios and their spans.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -12,10 +12,10 @@ use throughline::ReplyReserve;
 use throughline::trace::{SpanKind, Status};
 use throughline_view::{SpanView, Trace};
 
-/// Not a bank's environment, but one without variables.
+/// A configuration that ignores the environment.
 fn config() -> Config {
-    // Ten banks share the machine, with whatever else runs there: each hop keeps 150 ms for the
-    // response, not the default 30.
+    // Ten banks share the machine with other programs. So each hop keeps 150 ms for the response,
+    // not the default 30 ms.
     let reserve = ReplyReserve { percent: 5, max: Duration::MAX, ..ReplyReserve::DEFAULT };
     Config { variables: HashMap::new(), timeout: Duration::from_secs(3), reserve, ..Config::default() }
 }
@@ -40,7 +40,7 @@ fn left(span: &SpanView) -> f64 {
     span.record.attributes.get("throughline.deadline.remaining_ms").and_then(|value| value.as_f64()).unwrap()
 }
 
-/// The path that waits: from the front door to `balance`, without what was done before.
+/// The spans that wait for `balance`: all except the call to `cards`, which is complete by then.
 fn waiting(trace: &Trace) -> Vec<&SpanView> {
     trace.spans().iter().filter(|span| !is_card(span)).collect()
 }
@@ -49,7 +49,7 @@ fn is_card(span: &SpanView) -> bool {
     &*span.service == "cards" || text(span, "url.full").is_some_and(|url| url.ends_with("/status"))
 }
 
-/// On a synchronous edge the callee has less time than the caller saw.
+/// Checks that a callee of a synchronous call has less time left than its caller.
 fn assert_time_shrinks(trace: &Trace) {
     let mut edges = 0;
     for span in trace.spans() {
@@ -92,7 +92,7 @@ api: POST /authorizations
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ok_is_one_trace_of_23_spans_over_11_services() {
     let (outcome, trace) = play(Scenario::Ok).await;
-    assert_eq!(outcome.answer, Some((200, r#"{"approved":true,"transaction":1}"#.to_owned())));
+    assert_eq!(outcome.response, Some((200, r#"{"approved":true,"transaction":1}"#.to_owned())));
     assert_eq!(outcome.notifications, ["12.50 at Blue Bottle"]);
     assert_eq!(trace.outline(), OK);
     assert_eq!(trace.spans().len(), 23);
@@ -106,7 +106,7 @@ async fn ok_is_one_trace_of_23_spans_over_11_services() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn services_call_each_other_as_the_graph_says() {
+async fn services_call_each_other_as_in_the_graph() {
     let (_, trace) = play(Scenario::Ok).await;
     let mut edges = trace.edges();
     edges.sort_unstable();
@@ -134,7 +134,7 @@ async fn slow_balance_ends_every_waiting_hop_with_the_deadline_100_times_of_100(
         let rounds: Vec<_> = (0..10).map(|_| tokio::spawn(play(Scenario::SlowBalance))).collect();
         for played in rounds {
             let (outcome, trace) = played.await.unwrap();
-            let (status, body) = outcome.answer.as_ref().unwrap();
+            let (status, body) = outcome.response.as_ref().unwrap();
             assert_eq!(*status, 504, "round {round}: {body}");
             for internal in ["balance", "card-processing", "origin", "path"] {
                 assert!(!body.contains(internal), "{body}");
@@ -149,18 +149,18 @@ async fn slow_balance_ends_every_waiting_hop_with_the_deadline_100_times_of_100(
                     assert_eq!(text(span, "throughline.cancel.cause"), Some("deadline_exceeded"), "{shown}");
                 }
             }
-            assert_eq!((outcome.progress.begun, outcome.progress.stopped), (1, 1), "the statement was stopped");
+            assert_eq!((outcome.progress.started, outcome.progress.stopped), (1, 1), "the statement was stopped");
             assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
             assert_time_shrinks(&trace);
             late.push(outcome.took.as_secs_f64() * 1e3 - outcome.timeout.as_secs_f64() * 1e3);
         }
     }
     late.sort_by(f64::total_cmp);
-    println!("the answer came between {:.1} and {:.1} ms past the deadline of the edge", late[0], late[99]);
+    println!("the response came between {:.1} and {:.1} ms past the deadline of the edge", late[0], late[99]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hang_up_cancels_every_waiting_hop_and_what_it_spawned() {
+async fn hang_up_cancels_every_waiting_hop_and_its_spawned_work() {
     for round in 0..20 {
         let (outcome, trace) = play(Scenario::HangUp).await;
         let waiting: Vec<_> = waiting(&trace);
@@ -171,12 +171,12 @@ async fn hang_up_cancels_every_waiting_hop_and_what_it_spawned() {
             assert_eq!(span.record.status, Status::Unset, "{shown}");
         }
         let progress = outcome.progress;
-        assert_eq!((progress.begun, progress.stopped, progress.spawned_stopped), (1, 1, 1));
+        assert_eq!((progress.started, progress.stopped, progress.spawned_stopped), (1, 1, 1));
         assert!(trace.spans().iter().all(|span| span.record.kind != SpanKind::Producer), "no event was sent");
     }
 }
 
-/// The status and the body that a client gets for `authorization`, and the trace of it.
+/// Sends `authorization`. Returns the status, the body and the trace.
 async fn authorize(authorization: Authorization) -> (u16, String, Trace) {
     let bank = Bank::open(config()).await.unwrap();
     let url = format!("http://{}/authorizations", bank.address);
@@ -187,7 +187,7 @@ async fn authorize(authorization: Authorization) -> (u16, String, Trace) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_payment_that_the_bank_does_not_make_is_declined_and_no_span_is_an_error() {
+async fn a_payment_that_is_declined_is_no_error_on_any_span() {
     let poor = Authorization { amount: 1_000_000, ..Authorization::example() };
     let unknown = Authorization { card: "nobody's".into(), ..Authorization::example() };
     for (authorization, reason) in [(poor, "insufficient_funds"), (unknown, "unknown_card")] {
@@ -207,7 +207,7 @@ async fn a_payment_that_the_bank_does_not_make_is_declined_and_no_span_is_an_err
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_a_request_is_a_400_at_the_front_door() {
+async fn an_invalid_request_is_a_400_at_the_api() {
     let (status, body, _) = authorize(Authorization { amount: 0, ..Authorization::example() }).await;
     assert_eq!(status, 400, "{body}");
     assert!(body.contains("INVALID_ARGUMENT") && !body.contains("card-api"), "{body}");
@@ -222,11 +222,11 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_not_there_costs_the_spans_and_nothing_else() {
+async fn without_a_collector_only_the_spans_are_lost() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned());
     let config = Config { variables: [endpoint].into(), ..Config::default() };
     let outcome = Scenario::Ok.play(config).await.unwrap();
-    assert_eq!(outcome.answer.as_ref().map(|(status, _)| *status), Some(200));
+    assert_eq!(outcome.response.as_ref().map(|(status, _)| *status), Some(200));
     let sum = |count: fn(&throughline::telemetry::Stats) -> u64| {
         outcome.closed.stats.iter().map(|(_, s)| count(s)).sum::<u64>()
     };

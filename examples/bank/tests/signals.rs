@@ -1,4 +1,4 @@
-//! How `bank serve` ends.
+//! How `bank serve` ends on a signal.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A request whose head is there and whose body is not yet: the handler waits for it.
+/// Sends the head of a request. The handler then waits for the body.
 fn begin(address: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
@@ -43,8 +43,8 @@ fn a_signal_lets_requests_in_flight_end_and_flushes_their_spans() {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         assert!(shown.next().unwrap().starts_with("closing"));
         while TcpStream::connect(&address).is_ok() {
-            // The process ends after its patience, if it goes on accepting: then there is no
-            // response below.
+            // If the process keeps accepting, it ends after its timeout. Then the response below
+            // is missing, and the test fails.
             std::thread::yield_now();
         }
         request.write_all(body.as_bytes()).unwrap();

@@ -27,9 +27,9 @@ async fn a_call_carries_the_trace_and_less_time_than_is_left() {
     let caller = Traced::new("api");
     let address = serve(Router::new().route("/", get(echo))).await;
     let ctx = Context::background().with_tracer(caller.telemetry.tracer()).with_timeout(Duration::from_secs(10));
-    let answer =
+    let response =
         reqwest::Client::new().get(format!("http://u:p@{address}/?sig=1")).send_with(&ctx, &client()).await.unwrap();
-    let sent = answer.text().await.unwrap();
+    let sent = response.text().await.unwrap();
     let span = caller.span().await;
     assert_eq!((span.name.as_ref(), span.kind, &span.status), ("GET", SpanKind::Client, &Status::Unset));
     let identity = format!("traceparent: 00-{}-{}-01", span.span_context.trace_id(), span.span_context.span_id());
@@ -109,14 +109,14 @@ async fn a_peer_that_does_not_listen_is_unavailable() {
 #[tokio::test]
 async fn cancelling_a_call_cancels_the_callee_and_is_no_error_on_the_span() {
     let (caller, callee) = (Traced::new("api"), Traced::new("cards"));
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let handler = move |Extension(ctx): Extension<Context>| async move {
-        let (seen, tell_seen) = (ctx.clone(), tell.clone());
+        let (seen, seen_sender) = (ctx.clone(), sender.clone());
         tokio::spawn(async move {
             seen.done().await;
-            let _ = tell_seen.send(seen.cause().unwrap().name());
+            let _ = seen_sender.send(seen.cause().unwrap().name());
         });
-        let _ = tell.send("called");
+        let _ = sender.send("called");
         std::future::pending::<()>().await;
     };
     let address = serve(Router::new().route("/", get(handler)).layer(callee.internal())).await;
@@ -125,17 +125,17 @@ async fn cancelling_a_call_cancels_the_callee_and_is_no_error_on_the_span() {
     let call = tokio::spawn(async move {
         reqwest::Client::new().get(format!("http://{address}/")).send_with(&ctx, &client()).await.map(drop)
     });
-    assert_eq!(told.recv().await, Some("called"));
+    assert_eq!(receiver.recv().await, Some("called"));
     request.cancel_with(Cause::ClientDisconnected);
     assert_eq!(call.await.unwrap().unwrap_err().code(), Code::Cancelled);
-    let seen = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap();
+    let seen = tokio::time::timeout(PATIENCE, receiver.recv()).await.unwrap();
     assert_eq!(seen, Some("client_disconnected"));
     let span = caller.span().await;
     assert_eq!((&span.status, text(&span, "throughline.cancel.cause")), (&Status::Unset, Some("client_disconnected")));
-    let theirs = callee.span().await;
-    assert_eq!(theirs.parent_span_id, Some(span.span_context.span_id()));
-    assert_eq!(text(&theirs, "throughline.cancel.cause"), Some("client_disconnected"));
-    assert_eq!((events(&span), events(&theirs)), (vec!["throughline.cancelled"], vec!["throughline.cancelled"]));
+    let callee_span = callee.span().await;
+    assert_eq!(callee_span.parent_span_id, Some(span.span_context.span_id()));
+    assert_eq!(text(&callee_span, "throughline.cancel.cause"), Some("client_disconnected"));
+    assert_eq!((events(&span), events(&callee_span)), (vec!["throughline.cancelled"], vec!["throughline.cancelled"]));
 }
 
 #[tokio::test]
@@ -180,17 +180,17 @@ async fn cut_off() -> String {
 #[tokio::test]
 async fn a_reqwest_error_becomes_the_error_of_the_call_or_else_the_one_of_reqwest() {
     let half = async || {
-        let begun = futures_util::stream::once(async { Ok::<_, Infallible>("half") });
-        Body::from_stream(begun.chain(futures_util::stream::pending()))
+        let first = futures_util::stream::once(async { Ok::<_, Infallible>("half") });
+        Body::from_stream(first.chain(futures_util::stream::pending()))
     };
     let app = Router::new().route("/half", get(half)).route("/text", get(|| async { "hm" }));
     let address = serve(app).await;
     let get = |path: &str| reqwest::Client::new().get(format!("http://{address}{path}"));
 
     let request = Context::background().with_cancel();
-    let answer = get("/half").send_with(&request, &client()).await.unwrap();
+    let response = get("/half").send_with(&request, &client()).await.unwrap();
     request.cancel_with(Cause::ClientDisconnected);
-    let error = Error::from(answer.text().await.unwrap_err());
+    let error = Error::from(response.text().await.unwrap_err());
     assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
 
     let ctx = Context::background().with_timeout(Duration::from_millis(200));
@@ -200,10 +200,10 @@ async fn a_reqwest_error_becomes_the_error_of_the_call_or_else_the_one_of_reqwes
     assert_eq!(Error::from(read().await.unwrap_err()).code(), Code::DeadlineExceeded, "a timeout of reqwest's own");
 
     let ctx = Context::background();
-    let answer = reqwest::Client::new().get(cut_off().await).send_with(&ctx, &client()).await.unwrap();
-    assert_eq!(Error::from(answer.text().await.unwrap_err()).code(), Code::Unavailable);
-    let answer = get("/text").send_with(&ctx, &client()).await.unwrap();
-    assert_eq!(Error::from(answer.json::<u8>().await.unwrap_err()).code(), Code::Internal);
+    let response = reqwest::Client::new().get(cut_off().await).send_with(&ctx, &client()).await.unwrap();
+    assert_eq!(Error::from(response.text().await.unwrap_err()).code(), Code::Unavailable);
+    let response = get("/text").send_with(&ctx, &client()).await.unwrap();
+    assert_eq!(Error::from(response.json::<u8>().await.unwrap_err()).code(), Code::Internal);
 
     let missing = get("/nowhere").send().await.unwrap().error_for_status().unwrap_err();
     let error = Error::from(missing);
@@ -220,9 +220,9 @@ async fn a_reqwest_client_as_a_service_uses_the_ambient_context() {
     let request = reqwest::Client::new().get(format!("http://{address}/")).build().unwrap();
     let ctx = Context::background().with_tracer(caller.telemetry.tracer());
     let call = ctx.enter(|| service.call(request));
-    let answer = call.await.unwrap();
-    assert_eq!(answer.url().path(), "/");
-    let sent = answer.text().await.unwrap();
+    let response = call.await.unwrap();
+    assert_eq!(response.url().path(), "/");
+    let sent = response.text().await.unwrap();
     assert!(sent.contains(&caller.span().await.span_context.span_id().to_string()), "{sent}");
     let _ = ServiceExt::<reqwest::Request>::ready(&mut service).await.unwrap();
 }
@@ -232,8 +232,8 @@ async fn the_time_left_shrinks_from_hop_to_hop() {
     let (api, cards) = (Traced::new("api"), Traced::new("cards"));
     let below = serve(Router::new().route("/", get(|| async { "ok" })).layer(cards.internal())).await;
     let handler = move |Extension(ctx): Extension<Context>| async move {
-        let answer = reqwest::Client::new().get(format!("http://{below}/")).send_with(&ctx, &client()).await?;
-        Ok::<_, throughline::Error>(answer.text().await.unwrap())
+        let response = reqwest::Client::new().get(format!("http://{below}/")).send_with(&ctx, &client()).await?;
+        Ok::<_, throughline::Error>(response.text().await.unwrap())
     };
     let layer = api.edge().max_timeout(Duration::from_secs(5));
     let address = serve(Router::new().route("/", get(handler)).layer(layer)).await;

@@ -267,8 +267,8 @@ async fn the_origin_of_a_foreign_error_is_the_host_that_was_called() {
     let app = Router::new().route("/", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "db is down") }));
     let address = serve(app).await;
     for layer in [client(), ClientLayer::external()] {
-        let asked = reqwest::Client::new().get(format!("http://{address}/"));
-        let error = asked.send_with(&Context::background(), &layer).await.unwrap_err();
+        let request = reqwest::Client::new().get(format!("http://{address}/"));
+        let error = request.send_with(&Context::background(), &layer).await.unwrap_err();
         assert_eq!(error.origin(), Some("127.0.0.1"));
         assert_eq!(error.through_service(Some("r-int")).path().collect::<Vec<_>>(), ["127.0.0.1", "r-int"]);
     }
@@ -277,21 +277,21 @@ async fn the_origin_of_a_foreign_error_is_the_host_that_was_called() {
 #[tokio::test]
 async fn the_body_of_an_external_error_is_left_for_the_caller() {
     let endless = || async {
-        let begun = futures_util::stream::once(async { Ok::<_, Infallible>("{") });
-        let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
+        let first = futures_util::stream::once(async { Ok::<_, Infallible>("{") });
+        let body = Body::from_stream(first.chain(futures_util::stream::pending()));
         (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "7")], body)
     };
     let declined = || async { (StatusCode::PAYMENT_REQUIRED, axum::Json(serde_json::json!({"decline": "expired"}))) };
     let app = Router::new().route("/endless", get(endless)).route("/declined", get(declined));
     let address = serve(app).await;
-    let asked = |path: &str| reqwest::Client::new().get(format!("http://{address}{path}"));
+    let request = |path: &str| reqwest::Client::new().get(format!("http://{address}{path}"));
     let caller = Traced::new("api");
     let (ctx, external) = (Context::background().with_tracer(caller.telemetry.tracer()), ClientLayer::external());
-    let sent = asked("/endless").send_with(&ctx, &external);
+    let sent = request("/endless").send_with(&ctx, &external);
     let error = timeout(PATIENCE, sent).await.expect("no body is read").unwrap_err();
     assert_eq!((error.code(), error.retry_after()), (Code::Unavailable, Some(Duration::from_secs(7))));
 
-    let response = asked("/declined").response_with(&ctx, &external).await.unwrap();
+    let response = request("/declined").response_with(&ctx, &external).await.unwrap();
     assert_eq!(response.status(), StatusCode::PAYMENT_REQUIRED);
     assert_eq!(response.json::<serde_json::Value>().await.unwrap()["decline"], "expired");
     let spans = caller.spans(2).await;
@@ -302,8 +302,8 @@ async fn the_body_of_an_external_error_is_left_for_the_caller() {
 async fn below_a_buffer_a_call_takes_its_context_from_the_request() {
     let caller = Traced::new("api");
     let ctx = Context::background().with_tracer(caller.telemetry.tracer()).span("ask").start();
-    let answering = service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
-    let buffered = ServiceBuilder::new().buffer(1).layer(client()).service(answering);
+    let responding = service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let buffered = ServiceBuilder::new().buffer(1).layer(client()).service(responding);
     drop(buffered.oneshot(under(&ctx, Request::new(()))).await.unwrap());
     assert_eq!(caller.span().await.parent_span_id, ctx.span_context().map(|parent| parent.span_id()));
 }

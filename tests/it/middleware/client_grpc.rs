@@ -34,12 +34,12 @@ fn grpc_response() -> http::response::Builder {
 /// Calls a service through the layer with a tonic client. The service returns `response`.
 async fn call(layer: &ClientLayer, ctx: &Context, response: Response<Body>) -> Result<Bytes, Status> {
     let mut response = Some(response);
-    let answering = service_fn(move |_: Request<tonic::body::Body>| {
+    let responding = service_fn(move |_: Request<tonic::body::Body>| {
         let response = response.take().expect("it is called once");
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let origin = http::Uri::from_static("http://db.internal:5432");
-    let mut grpc = tonic::client::Grpc::with_origin(layer.layer(answering), origin);
+    let mut grpc = tonic::client::Grpc::with_origin(layer.layer(responding), origin);
     grpc.ready().await.unwrap();
     let request = under_tonic(ctx);
     grpc.unary(request, PathAndQuery::from_static(METHOD), Raw).await.map(tonic::Response::into_inner)
@@ -64,13 +64,16 @@ async fn a_body_that_is_not_grpc_does_not_reach_a_grpc_client() {
         let caller = Traced::new("api");
         let ctx = Context::background().with_tracer(caller.telemetry.tracer());
         let page = Response::builder().status(status).header("content-type", "text/html");
-        let answer =
+        let error =
             call(&client(), &ctx, page.body(Body::from("<html>Bad Gateway</html>")).unwrap()).await.unwrap_err();
-        assert_eq!(answer.code(), code.into(), "{status}: {answer:?}");
-        assert!(answer.message().contains(&status.to_string()), "{answer:?}");
+        assert_eq!(error.code(), code.into(), "{status}: {error:?}");
+        assert!(error.message().contains(&status.to_string()), "{error:?}");
         let span = caller.span().await;
         assert_eq!(text(&span, "rpc.status_code"), Some(code.as_str()), "{status}");
-        assert!(matches!(&span.status, SpanStatus::Error(said) if said.contains(&status.to_string())), "{span:?}");
+        assert!(
+            matches!(&span.status, SpanStatus::Error(message) if message.contains(&status.to_string())),
+            "{span:?}"
+        );
     }
 }
 
@@ -94,10 +97,10 @@ async fn a_grpc_response_that_ends_without_a_status_is_an_error_on_the_span() {
                 assert_eq!(status.code(), tonic::Code::Unknown, "{status:?}");
             } else {
                 let mut response = Some(response);
-                let answering =
+                let responding =
                     service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Infallible>(response.take().unwrap())));
                 let request = Request::post(METHOD).header("content-type", "application/grpc").body(()).unwrap();
-                let body = client().layer(answering).oneshot(under(&ctx, request)).await.unwrap().into_body();
+                let body = client().layer(responding).oneshot(under(&ctx, request)).await.unwrap().into_body();
                 let _ = body.collect().await;
             }
             let span = caller.span().await;
@@ -163,13 +166,13 @@ async fn the_span_of_a_failed_grpc_call_has_the_message_and_the_origin_of_the_er
         for is_trailer in [true, false] {
             let caller = Traced::new("api");
             let ctx = Context::background().with_tracer(caller.telemetry.tracer());
-            let mut told = HeaderMap::new();
-            status.add_header(&mut told).unwrap();
-            let frames = is_trailer.then(|| Ok::<_, Infallible>(Frame::<Bytes>::trailers(told.clone())));
+            let mut headers = HeaderMap::new();
+            status.add_header(&mut headers).unwrap();
+            let frames = is_trailer.then(|| Ok::<_, Infallible>(Frame::<Bytes>::trailers(headers.clone())));
             let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
             let mut response = grpc_response().body(body).unwrap();
             if !is_trailer {
-                response.headers_mut().extend(told);
+                response.headers_mut().extend(headers);
             }
             call(&layer, &ctx, response).await.unwrap_err();
             let span = caller.span().await;

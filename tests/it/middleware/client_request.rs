@@ -49,7 +49,7 @@ impl End {
 }
 
 /// Responds at once with a body that never ends. Sends how the request body ends.
-async fn answer_at_once(State(ends): State<UnboundedSender<End>>, request: Request<Body>) -> Response<Body> {
+async fn respond_at_once(State(ends): State<UnboundedSender<End>>, request: Request<Body>) -> Response<Body> {
     let mut body = request.into_body();
     let reading = tokio::spawn(async move {
         let end = loop {
@@ -62,21 +62,21 @@ async fn answer_at_once(State(ends): State<UnboundedSender<End>>, request: Reque
         let _ = ends.send(end);
     });
     drop(reading);
-    let begun = stream::once(async { Ok::<_, Infallible>("half") });
-    Response::new(Body::from_stream(begun.chain(stream::pending())))
+    let first = stream::once(async { Ok::<_, Infallible>("half") });
+    Response::new(Body::from_stream(first.chain(stream::pending())))
 }
 
 async fn peer() -> (SocketAddr, UnboundedReceiver<End>) {
-    let (ends, told) = unbounded_channel();
-    (serve(Router::new().route("/", post(answer_at_once)).with_state(ends)).await, told)
+    let (ends, request_ends) = unbounded_channel();
+    (serve(Router::new().route("/", post(respond_at_once)).with_state(ends)).await, request_ends)
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync>>;
 
 /// One chunk, and then nothing, without an end.
 fn endless() -> StreamBody<Chunks> {
-    let begun = stream::once(async { Ok(Frame::data(Bytes::from("more"))) });
-    StreamBody::new(Box::pin(begun.chain(stream::pending())))
+    let first = stream::once(async { Ok(Frame::data(Bytes::from("more"))) });
+    StreamBody::new(Box::pin(first.chain(stream::pending())))
 }
 
 fn hyper_client<B>() -> Client<hyper_util::client::legacy::connect::HttpConnector, B>
@@ -120,7 +120,7 @@ fn ctx(by: By) -> throughline::CancelHandle {
     Context::background().with_timeout(limit).with_cancel()
 }
 
-async fn told(mut ends: UnboundedReceiver<End>) -> End {
+async fn end_of_request(mut ends: UnboundedReceiver<End>) -> End {
     timeout(PATIENCE, ends.recv()).await.expect("the peer learns of the end").unwrap()
 }
 
@@ -132,7 +132,7 @@ async fn hyper_over_http2_resets_the_stream_of_an_ended_call_whose_request_conti
         let service = client().layer(hyper_client()).map_request(RequestBody::wrap);
         let response = service.oneshot(request(address, &ctx, endless())).await.unwrap();
         end(by, ctx, response).await;
-        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+        assert_eq!(end_of_request(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
     }
 }
 
@@ -144,7 +144,7 @@ async fn the_layer_wraps_an_axum_body() {
         let service = client().layer(hyper_client());
         let response = service.oneshot(request(address, &ctx, Body::new(endless()))).await.unwrap();
         end(by, ctx, response).await;
-        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+        assert_eq!(end_of_request(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
     }
 }
 
@@ -157,7 +157,7 @@ async fn reqwest_over_http2_resets_the_stream_of_an_ended_call_whose_request_con
         let sent = http2.post(format!("http://{address}/")).body(reqwest::Body::wrap(endless()));
         let response = sent.send_with(&ctx, &client()).await.unwrap();
         end(by, ctx, response).await;
-        assert_eq!(told(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
+        assert_eq!(end_of_request(ends).await, End::Reset(h2::Reason::CANCEL), "{by:?}");
     }
 }
 
@@ -167,7 +167,7 @@ async fn over_http1_the_connection_of_an_ended_call_is_closed() {
     let ctx = ctx(By::Drop);
     let sent = reqwest::Client::new().post(format!("http://{address}/")).body(reqwest::Body::wrap(endless()));
     drop(sent.send_with(&ctx, &client()).await.unwrap());
-    assert!(matches!(told(ends).await, End::Other(_)));
+    assert!(matches!(end_of_request(ends).await, End::Other(_)));
 }
 
 /// Serves bidirectional methods that respond with `messages`. Each sends its context to `served`.
@@ -181,8 +181,8 @@ async fn serve_streams(
             let streaming = service_fn(move |request: tonic::Request<Streaming<Bytes>>| {
                 let ctx = request.extensions().get::<Context>().unwrap().clone();
                 served.send(ctx.clone()).unwrap();
-                let mut asked = request.into_inner();
-                ctx.spawn(async move { while let Ok(Some(_)) = asked.message().await {} });
+                let mut requests = request.into_inner();
+                ctx.spawn(async move { while let Ok(Some(_)) = requests.message().await {} });
                 std::future::ready(Ok::<_, Status>(tonic::Response::new(messages())))
             });
             Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).streaming(streaming, request).await)
@@ -203,10 +203,10 @@ async fn talk(ctx: &Context, to: SocketAddr, held: UnboundedSender<()>) -> Strea
     let channel: ClientService<Channel> = client().layer(endpoint.connect_lazy());
     let mut client = tonic::client::Grpc::with_origin(channel, endpoint.uri().clone());
     client.ready().await.unwrap();
-    let asked = stream::once(async { Bytes::from("hello") }).chain(stream::pending().inspect(move |_| {
+    let requests = stream::once(async { Bytes::from("hello") }).chain(stream::pending().inspect(move |_| {
         let _ = &held;
     }));
-    let mut request = tonic::Request::new(asked);
+    let mut request = tonic::Request::new(requests);
     request.extensions_mut().insert(ctx.clone());
     client.streaming(request, PathAndQuery::from_static("/cards.Cards/Watch"), Raw).await.unwrap().into_inner()
 }
@@ -214,13 +214,13 @@ async fn talk(ctx: &Context, to: SocketAddr, held: UnboundedSender<()>) -> Strea
 #[tokio::test]
 async fn tonic_resets_the_stream_of_an_ended_bidirectional_call_whose_requests_continue() {
     for by in WAYS {
-        let (tell, mut served) = unbounded_channel();
+        let (contexts, mut served) = unbounded_channel();
         let messages = || stream::iter([Ok(Bytes::from("one"))]).chain(stream::pending()).boxed();
-        let address = serve_streams(tell, messages).await;
+        let address = serve_streams(contexts, messages).await;
         let ctx = ctx(by);
-        let mut answers = talk(&ctx, address, unbounded_channel().0).await;
-        assert_eq!(answers.message().await.unwrap().unwrap(), "one");
-        end(by, ctx, answers).await;
+        let mut responses = talk(&ctx, address, unbounded_channel().0).await;
+        assert_eq!(responses.message().await.unwrap().unwrap(), "one");
+        end(by, ctx, responses).await;
         let served = served.recv().await.unwrap();
         timeout(PATIENCE, served.done()).await.expect("the peer learns of the end");
         let cause = served.cause().unwrap();
@@ -234,19 +234,19 @@ async fn tonic_resets_the_stream_of_an_ended_bidirectional_call_whose_requests_c
 
 #[tokio::test]
 async fn the_requests_of_a_grpc_call_end_with_its_status() {
-    let (tell, _served) = unbounded_channel();
-    let address = serve_streams(tell, || stream::iter([Ok(Bytes::from("one"))]).boxed()).await;
+    let (contexts, _served) = unbounded_channel();
+    let address = serve_streams(contexts, || stream::iter([Ok(Bytes::from("one"))]).boxed()).await;
     let ctx = Context::background().with_timeout(PATIENCE * 2);
     let (held, mut dropped) = unbounded_channel();
-    let mut answers = talk(&ctx, address, held).await;
-    assert_eq!(answers.message().await.unwrap().unwrap(), "one");
-    assert_eq!(answers.message().await.unwrap(), None);
+    let mut responses = talk(&ctx, address, held).await;
+    assert_eq!(responses.message().await.unwrap().unwrap(), "one");
+    assert_eq!(responses.message().await.unwrap(), None);
     assert_eq!(timeout(PATIENCE, dropped.recv()).await.expect("the requests are dropped"), None);
 }
 
 #[tokio::test]
 async fn an_upload_continues_after_an_early_and_complete_response() {
-    let (ends, told_ends) = unbounded_channel();
+    let (ends, request_ends) = unbounded_channel();
     let early = async |State(ends): State<UnboundedSender<End>>, request: Request<Body>| {
         drop(tokio::spawn(async move {
             let end = request.into_body().collect().await.map_or_else(|e| End::of(&e), |_| End::Whole);
@@ -263,7 +263,7 @@ async fn an_upload_continues_after_an_early_and_complete_response() {
     let response = service.oneshot(request(address, &Context::background(), body)).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "early");
     more.send(()).unwrap();
-    assert_eq!(told(told_ends).await, End::Whole);
+    assert_eq!(end_of_request(request_ends).await, End::Whole);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn redirecting(to: String, status: StatusCode, heads: Heads) -> Router {
     Router::new().route("/", any(moved)).with_state(heads)
 }
 
-fn asking() -> reqwest::Client {
+fn no_redirects() -> reqwest::Client {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
@@ -52,18 +52,18 @@ async fn a_redirect_is_a_call_of_its_own_with_the_headers_its_host_may_have() {
     let here = serve(redirecting(to, StatusCode::TEMPORARY_REDIRECT, heads.clone())).await;
 
     let layer = ClientLayer::internal_hosts(["127.0.0.1"]).follow_redirects(3);
-    let asked = asking().post(format!("http://{here}/")).header("authorization", "secret").body("7");
-    let answer = asked.send_with(&ctx(&traced), &layer).await.unwrap();
-    assert_eq!(answer.url().host_str(), Some("localhost"));
-    assert_eq!(answer.text().await.unwrap(), "7");
+    let request = no_redirects().post(format!("http://{here}/")).header("authorization", "secret").body("7");
+    let response = request.send_with(&ctx(&traced), &layer).await.unwrap();
+    assert_eq!(response.url().host_str(), Some("localhost"));
+    assert_eq!(response.text().await.unwrap(), "7");
 
     let heads = std::mem::take(&mut *heads.lock().unwrap());
-    let [(Method::POST, ours), (Method::POST, theirs)] = &heads[..] else { panic!("{heads:?}") };
+    let [(Method::POST, internal), (Method::POST, external)] = &heads[..] else { panic!("{heads:?}") };
     for name in ["baggage", "grpc-timeout", "throughline-principal", "authorization"] {
-        assert!(ours.contains_key(name) && !theirs.contains_key(name), "{name}");
+        assert!(internal.contains_key(name) && !external.contains_key(name), "{name}");
     }
     let spans = traced.spans(2).await;
-    for (index, (span, headers)) in spans.iter().zip([ours, theirs]).enumerate() {
+    for (index, (span, headers)) in spans.iter().zip([internal, external]).enumerate() {
         assert_eq!(span.kind, SpanKind::Client);
         let traceparent = headers["traceparent"].to_str().unwrap();
         assert!(traceparent.contains(&span.span_context.span_id().to_string()));
@@ -86,8 +86,8 @@ async fn a_redirect_to_another_origin_is_external_unless_its_host_is_listed() {
         (ClientLayer::external(), [false, false, false]),
     ] {
         let here = serve(back(format!("http://{elsewhere}/"))).await;
-        let asked = asking().post(format!("http://{here}/")).body("7");
-        asked.send_with(&ctx(&traced), &layer.follow_redirects(3)).await.unwrap();
+        let request = no_redirects().post(format!("http://{here}/")).body("7");
+        request.send_with(&ctx(&traced), &layer.follow_redirects(3)).await.unwrap();
         let heads = std::mem::take(&mut *heads.lock().unwrap());
         for name in ["baggage", "grpc-timeout", "throughline-principal"] {
             let sent: Vec<_> = heads.iter().map(|(_, headers)| headers.contains_key(name)).collect();
@@ -108,7 +108,7 @@ async fn a_redirect_back_to_the_first_origin_is_internal_again() {
     let app = app.merge(Router::new().route("/end", any(keep)).with_state(heads.clone()));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let layer = client().follow_redirects(3);
-    asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
+    no_redirects().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
     let sent: Vec<_> = heads.lock().unwrap().iter().map(|(_, headers)| headers.contains_key("baggage")).collect();
     assert_eq!(sent, [true, false, true]);
 }
@@ -120,7 +120,7 @@ async fn a_redirect_gets_the_time_that_is_left_when_it_is_sent() {
     let there = serve(Router::new().route("/", any(keep)).with_state(heads.clone())).await;
     let here = serve(redirecting(format!("http://{there}/"), StatusCode::SEE_OTHER, heads.clone())).await;
     let layer = ClientLayer::internal_hosts(["127.0.0.1"]).follow_redirects(3);
-    asking().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
+    no_redirects().post(format!("http://{here}/")).body("7").send_with(&ctx(&traced), &layer).await.unwrap();
     let heads = std::mem::take(&mut *heads.lock().unwrap());
     assert_eq!((&heads[0].0, &heads[1].0), (&Method::POST, &Method::GET));
     assert!(!heads[1].1.contains_key("content-length"));
@@ -135,9 +135,9 @@ async fn redirects_are_followed_up_to_the_limit() {
     for most in [0, 3] {
         let traced = Traced::new("api");
         let layer = client().follow_redirects(most);
-        let answer = asking().get(format!("http://{address}/")).send_with(&ctx(&traced), &layer).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
-        drop(answer);
+        let response = no_redirects().get(format!("http://{address}/")).send_with(&ctx(&traced), &layer).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        drop(response);
         assert_eq!(traced.spans(u64::from(most) + 1).await.len(), most as usize + 1);
     }
 }
@@ -169,8 +169,12 @@ struct Once(bool);
 impl<B: Clone, R> tower::retry::Policy<Request<B>, Response<R>, throughline::Error> for Once {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut Request<B>, answer: &mut Result<Response<R>, throughline::Error>) -> Option<Ready<()>> {
-        let again = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE);
+    fn retry(
+        &mut self,
+        _: &mut Request<B>,
+        response: &mut Result<Response<R>, throughline::Error>,
+    ) -> Option<Ready<()>> {
+        let again = response.as_ref().is_ok_and(|response| response.status() == StatusCode::SERVICE_UNAVAILABLE);
         (again && std::mem::replace(&mut self.0, false)).then(|| ready(()))
     }
 

@@ -30,23 +30,23 @@ impl Drop for Dropped {
 #[tokio::test]
 async fn a_reset_stream_cancels_the_work_that_its_handler_spawned() {
     let service = Traced::new("cards");
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut receiver) = unbounded_channel();
     let handler = move |Extension(ctx): Extension<Context>| async move {
-        let held = Dropped(tell.clone());
+        let held = Dropped(sender.clone());
         ctx.spawn(async move {
             let _held = held;
             std::future::pending::<()>().await;
         });
-        let _ = tell.send("called");
+        let _ = sender.send("called");
         std::future::pending::<()>().await;
     };
     let app = Router::new().route("/hang", get(handler)).route("/", get(|| async { "next" })).layer(service.internal());
     let address = serve(app).await;
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let call = tokio::spawn(http2.get(format!("http://{address}/hang")).send());
-    assert_eq!(told.recv().await, Some("called"));
+    assert_eq!(receiver.recv().await, Some("called"));
     call.abort();
-    assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("dropped"));
+    assert_eq!(timeout(PATIENCE, receiver.recv()).await.unwrap(), Some("dropped"));
     let span = service.span().await;
     assert_eq!(text(&span, "throughline.cancel.cause"), Some("client_disconnected"));
     assert_eq!(text(&span, "network.protocol.version"), Some("2"));
@@ -62,20 +62,20 @@ async fn a_client_that_drops_the_response_body_has_disconnected() {
         Response::new(Body::from_stream(futures_util::StreamExt::chain(chunks, futures_util::stream::pending())))
     };
     let address = serve(Router::new().route("/", get(endless)).layer(service.internal())).await;
-    let mut answer = reqwest::get(format!("http://{address}/")).await.unwrap();
-    assert_eq!(answer.chunk().await.unwrap().unwrap(), "half");
-    drop(answer);
+    let mut response = reqwest::get(format!("http://{address}/")).await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "half");
+    drop(response);
     assert_eq!(text(&service.span().await, "throughline.cancel.cause"), Some("client_disconnected"));
 }
 
 #[tokio::test]
 async fn a_hyper_server_works_with_the_layer_and_names_no_route() {
     let service = Traced::new("cards");
-    let answering = service_fn(async |request: Request<hyper::body::Incoming>| {
+    let responding = service_fn(async |request: Request<hyper::body::Incoming>| {
         let ctx = request.extensions().get::<Context>().unwrap();
         Ok::<_, Infallible>(Response::new(Body::from(ctx.err().is_none().to_string())))
     });
-    let layered = service.internal().layer(answering);
+    let layered = service.internal().layer(responding);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -84,25 +84,25 @@ async fn a_hyper_server_works_with_the_layer_and_names_no_route() {
         let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         server.serve_connection(TokioIo::new(stream), each).await
     });
-    let answer = reqwest::get(format!("http://{address}/cards/7")).await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), "true");
+    let response = reqwest::get(format!("http://{address}/cards/7")).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "true");
     assert_eq!(service.span().await.name, "GET");
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_an_upgrade_the_context_lasts_until_its_deadline() {
     for (method, status) in [(Method::GET, 101), (Method::CONNECT, 200)] {
-        let (tell, mut told) = unbounded_channel();
-        let answering = service_fn(move |request: Request<()>| {
-            tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        let (sender, mut receiver) = unbounded_channel();
+        let responding = service_fn(move |request: Request<()>| {
+            sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let layer = throughline::ContextLayer::internal().max_timeout(Duration::from_secs(60));
         let request = Request::builder().method(method).body(()).unwrap();
-        drop(layer.layer(answering).oneshot(request).await.unwrap());
-        let ctx = told.recv().await.unwrap();
+        drop(layer.layer(responding).oneshot(request).await.unwrap());
+        let ctx = receiver.recv().await.unwrap();
         assert_eq!(ctx.err(), None, "{status}");
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded), "{status}");
@@ -131,16 +131,16 @@ async fn a_fan_out_is_one_tree() {
     let names = ["api", "cards", "limits"];
     let [api, cards, limits] = names.map(Traced::new);
     let limits_at = serve(Router::new().route("/limits/{id}", get(|| async { "9" })).layer(limits.internal())).await;
-    let ask = async move |ctx: Context, path: &str| {
-        let asked = reqwest::Client::new().get(format!("http://{path}")).send_with(&ctx, &client()).await?;
-        Ok::<_, Error>(asked.text().await.unwrap())
+    let get_text = async move |ctx: Context, path: &str| {
+        let response = reqwest::Client::new().get(format!("http://{path}")).send_with(&ctx, &client()).await?;
+        Ok::<_, Error>(response.text().await.unwrap())
     };
-    let card = async move |Extension(ctx): Extension<Context>| ask(ctx, &format!("{limits_at}/limits/7")).await;
+    let card = async move |Extension(ctx): Extension<Context>| get_text(ctx, &format!("{limits_at}/limits/7")).await;
     let cards_at = serve(Router::new().route("/cards/{id}", get(card)).layer(cards.internal())).await;
     let both = async move |Extension(ctx): Extension<Context>| {
         let mut group = Group::<Error>::new(&ctx);
         for id in [1, 2] {
-            drop(group.spawn(async move |ctx| ask(ctx, &format!("{cards_at}/cards/{id}")).await));
+            drop(group.spawn(async move |ctx| get_text(ctx, &format!("{cards_at}/cards/{id}")).await));
         }
         group.join().await
     };

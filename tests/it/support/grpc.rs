@@ -72,8 +72,8 @@ where
         let handler = handler.clone();
         async move {
             let unary = service_fn(move |request| {
-                let answer = handler(request);
-                async move { answer.await.map(Response::new) }
+                let response = handler(request);
+                async move { response.await.map(Response::new) }
             });
             Ok::<_, Infallible>(tonic::server::Grpc::new(Raw).unary(unary, request).await)
         }

@@ -1,4 +1,4 @@
-//! The front door: which service a path belongs to.
+//! The public API: routes requests to the service of a path.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use throughline::{Context, Error};
 use crate::domain::{Authorization, Decision};
 use crate::kit::Peer;
 
-/// What it needs.
+/// The callees of this service.
 #[derive(Debug)]
 pub struct Api {
-    /// Card payments.
+    /// Handles card payments.
     pub card_api: Peer,
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(api: Api) -> Router {
     Router::new().route("/authorizations", post(authorize)).with_state(Arc::new(api))
 }
@@ -27,6 +27,6 @@ async fn authorize(
     State(api): State<Arc<Api>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {
-    // The request goes on as it is, so what is wrong with it is wrong with the caller's.
+    // The request is forwarded unchanged. If it is invalid, it is the caller's error.
     api.card_api.post(&ctx, "/authorizations", &request).await.map(Json).map_err(Error::preserve_code)
 }

@@ -1,4 +1,4 @@
-//! Puts it on the customer's phone.
+//! Sends notifications to customers' phones.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,17 +6,17 @@ use throughline::{Context, Error};
 
 use crate::domain::FeedItem;
 
-/// What was sent.
+/// The notifications that were sent.
 #[derive(Debug, Default)]
 pub struct Apns {
     /// The texts of the notifications.
     pub sent: Mutex<Vec<String>>,
 }
 
-/// Deals with `feed.item.created`.
+/// Handles `feed.item.created`.
 ///
 /// # Errors
-/// None: the phone takes it.
+/// None.
 pub async fn item_created(apns: Arc<Apns>, ctx: Context, item: FeedItem) -> Result<(), Error> {
     ctx.current_span().set_attribute("bank.notification", item.text.clone());
     apns.sent.lock().unwrap_or_else(PoisonError::into_inner).push(item.text);

@@ -1,4 +1,4 @@
-//! Knows what is in the accounts, and sets money aside.
+//! Holds the balances of accounts, and reserves money.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,40 +11,40 @@ use tokio::sync::watch;
 
 use crate::domain::{Balance, Decline, Reservation};
 
-/// What is in an account that nothing is known of, in cents.
+/// The balance of a new account, in cents.
 const OPENING: u64 = 100_000;
 
-/// The accounts, which all instances share.
+/// The accounts. All instances share them.
 #[derive(Debug)]
 pub struct Ledger {
     available: Mutex<HashMap<u64, u64>>,
-    /// Whether its storage has stalled, as storage does.
+    /// Whether the storage stalls.
     pub stalled: bool,
-    /// How far reservations come: for scenarios to watch.
+    /// How far reservations get. Scenarios watch it.
     pub progress: watch::Sender<Progress>,
 }
 
-/// How far a reservation has come.
+/// Counts how far reservations get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Statements that were begun.
-    pub begun: u32,
-    /// Statements that were stopped, because whoever asked needs them no more.
+    /// Statements that started.
+    pub started: u32,
+    /// Statements that stopped early because the caller no longer needs them.
     pub stopped: u32,
-    /// Pieces of work, spawned for a request, that were stopped with it.
+    /// Tasks spawned for a request that stopped with it.
     pub spawned_stopped: u32,
 }
 
 impl Ledger {
-    /// Full accounts.
+    /// A ledger without accounts. The first use of an account opens it.
     pub fn new(stalled: bool) -> Self {
         Ledger { available: Mutex::default(), stalled, progress: watch::Sender::default() }
     }
 
-    /// Sets money aside, unless `ctx` is done before.
+    /// Reserves money, unless `ctx` is done first.
     async fn reserve(&self, ctx: &Context, reservation: &Reservation) -> Result<Result<Balance, Decline>, Error> {
         let statement = async {
-            self.progress.send_modify(|progress| progress.begun += 1);
+            self.progress.send_modify(|progress| progress.started += 1);
             let running = OnDrop(|| self.progress.send_modify(|progress| progress.stopped += 1));
             if self.stalled {
                 std::future::pending::<()>().await;
@@ -63,7 +63,7 @@ impl Ledger {
     }
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(ledger: Arc<Ledger>) -> Router {
     Router::new().route("/reserve", post(reserve)).with_state(ledger)
 }
@@ -73,12 +73,12 @@ async fn reserve(
     State(ledger): State<Arc<Ledger>>,
     Json(reservation): Json<Reservation>,
 ) -> Result<Json<Result<Balance, Decline>>, Error> {
-    // In the background, and only as long as somebody waits for the answer.
+    // This runs in the background, and only until the request ends.
     ctx.spawn(refresh_limits(Arc::clone(&ledger)));
     ledger.reserve(&ctx, &reservation).await.map(Json)
 }
 
-/// Work that never gets far, and may not even begin.
+/// Work that never ends on its own. It may be dropped before it is first polled.
 fn refresh_limits(ledger: Arc<Ledger>) -> impl Future<Output = ()> + Send {
     let stopped = OnDrop(move || ledger.progress.send_modify(|progress| progress.spawned_stopped += 1));
     async move {
@@ -87,7 +87,7 @@ fn refresh_limits(ledger: Arc<Ledger>) -> impl Future<Output = ()> + Send {
     }
 }
 
-/// Tells the scenarios that something was dropped half-way.
+/// Calls a function when it is dropped, so that scenarios see work that stopped early.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

@@ -1,4 +1,4 @@
-//! What card networks talk to: it checks what they send.
+//! The API for card networks: checks their requests.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use throughline::{Code, Context, Error};
 use crate::domain::{Authorization, Decision};
 use crate::kit::Peer;
 
-/// What it needs.
+/// The callees of this service.
 #[derive(Debug)]
 pub struct CardApi {
-    /// Who decides.
+    /// Decides about payments.
     pub card_processing: Peer,
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(card_api: CardApi) -> Router {
     Router::new().route("/authorizations", post(authorize)).with_state(Arc::new(card_api))
 }

@@ -1,4 +1,4 @@
-//! Decides: is the card good, and does the account have the money?
+//! Decides about payments: checks the card and the balance.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use throughline::{Context, Error};
 use crate::domain::{Authorization, Booking, Card, Decision, Decline, Transaction};
 use crate::kit::Peer;
 
-/// What it needs.
+/// The callees of this service.
 #[derive(Debug)]
 pub struct CardProcessing {
-    /// Knows the cards.
+    /// Looks up cards.
     pub cards: Peer,
     /// Books payments.
     pub transactions: Peer,
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(processing: CardProcessing) -> Router {
     Router::new().route("/process", post(process)).with_state(Arc::new(processing))
 }

@@ -1,11 +1,11 @@
-//! Knows which card draws on which account, and whether it may.
+//! Looks up the account and the status of a card.
 
 use axum::routing::post;
 use axum::{Json, Router};
 
 use crate::domain::{Card, Decline};
 
-/// Its routes.
+/// The routes of this service.
 pub fn router() -> Router {
     Router::new().route("/status", post(status))
 }

@@ -1,4 +1,4 @@
-//! Keeps what customers see, and tells of what is added.
+//! Stores the feeds of customers, and publishes new items.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,16 +11,16 @@ use throughline_transport::Events;
 use crate::domain::FeedItem;
 use crate::kit::publish;
 
-/// What it needs.
+/// The state of this service.
 #[derive(Debug)]
 pub struct Feed {
-    /// Where it tells of what is added.
+    /// Where new items are published.
     pub events: Events,
-    /// What was added.
+    /// The items of all feeds.
     pub items: Mutex<Vec<FeedItem>>,
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(feed: Feed) -> Router {
     Router::new().route("/items", post(add)).with_state(Arc::new(feed))
 }

@@ -1,4 +1,4 @@
-//! Says in words what has happened.
+//! Writes the text of feed items.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use throughline::{Context, Error};
 use crate::domain::{FeedItem, Transaction};
 use crate::kit::Peer;
 
-/// What it needs.
+/// The callees of this service.
 #[derive(Debug)]
 pub struct FeedGenerator {
-    /// Keeps the feeds.
+    /// Stores the feeds.
     pub feed: Peer,
 }
 
-/// Deals with `transaction.enriched`.
+/// Handles `transaction.enriched`.
 ///
 /// # Errors
-/// The feed can't take it.
+/// The call to the feed fails.
 pub async fn enriched(generator: Arc<FeedGenerator>, ctx: Context, transaction: Transaction) -> Result<(), Error> {
     let name = transaction.enriched.map_or(transaction.merchant, |merchant| merchant.name);
     let text = format!("{}.{:02} at {name}", transaction.amount / 100, transaction.amount % 100);

@@ -1,11 +1,11 @@
-//! Knows merchants by what card networks call them.
+//! Looks up merchants by their names in card networks.
 
 use axum::routing::post;
 use axum::{Json, Router};
 
 use crate::domain::Merchant;
 
-/// Its routes.
+/// The routes of this service.
 pub fn router() -> Router {
     Router::new().route("/lookup", post(lookup))
 }

@@ -1,4 +1,4 @@
-//! The eleven services. Each is a router, or deals with events, or both.
+//! The eleven services. Each serves requests, handles events, or both.
 
 pub mod api;
 pub mod apns;

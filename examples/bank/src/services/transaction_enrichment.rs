@@ -1,4 +1,4 @@
-//! Finds out who a payment went to.
+//! Adds the merchant to a transaction.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use throughline::{Context, Error};
 use crate::domain::{Merchant, Transaction};
 use crate::kit::Peer;
 
-/// What it needs.
+/// The callees of this service.
 #[derive(Debug)]
 pub struct Enrichment {
-    /// Knows merchants.
+    /// Looks up merchants.
     pub merchant: Peer,
-    /// Where to write it down.
+    /// Stores the merchant of a transaction.
     pub transactions: Peer,
 }
 
-/// Deals with `transaction.created`.
+/// Handles `transaction.created`.
 ///
 /// # Errors
-/// The services that it asks fail.
+/// A call to one of the services fails.
 pub async fn created(enrichment: Arc<Enrichment>, ctx: Context, transaction: Transaction) -> Result<(), Error> {
     let merchant: Merchant = enrichment.merchant.post(&ctx, "/lookup", &transaction.merchant).await?;
     let path = format!("/transactions/{}/merchant", transaction.id);

@@ -1,4 +1,4 @@
-//! Books payments, and tells those who want to know.
+//! Books payments, and publishes events about them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,18 +12,18 @@ use throughline_transport::Events;
 use crate::domain::{Balance, Booking, Decline, Merchant, Reservation, Transaction};
 use crate::kit::{Peer, publish};
 
-/// What it needs.
+/// The state and the callees of this service.
 #[derive(Debug)]
 pub struct Transactions {
-    /// Sets money aside.
+    /// Reserves money.
     pub balance: Peer,
-    /// Where it tells of payments.
+    /// Where events about payments are published.
     pub events: Events,
     /// The payments, by number.
     pub booked: Mutex<HashMap<u64, Transaction>>,
 }
 
-/// Its routes.
+/// The routes of this service.
 pub fn router(transactions: Transactions) -> Router {
     Router::new()
         .route("/transactions", post(create))

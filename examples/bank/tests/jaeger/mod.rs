@@ -1,4 +1,4 @@
-//! A real Jaeger, where one answers on its usual ports (`tests/jaeger/jaeger-up` starts one).
+//! Tests with a real Jaeger on its default ports (`tests/jaeger/jaeger-up` starts one).
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,27 +9,27 @@ use crate::play;
 
 const API: &str = "http://127.0.0.1:16686";
 
-async fn ask(path: &str) -> Option<Value> {
-    let answer = reqwest::get(format!("{API}{path}")).await.ok()?;
-    if answer.status().is_success() { answer.json().await.ok() } else { None }
+async fn get_json(path: &str) -> Option<Value> {
+    let response = reqwest::get(format!("{API}{path}")).await.ok()?;
+    if response.status().is_success() { response.json().await.ok() } else { None }
 }
 
-/// Whether there is a Jaeger; says so if not, unless it is required.
+/// Whether a Jaeger is running. If not, prints that tests are skipped, or fails if it is required.
 async fn is_there() -> bool {
-    let is_there = ask("/api/v3/services").await.is_some();
+    let is_there = get_json("/api/v3/services").await.is_some();
     let is_required = std::env::var("THROUGHLINE_JAEGER").is_ok_and(|value| value == "required");
-    assert!(is_there || !is_required, "no Jaeger answers at {API}");
+    assert!(is_there || !is_required, "no Jaeger responds at {API}");
     if !is_there {
-        println!("skipped: no Jaeger answers at {API}; tests/jaeger/jaeger-up starts one");
+        println!("skipped: no Jaeger responds at {API}; tests/jaeger/jaeger-up starts one");
     }
     is_there
 }
 
-/// What Jaeger has of the trace, once it has `count` spans: it writes them a moment after it has taken them.
+/// Waits until Jaeger has `count` spans of the trace. Jaeger stores spans with a delay.
 async fn trace(id: &str, count: usize) -> Value {
     let start = Instant::now();
     loop {
-        let found = ask(&format!("/api/traces/{id}")).await.map(|mut answer| answer["data"][0].take());
+        let found = get_json(&format!("/api/traces/{id}")).await.map(|mut response| response["data"][0].take());
         let spans = found.as_ref().and_then(|trace| trace["spans"].as_array()).map_or(0, Vec::len);
         if spans >= count {
             return found.unwrap();
@@ -46,10 +46,10 @@ async fn jaeger_has_it_all(endpoint: &str, protocol: &str) {
     let variables =
         [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.to_owned()), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned())];
     let outcome = play(&variables).await;
-    let ours = outcome.traces().remove(0);
-    let theirs = trace(&ours.trace_id().to_string(), 23).await;
+    let sent = outcome.traces().remove(0);
+    let stored = trace(&sent.trace_id().to_string(), 23).await;
 
-    let spans = theirs["spans"].as_array().unwrap();
+    let spans = stored["spans"].as_array().unwrap();
     assert_eq!(spans.len(), 23);
     let ids: HashSet<_> = spans.iter().map(|span| span["spanID"].as_str().unwrap()).collect();
     let mut roots = 0;
@@ -61,23 +61,23 @@ async fn jaeger_has_it_all(endpoint: &str, protocol: &str) {
         }
     }
     assert_eq!(roots, 1);
-    let services: HashSet<_> = theirs["processes"]
+    let services: HashSet<_> = stored["processes"]
         .as_object()
         .unwrap()
         .values()
         .map(|process| process["serviceName"].as_str().unwrap())
         .collect();
-    assert_eq!(services, ours.services().into_iter().collect());
+    assert_eq!(services, sent.services().into_iter().collect());
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() + 60_000;
-    let answer = ask(&format!("/api/dependencies?endTs={now}&lookback=3600000")).await.unwrap();
-    let edges: HashSet<_> = answer["data"]
+    let response = get_json(&format!("/api/dependencies?endTs={now}&lookback=3600000")).await.unwrap();
+    let edges: HashSet<_> = response["data"]
         .as_array()
         .unwrap()
         .iter()
         .map(|edge| (edge["parent"].as_str().unwrap(), edge["child"].as_str().unwrap()))
         .collect();
-    for edge in ours.edges() {
+    for edge in sent.edges() {
         assert!(edges.contains(&edge), "{edge:?} is not among {edges:?}");
     }
 }
