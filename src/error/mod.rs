@@ -139,10 +139,8 @@ impl Error {
                 };
                 error.with_source(source)
             }
-            Some(cause @ (Cause::Shutdown | Cause::ClientDisconnected | Cause::RequestFinished | Cause::Panicked)) => {
-                Error::from(error).with_message(cause.to_string())
-            }
-            _ => Error::from(error),
+            Some(Cause::Canceled | Cause::DeadlineExceeded) | None => Error::from(error),
+            Some(cause) => Error::from(error).with_message(cause.to_string()),
         }
     }
 
@@ -268,6 +266,15 @@ impl Error {
             let inside = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
             error.downcast_ref().or_else(inside)
         })
+    }
+
+    /// Whether the error says no more than that `ctx` is done.
+    pub(crate) fn only_reports_end_of(&self, ctx: &Context) -> bool {
+        let is_of_context = matches!(self.code(), Code::Cancelled | Code::DeadlineExceeded) && ctx.is_done();
+        let says_its_code = self.message() == self.code().describe();
+        is_of_context
+            && self.0.source.is_none()
+            && (says_its_code || self.message() == Error::from_context(ctx).message())
     }
 
     /// Sets the source, which is shared.

@@ -132,6 +132,9 @@ async fn send<S>(
 where
     S: Service<Request, Response = Response, Error = reqwest::Error>,
 {
+    // A timeout of the request limits the callee, too, and is the cause if it ends the call.
+    let limited = request.timeout().map(|timeout| ctx.with_timeout(*timeout));
+    let ctx = limited.as_ref().unwrap_or(ctx);
     let mut resend = 0;
     let first = request.url().origin();
     loop {

@@ -51,6 +51,9 @@ struct Live {
     handle: CancelHandle,
 }
 
+/// The message for the client of a request that its base has ended.
+const SHUTTING_DOWN: &str = "shutting down";
+
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
         let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
@@ -186,7 +189,7 @@ impl Exchange {
         self.interrupt();
         let error = Error::from_context(&self.ctx);
         match self.ctx.cause() {
-            Some(Cause::Shutdown) => unavailable(error),
+            Some(Cause::Shutdown) => self.unavailable(error),
             _ => self.unavailable_if_base_done(error),
         }
     }
@@ -204,7 +207,7 @@ impl Exchange {
             None => false,
         };
         let is_of_context = matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded);
-        if is_by_base && is_of_context { unavailable(error) } else { error }
+        if is_by_base && is_of_context { self.unavailable(error) } else { error }
     }
 
     /// The error after [`Error::through_service`], which an outer layer does for both layers.
@@ -326,6 +329,19 @@ impl Exchange {
         }
     }
 
+    /// The error for the client of a request that its base has ended.
+    fn unavailable(&self, error: Error) -> Error {
+        let unavailable = Error::new(Code::Unavailable, SHUTTING_DOWN).with_retryable(true);
+        if error.only_reports_end_of(&self.ctx) { unavailable } else { unavailable.with_source(Arc::new(error)) }
+    }
+
+    /// Whether the cause on the span says as much as `error`.
+    pub(super) fn is_explained_by_cause(&self, error: &Error) -> bool {
+        let is_shutdown = error.code() == Code::Unavailable && error.message() == SHUTTING_DOWN;
+        let has_source = std::error::Error::source(error).is_some();
+        error.only_reports_end_of(&self.ctx) || (is_shutdown && !has_source && self.ctx.is_done())
+    }
+
     /// Whether the caller waits for a gRPC status.
     pub(super) fn expects_grpc(&self) -> bool {
         self.rpc.is_some()
@@ -352,13 +368,6 @@ impl Exchange {
             _ => Cause::ClientDisconnected,
         }
     }
-}
-
-fn unavailable(error: Error) -> Error {
-    let has_source = std::error::Error::source(&error).is_some();
-    let unavailable = Error::new(Code::Unavailable, "shutting down").with_retryable(true);
-    // An error without a source says no more than the cause on the span.
-    if has_source { unavailable.with_source(Arc::new(error)) } else { unavailable }
 }
 
 impl Drop for Exchange {

@@ -141,6 +141,9 @@ fn a_context_tells_why_it_is_done() {
     request.cancel_with(Cause::Shutdown);
     let error = Error::from_context(&request);
     assert_eq!((error.code(), error.message()), (Code::Cancelled, "shutting down"));
+    let ctx = Context::background().with_cancel().with_timeout(Duration::from_secs(1));
+    let dropped = Error::from_context(&ctx);
+    assert_eq!((dropped.code(), dropped.message()), (Code::Cancelled, "cancel handle dropped"));
 
     let request = Context::background().with_cancel();
     request.cancel_with(Error::new(Code::NotFound, "no such card"));

@@ -54,6 +54,21 @@ async fn a_timeout_of_reqwest_is_deadline_exceeded() {
     assert_eq!(error.code(), Code::DeadlineExceeded);
 }
 
+#[tokio::test]
+async fn a_timeout_of_reqwest_limits_the_callee_too() {
+    let echo = async |headers: http::HeaderMap| {
+        let left = throughline::propagation::deadline::extract(&headers).expect("the time left is sent");
+        left.as_millis().to_string()
+    };
+    let address = serve(Router::new().route("/", get(echo))).await;
+    let limit = PATIENCE * 2;
+    for ctx in [Context::background(), Context::background().with_timeout(limit * 2)] {
+        let request = reqwest::Client::new().get(format!("http://{address}/")).timeout(limit);
+        let left = request.send_with(&ctx, &client()).await.unwrap().text().await.unwrap();
+        assert!(left.parse::<u128>().unwrap() <= limit.as_millis(), "{left}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_a_layer_inside_or_of_the_connection_is_deadline_exceeded() {
     let layered = ServiceBuilder::new().layer(client()).timeout(Duration::from_secs(1)).service(hanging());

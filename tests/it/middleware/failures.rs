@@ -97,6 +97,34 @@ async fn an_error_that_the_handler_has_recorded_is_one_event() {
 }
 
 #[tokio::test]
+async fn an_error_of_the_handlers_own_is_shown_although_the_context_is_done() {
+    for (error, status, shown) in [
+        (Error::new(Code::Internal, "invariant broken"), 500, "INTERNAL: invariant broken"),
+        (Error::new(Code::Unavailable, "the pool is empty"), 503, "UNAVAILABLE: the pool is empty"),
+        (
+            Error::new(Code::DeadlineExceeded, "storage needed 50 ms"),
+            503,
+            "UNAVAILABLE: shutting down: DEADLINE_EXCEEDED: storage needed 50 ms",
+        ),
+    ] {
+        let (service, lines) = (Traced::new("cards"), Lines::default());
+        let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let base = Context::background().with_cancel();
+        let layer = service.internal().base(&base);
+        let base = Mutex::new(base);
+        let handler = service_fn(|_: Request<Body>| {
+            base.lock().unwrap().cancel_with(throughline::Cause::Shutdown);
+            std::future::ready(Ok::<_, Infallible>(error.clone().into_response()))
+        });
+        let response = layer.layer(handler).oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), status);
+        drop(response);
+        assert_eq!(exceptions(&service.span().await), [shown]);
+        assert_eq!(*lines.0.lock().unwrap(), [(Level::ERROR, shown.to_owned(), true)]);
+    }
+}
+
+#[tokio::test]
 async fn callers_can_fill_no_log_with_requests_that_are_dead_on_arrival() {
     let lines = Lines::default();
     let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));

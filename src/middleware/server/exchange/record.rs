@@ -1,7 +1,5 @@
 //! Records a response on the span: its protocol, its status, its error.
 
-use std::error::Error as _;
-
 use http::{HeaderMap, Response, StatusCode};
 use throughline_core::trace::Status;
 
@@ -35,7 +33,7 @@ impl Exchange {
         }
         span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
         // An error that only says that the context is done adds nothing to its cause.
-        if error.source().is_some() || !self.ctx.is_done() {
+        if !self.is_explained_by_cause(error) {
             failure::report(span, error, status.is_server_error());
         }
         if status.is_server_error() {
