@@ -272,8 +272,8 @@ impl Context {
 
     /// A node with the deadline `at`, or `None` if no node is needed.
     ///
-    /// No node is needed if `at` is `None`, or if this context's own deadline is not later than `at`:
-    /// then this context ends the child at that time, with its own cause.
+    /// No node is needed if `at` is `None`, or if the deadline of this context is not later.
+    /// In the second case this context ends the child in time, with its own cause.
     #[inline]
     fn child_if_earlier(&self, now: Option<Instant>, at: Option<Instant>) -> Option<Ref> {
         let at = at.filter(|at| self.deadline().is_none_or(|current| *at < current))?;
