@@ -30,7 +30,7 @@ fn stop_against_fire() {
 
 /// A callback is registered while its context is cancelled.
 ///
-/// Fails when `look` loses a wake-up that comes while it polls. Bounded, as a hook has two locks
+/// Fails when `on_wake` loses a wake-up that comes while it polls. Bounded, as a hook has two locks
 /// and a counter besides its waiter.
 #[test]
 fn registration_against_cancel() {
