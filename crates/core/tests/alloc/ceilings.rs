@@ -135,7 +135,7 @@ fn p26_try_join_is_no_larger_than_its_futures() {
     let ctx = Context::background().with_timeout(HOUR);
     let one = || async { Ok::<_, ContextError>(large().await) };
     let tokio = size_of_val(&async { tokio::try_join!(one(), one()) });
-    let ours = size_of_val(&try_join(&ctx, |_| one(), |_| one()));
-    eprintln!("tokio {tokio}, ours {ours}");
-    assert!(ours <= tokio + 256, "tokio {tokio}, ours {ours}");
+    let size = size_of_val(&try_join(&ctx, |_| one(), |_| one()));
+    eprintln!("tokio {tokio}, try_join {size}");
+    assert!(size <= tokio + 256, "tokio {tokio}, try_join {size}");
 }

@@ -17,16 +17,16 @@ impl Ref {
         // birth.
         a.node().outcome();
         let mut node = Node::below(Some(a), NodeKind::Merge);
-        let theirs = b.node();
-        if let Some(deadline) = theirs.deadline.filter(|deadline| node.deadline.is_none_or(|ours| *deadline < ours)) {
-            (node.deadline, node.timed_by) = (Some(deadline), theirs.timed_by);
+        let other = b.node();
+        if let Some(deadline) = other.deadline.filter(|deadline| node.deadline.is_none_or(|own| *deadline < own)) {
+            (node.deadline, node.timed_by) = (Some(deadline), other.timed_by);
         }
         let second = ManuallyDrop::new(b.clone());
         let this = Ref::new(|| MergeNode { node: CancelNode::of(node), link: ChildLink::new(), second });
         if let Some(merge) = this.node().as_merge() {
             merge.wait_for_second();
         }
-        if theirs.values.is_empty() { this } else { value::union(this, &theirs.values) }
+        if other.values.is_empty() { this } else { value::union(this, &other.values) }
     }
 }
 
@@ -36,17 +36,17 @@ impl MergeNode {
     /// A canceller of the second parent, or of a node above it, either finds the link, or this
     /// check finds its flag.
     fn wait_for_second(&self) {
-        let theirs = self.second.node();
+        let second = self.second.node();
         if self.node.node.deadline.is_some() {
             mark_timed(self.node.node.up());
         }
-        mark_timed(theirs.anchor());
-        let mut above = theirs.anchor();
+        mark_timed(second.anchor());
+        let mut above = second.anchor();
         while let Some(node) = above {
             node.merged_below.store(true, Ordering::SeqCst);
             above = node.node.up();
         }
-        if let Some(anchor) = theirs.anchor() {
+        if let Some(anchor) = second.anchor() {
             // SAFETY: this is the second link of this node, and the lists are those of its second
             // anchor. `unlink` is called before the node is freed.
             unsafe { anchor.lock().link(&self.link, &self.node) };
@@ -62,14 +62,14 @@ impl MergeNode {
         if !this.final_state().is_null() {
             return;
         }
-        let theirs = self.second.node();
+        let second = self.second.node();
         if this.parent.as_ref().is_some_and(|first| first.node().outcome().is_some()) {
             this.outcome();
-        } else if let Some(outcome) = theirs.outcome() {
+        } else if let Some(outcome) = second.outcome() {
             // The second parent's deadline is in `outcome` already. That of the first parent may be
             // earlier.
-            let is_theirs = this.timed_by == theirs.timed_by;
-            this.latch(if is_theirs { outcome } else { this.below_done(outcome) });
+            let is_of_second = this.timed_by == second.timed_by;
+            this.latch(if is_of_second { outcome } else { this.below_done(outcome) });
         }
     }
 }

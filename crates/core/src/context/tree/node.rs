@@ -29,7 +29,9 @@ pub(in crate::context) enum NodeKind {
     Table,
 }
 
-/// A context's node. `repr(C)`: a [`CancelNode`] and a [`value::ValueNode`] begin with one.
+/// A context's node.
+///
+/// It is `repr(C)` because every other type of node begins with one.
 #[repr(C)]
 pub(super) struct Node {
     pub(super) refs: AtomicUsize,

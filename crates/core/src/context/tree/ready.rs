@@ -30,7 +30,7 @@ const VIRTUAL: u8 = WATCHED + 1;
 pub(super) struct Ready(AtomicU8);
 
 impl Ready {
-    /// `is_checked`: whether the deadline is known to have been ahead at birth.
+    /// `is_checked`: whether the deadline is known to be in the future when the node is made.
     #[inline]
     pub(super) fn new(is_checked: bool) -> Self {
         Ready(AtomicU8::new(if is_checked { CHECKED } else { UNCHECKED }))
@@ -79,7 +79,7 @@ impl DeadlineNode {
 
 /// The kept time: the real time at the last update by the timer's thread, in [`clock::nanos`].
 static KEPT_TIME: AtomicU64 = AtomicU64::new(0);
-/// Whether a call has asked for another update since then.
+/// Whether a call has requested another update since then.
 static IS_REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Whether an alarm for the next update is set, or about to be set.
 static IS_ALARM_SET: AtomicBool = AtomicBool::new(false);
@@ -89,7 +89,7 @@ static ALARMS: AtomicU64 = AtomicU64::new(0);
 
 const PERIOD: Duration = Duration::from_millis(2);
 
-/// Asks for the time to be kept for another period.
+/// Requests another update of the kept time.
 #[inline]
 fn keep_time() {
     if !IS_REQUESTED.load(Ordering::Relaxed) {
@@ -112,7 +112,7 @@ fn set_alarm() {
     let mut alarm = None;
     shielded(|| alarm = Some(Alarm::new(Instant::now() + PERIOD, false, &mut TaskContext::from_waker(&waker))));
     if alarm.is_none() {
-        // No thread can be started: the next call that asks tries again.
+        // No thread can be started: the next request tries again.
         IS_REQUESTED.store(false, Ordering::SeqCst);
         IS_ALARM_SET.store(false, Ordering::SeqCst);
     }
@@ -132,7 +132,7 @@ impl Wake for Keeper {
             return set_alarm();
         }
         IS_ALARM_SET.store(false, Ordering::SeqCst);
-        // A call may have asked in between, and found an alarm set.
+        // A call may have requested an update in between, and found an alarm set.
         if IS_REQUESTED.load(Ordering::SeqCst) && !IS_ALARM_SET.swap(true, Ordering::SeqCst) {
             set_alarm();
         }
