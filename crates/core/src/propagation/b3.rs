@@ -1,17 +1,19 @@
-//! B3 (Zipkin): the header `b3`, or several of `X-B3-*` (openzipkin/b3-propagation).
+//! B3 (Zipkin): one header `b3`, or several headers `X-B3-*` (openzipkin/b3-propagation).
 //!
-//! A caller that says nothing of sampling leaves it to the callee: [`ParentBased`](crate::trace::ParentBased) then asks its own sampler, and
-//! a process without one passes the open question on.
-//!
-//! Digits are lower-case. A trace id of 16 digits is a longer one with zeros on the left. A parent's id is checked and not kept, and
-//! never written: the callee makes spans of its own.
+//! - Hexadecimal digits are lower-case.
+//! - A trace id of 16 digits is padded with zeros on the left.
+//! - A parent span id is validated but not kept. It is never written, because the callee creates
+//!   its own spans.
+//! - A caller may leave out the sampling decision. Then the callee decides:
+//!   [`ParentBased`](crate::trace::ParentBased) calls its root sampler. A process without a sampler
+//!   propagates the request without a decision.
 
 use http::header::{HeaderName, HeaderValue};
 
 use super::field::{once, padded_trace_id, parsed};
 use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceState};
 
-/// `b3`: all in one.
+/// `b3`: the ids and the decision in one header.
 pub static B3: HeaderName = HeaderName::from_static("b3");
 /// `X-B3-TraceId`: 16 or 32 digits.
 pub static TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -24,17 +26,17 @@ pub static SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 /// `X-B3-Flags`: `1` is debug.
 pub static FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
-/// What the caller says of recording the trace.
+/// The caller's sampling decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampling {
-    /// Nothing: the callee decides.
+    /// No decision: the callee decides.
     #[default]
     Deferred,
-    /// Not to be recorded.
+    /// Do not record the trace.
     Denied,
-    /// To be recorded.
+    /// Record the trace.
     Accepted,
-    /// To be recorded, and by every service below.
+    /// Record the trace, in every downstream service too.
     Debug,
 }
 
@@ -53,17 +55,19 @@ impl Sampling {
     }
 }
 
-/// What came in: the caller's span, a decision, or both.
+/// The extracted data: the caller's span, a sampling decision, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// The caller's span, remote, and sampled if the decision is to record; `None` of a decision alone (`b3: 0`).
+    /// The caller's span, remote, and sampled if the decision is to record.
+    ///
+    /// `None` if the headers hold only a decision (`b3: 0`).
     pub span: Option<SpanContext>,
-    /// The decision.
+    /// The sampling decision.
     pub sampling: Sampling,
 }
 
-/// What `b3` says, or if it says nothing valid, what the `X-B3-*` say.
+/// Extracts from `b3`, or from the `X-B3-*` headers if `b3` is absent or invalid.
 ///
 /// # Examples
 /// ```
@@ -72,11 +76,11 @@ pub struct Received {
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90".parse()?);
-/// let span = b3::extract(&headers).and_then(|received| received.span).expect("it is valid");
+/// let span = b3::extract(&headers).and_then(|received| received.span).expect("the header is valid");
 /// assert!(span.is_sampled());
 ///
 /// headers.insert("b3", "0".parse()?);
-/// let received = b3::extract(&headers).expect("it is valid");
+/// let received = b3::extract(&headers).expect("the header is valid");
 /// assert_eq!((received.span, received.sampling), (None, Sampling::Denied));
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
@@ -84,7 +88,7 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
     parsed(carrier, &B3, parse_single).or_else(|| extract_multi(carrier))
 }
 
-/// Writes the header `b3` in place of what was there.
+/// Writes the header `b3`. Replaces an existing value.
 pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
     let state = match Sampling::of(span, debug) {
         Sampling::Debug => "-d",
@@ -96,7 +100,7 @@ pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &m
     carrier.set(&B3, HeaderValue::try_from(value).expect("hexadecimal digits and dashes"));
 }
 
-/// Writes the headers `X-B3-*` in place of what was there.
+/// Writes the `X-B3-*` headers. Replaces existing values.
 ///
 /// # Examples
 /// ```
@@ -115,7 +119,7 @@ pub fn inject_multi<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carri
     carrier.set(&TRACE_ID, hex(&span.trace_id().to_hex()));
     carrier.set(&SPAN_ID, hex(&span.span_id().to_hex()));
     carrier.remove(&PARENT_SPAN_ID);
-    // Debug implies the decision, which is then not sent beside it.
+    // Debug implies the decision, so `X-B3-Sampled` is not sent with it.
     let (state, flags) = match Sampling::of(span, debug) {
         Sampling::Debug => (None, Some("1")),
         Sampling::Accepted => (Some("1"), None),
@@ -135,9 +139,9 @@ fn parse_single(line: &[u8]) -> Option<Received> {
     let mut fields = line.split(|byte| *byte == b'-');
     let first = fields.next()?;
     let Some(second) = fields.next() else {
-        return Some(Received { span: None, sampling: state(first)? });
+        return Some(Received { span: None, sampling: parse_state(first)? });
     };
-    let sampling = fields.next().map_or(Some(Sampling::Deferred), state)?;
+    let sampling = fields.next().map_or(Some(Sampling::Deferred), parse_state)?;
     let is_parent = fields.next().is_none_or(|parent| SpanId::from_hex(parent).is_some());
     if !is_parent || fields.next().is_some() {
         return None;
@@ -145,7 +149,7 @@ fn parse_single(line: &[u8]) -> Option<Received> {
     Some(Received { span: Some(span(first, second, sampling)?), sampling })
 }
 
-fn state(field: &[u8]) -> Option<Sampling> {
+fn parse_state(field: &[u8]) -> Option<Sampling> {
     match field {
         b"0" => Some(Sampling::Denied),
         b"1" => Some(Sampling::Accepted),
@@ -156,7 +160,7 @@ fn state(field: &[u8]) -> Option<Sampling> {
 
 fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
     let has = |name| carrier.get_all(name).next().is_some();
-    let stated = match once(carrier, &SAMPLED) {
+    let decision = match once(carrier, &SAMPLED) {
         Some(b"1" | b"true") => Sampling::Accepted,
         Some(b"0" | b"false") => Sampling::Denied,
         None if !has(&SAMPLED) => Sampling::Deferred,
@@ -165,8 +169,8 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
             return None;
         }
     };
-    // "Sampling State": debug is `1`, and any other value can be ignored.
-    let sampling = if once(carrier, &FLAGS) == Some(b"1") { Sampling::Debug } else { stated };
+    // "Sampling State": `1` means debug; ignore any other value.
+    let sampling = if once(carrier, &FLAGS) == Some(b"1") { Sampling::Debug } else { decision };
     if has(&TRACE_ID) || has(&SPAN_ID) {
         let is_parent = !has(&PARENT_SPAN_ID) || once(carrier, &PARENT_SPAN_ID).and_then(SpanId::from_hex).is_some();
         let ids = once(carrier, &TRACE_ID).zip(once(carrier, &SPAN_ID)).filter(|_| is_parent);
@@ -181,7 +185,7 @@ fn extract_multi<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
 }
 
 fn span(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Option<SpanContext> {
-    // Shorter ids than these two are an error, other than Jaeger's.
+    // B3 allows these two lengths only. Jaeger allows shorter ids.
     let trace_id = if let 16 | 32 = trace_id.len() { padded_trace_id(trace_id)? } else { return None };
     let flags = TraceFlags::NONE.with_sampled(sampling.is_sampled());
     let span = SpanContext::new(trace_id, SpanId::from_hex(span_id)?, flags, TraceState::EMPTY, true);

@@ -1,11 +1,14 @@
-//! What carries names and values between processes.
+//! Carriers: the traits [`Injector`] and [`Extractor`], and their implementations for maps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// What names and values are written to: the headers of a request, of a message, the environment of a child process.
+/// A carrier to write names and values to.
+///
+/// Examples: the headers of a request, the headers of a message, the environment of a child
+/// process.
 ///
 /// # Examples
 /// ```
@@ -19,15 +22,19 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// # Ok::<(), baggage::BaggageError>(())
 /// ```
 pub trait Injector {
-    /// Writes `value` in place of all that `name` had, in whatever case. Carriers of text leave out a value that is not printable ASCII;
-    /// propagators have none such.
+    /// Sets `name` to `value` and removes every other value of `name`.
+    ///
+    /// Names are compared without regard to case. A carrier of text removes `name` if `value` is
+    /// not printable ASCII. Propagators write printable ASCII only.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
 
-    /// Removes all that `name` has.
+    /// Removes all values of `name`.
     fn remove(&mut self, name: &HeaderName);
 }
 
-/// What names and values are read from. Names are compared without regard to case, values may be any bytes.
+/// A carrier to read names and values from.
+///
+/// Names are compared without regard to case. Values may be any bytes.
 ///
 /// # Examples
 /// ```
@@ -38,17 +45,25 @@ pub trait Injector {
 /// assert!(w3c::extract(&message).is_some());
 /// ```
 pub trait Extractor {
-    /// The values of `name`, in order; a map whose names have a case, and no order, gives them as it has them.
+    /// Returns the values of `name`, in order.
+    ///
+    /// A map with case-sensitive names may hold several spellings of `name`. It returns their
+    /// values in its own iteration order.
     fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 
-    /// The first value of `name` as a header value, if that is what the carrier holds: it is then shared instead of copied.
+    /// Returns the first value of `name`, if the carrier stores header values.
+    ///
+    /// The caller can then share the value instead of copying its bytes. Default: `None`.
     fn header_value(&self, name: &HeaderName) -> Option<&HeaderValue> {
         let _ = name;
         None
     }
 
-    /// Told that `count` parts of what `name` has (header lines, members of a list) are malformed or beyond a limit, and so absent.
-    /// Deadlines are told as `grpc-timeout`, whatever their header. Nothing is done by default; [`Counted`](crate::propagation::Counted) counts.
+    /// Called when `count` parts of `name` were dropped: malformed, or beyond a limit.
+    ///
+    /// A part is a header line or a member of a list. Deadlines are reported as `grpc-timeout`,
+    /// whatever their header. Default: does nothing. [`Counted`](crate::propagation::Counted)
+    /// counts the calls.
     fn record_dropped(&self, name: &HeaderName, count: usize) {
         let _ = (name, count);
     }
@@ -74,7 +89,7 @@ impl Extractor for HeaderMap {
     }
 }
 
-/// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>, S: BuildHasher> Injector for HashMap<String, V, S> {
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
@@ -82,18 +97,18 @@ impl<V: From<String>, S: BuildHasher> Injector for HashMap<String, V, S> {
     }
 
     fn remove(&mut self, name: &HeaderName) {
-        self.retain(|key, _| !is(key, name));
+        self.retain(|key, _| !is_same_name(key, name));
     }
 }
 
-/// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>, S> Extractor for HashMap<String, V, S> {
     fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
+        self.iter().filter(|(key, _)| is_same_name(key, name)).map(|(_, value)| value.as_ref())
     }
 }
 
-/// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>> Injector for BTreeMap<String, V> {
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
@@ -101,18 +116,20 @@ impl<V: From<String>> Injector for BTreeMap<String, V> {
     }
 
     fn remove(&mut self, name: &HeaderName) {
-        self.retain(|key, _| !is(key, name));
+        self.retain(|key, _| !is_same_name(key, name));
     }
 }
 
-/// Of text (`V = String`) or of bytes (`V = Vec<u8>`, `Bytes`).
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>> Extractor for BTreeMap<String, V> {
     fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
+        self.iter().filter(|(key, _)| is_same_name(key, name)).map(|(_, value)| value.as_ref())
     }
 }
 
-/// As message brokers have them: in order, and a name may come twice. Of text or of bytes (`V = Vec<u8>`, `Bytes`).
+/// The form that message brokers use: names are in order, and a name may occur twice.
+///
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>> Injector for Vec<(String, V)> {
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         Injector::remove(self, name);
@@ -120,21 +137,24 @@ impl<V: From<String>> Injector for Vec<(String, V)> {
     }
 
     fn remove(&mut self, name: &HeaderName) {
-        self.retain(|(key, _)| !is(key, name));
+        self.retain(|(key, _)| !is_same_name(key, name));
     }
 }
 
-/// As message brokers have them: in order, and a name may come twice. Of text or of bytes (`V = Vec<u8>`, `Bytes`).
+/// The form that message brokers use: names are in order, and a name may occur twice.
+///
+/// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>> Extractor for Vec<(String, V)> {
     fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(|(key, _)| is(key, name)).map(|(_, value)| value.as_ref())
+        self.iter().filter(|(key, _)| is_same_name(key, name)).map(|(_, value)| value.as_ref())
     }
 }
 
-fn is(key: &str, name: &HeaderName) -> bool {
+fn is_same_name(key: &str, name: &HeaderName) -> bool {
     key.eq_ignore_ascii_case(name.as_str())
 }
 
+/// Returns `value` as text, or `None` if it is not printable ASCII.
 pub(super) fn text(value: HeaderValue) -> Option<String> {
     value.to_str().ok().map(str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! How much of what came in was left out.
+//! Counts of the input that was dropped.
 
 use std::cell::Cell;
 
@@ -7,19 +7,20 @@ use http::header::{HeaderName, HeaderValue};
 use super::{b3, baggage, deadline, jaeger, message, w3c, xray};
 use crate::Extractor;
 
-/// How much of what came in was malformed or beyond a limit, and so left out: counts, by what it was.
+/// Counts of the input that was dropped: malformed, or beyond a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// Malformed headers of the caller's span or its sampling (`traceparent`, `b3`, …).
+    /// Malformed headers of the caller's span or its sampling decision (`traceparent`, `b3`, …).
     pub spans: u64,
-    /// `tracestate` lists.
+    /// Invalid `tracestate` lists.
     pub trace_states: u64,
-    /// Members of the baggage, also those beyond its limits, and those whose value could not be decoded by the key that reads them.
+    /// Members of the baggage: malformed, beyond its limits, or not decodable by the key that
+    /// reads them.
     pub baggage_members: u64,
-    /// Lines of deadline headers, and the times of messages.
+    /// Malformed lines of deadline headers, and malformed times of messages.
     pub deadlines: u64,
-    /// Other headers: values of keys that travel in a header of their own, which could not be decoded.
+    /// Values of keys with a header of their own that could not be decoded.
     pub values: u64,
 }
 
@@ -48,7 +49,9 @@ impl Dropped {
     }
 }
 
-/// A carrier that counts what is left out of it. It costs nothing while nothing is.
+/// A carrier that counts the input dropped from it.
+///
+/// Counting costs nothing as long as nothing is dropped.
 ///
 /// # Examples
 /// ```
@@ -71,12 +74,12 @@ pub struct Counted<'a, E: ?Sized> {
 }
 
 impl<'a, E: Extractor + ?Sized> Counted<'a, E> {
-    /// Counts what is left out of `carrier`.
+    /// Wraps `carrier` with all counts at zero.
     pub fn new(carrier: &'a E) -> Self {
         Counted { carrier, dropped: Cell::default() }
     }
 
-    /// What has been left out so far. What is extracted twice is counted twice.
+    /// Returns the counts so far. Input that is extracted twice is counted twice.
     pub fn dropped(&self) -> Dropped {
         self.dropped.get()
     }

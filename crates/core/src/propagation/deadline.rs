@@ -1,4 +1,7 @@
-//! Deadlines on the wire: a remaining time, never an instant, in the header `grpc-timeout` (gRPC over HTTP/2, "Requests").
+//! Deadlines on the wire, as a remaining time in the header `grpc-timeout`.
+//!
+//! The header carries a duration, never a point in time, so the clocks of caller and callee may
+//! differ (gRPC over HTTP/2, "Requests").
 
 mod header;
 
@@ -14,14 +17,19 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::{Extractor, Injector};
 
-/// `grpc-timeout`: also on plain HTTP, since it has a grammar and units below the millisecond.
+/// `grpc-timeout`.
+///
+/// Plain HTTP uses it too: its grammar is specified, and its units go below the millisecond.
 pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How much of the remaining time a caller keeps for the way of the response.
+/// The part of the remaining time that a caller keeps back for the response to travel.
 ///
-/// A caller and a callee with the same deadline race: the caller hangs up while the callee is sending the reason. So the callee gets
-/// less: the caller's remaining time, less the reserve. The reserve is `percent` of the remaining time, at least `min` and at most
-/// `max`, and never more than half of the remaining time.
+/// If caller and callee had the same deadline, they would race: the caller would give up while the
+/// callee is still sending its error. So the callee gets the caller's remaining time minus the
+/// reserve.
+///
+/// The reserve is `percent` of the remaining time, at least `min` and at most `max`, and never more
+/// than half of the remaining time.
 ///
 /// # Examples
 /// ```
@@ -37,24 +45,24 @@ pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyReserve {
-    /// The least, of a remaining time that is at least twice as long.
+    /// The minimum, for a remaining time of at least twice this value.
     pub min: Duration,
-    /// Of the remaining time, in hundredths; more than 50 is 50.
+    /// Percent of the remaining time; values above 50 count as 50.
     pub percent: u8,
-    /// The most. A `min` that is larger is cut to it.
+    /// The maximum. A larger `min` is reduced to it.
     pub max: Duration,
 }
 
 impl ReplyReserve {
-    /// 5 ms or 1 %, whichever is more, and at most 50 ms.
+    /// 1 % of the remaining time, at least 5 ms and at most 50 ms.
     pub const DEFAULT: ReplyReserve =
         ReplyReserve { min: Duration::from_millis(5), percent: 1, max: Duration::from_millis(50) };
-    /// Nothing is kept back.
+    /// No reserve: the callee gets the whole remaining time.
     pub const NONE: ReplyReserve = ReplyReserve { min: Duration::ZERO, percent: 0, max: Duration::ZERO };
 
-    /// The part of `remaining` that is kept back.
+    /// Returns the part of `remaining` that is kept back.
     pub fn of(&self, remaining: Duration) -> Duration {
-        // First divided: it can't overflow, and 100 ns do not matter.
+        // Divide first, so that it cannot overflow. The rounding error is below 100 ns.
         let share = (remaining / 100) * u32::from(self.percent.min(50));
         share.max(self.min).min(self.max).min(remaining / 2)
     }
@@ -66,10 +74,12 @@ impl Default for ReplyReserve {
     }
 }
 
-/// The time that the caller grants, or `None`: no header, or none that is valid. Zero: its deadline has passed.
+/// Extracts the caller's remaining time; zero if its deadline has passed.
 ///
-/// The least of several. The grammar is that of [`parse_grpc_timeout`].
+/// Returns `None` if there is no valid header. If there are several, the shortest time counts.
+/// [`parse_grpc_timeout`] describes the grammar.
 ///
+/// # Examples
 /// ```
 /// use std::time::Duration;
 /// use http::HeaderMap;
@@ -84,33 +94,34 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Duration> {
     extract_from(&GRPC_TIMEOUT, carrier)
 }
 
-/// [`extract`], of a header with another name and the same grammar.
+/// Like [`extract`], from a header with another name and the same grammar.
 pub fn extract_from<E: Extractor + ?Sized>(name: &HeaderName, carrier: &E) -> Option<Duration> {
-    least(name, carrier, |line| parse_grpc_timeout(line).ok_or(()).map(Some))
+    shortest(name, carrier, |line| parse_grpc_timeout(line).ok_or(()).map(Some))
 }
 
-/// The least of what the lines of `name` grant; the carrier is told of those that are no timeout.
-fn least<E: Extractor + ?Sized>(
+/// Returns the shortest timeout of the lines of `name`. Reports malformed lines to the carrier.
+fn shortest<E: Extractor + ?Sized>(
     name: &HeaderName,
     carrier: &E,
     parse: impl Fn(&[u8]) -> Result<Option<Duration>, ()>,
 ) -> Option<Duration> {
-    let mut least: Option<Duration> = None;
+    let mut shortest: Option<Duration> = None;
     for line in carrier.get_all(name) {
         match parse(line) {
-            Ok(Some(timeout)) => least = Some(least.map_or(timeout, |least| least.min(timeout))),
+            Ok(Some(timeout)) => shortest = Some(shortest.map_or(timeout, |it| it.min(timeout))),
             Ok(None) => {}
-            // Whatever its name, it is a deadline.
+            // All deadline headers are counted under one name.
             Err(()) => carrier.record_dropped(&GRPC_TIMEOUT, 1),
         }
     }
-    least
+    shortest
 }
 
-/// Writes what is left of `remaining` for the callee, in place of whatever was there.
+/// Writes `remaining` minus the reserve as the timeout for the callee. Replaces existing values.
 ///
 /// # Errors
-/// Nothing is left that could be expressed: the request is not worth sending. The header is then removed.
+/// Returns [`Expired`] if no time is left that the header can express: the request is not worth
+/// sending. The header is then removed.
 ///
 /// # Examples
 /// ```
@@ -132,10 +143,12 @@ pub fn inject<I: Injector + ?Sized>(
     inject_as(&GRPC_TIMEOUT, remaining, reserve, carrier)
 }
 
-/// [`inject`] under another name, in the same grammar: for plain HTTP where `grpc-timeout` can't be had.
+/// Like [`inject`], in a header with another name and the same grammar.
+///
+/// Use it for plain HTTP where `grpc-timeout` cannot be used.
 ///
 /// # Errors
-/// As of `inject`.
+/// The same as for `inject`.
 pub fn inject_as<I: Injector + ?Sized>(
     name: &HeaderName,
     remaining: Duration,
@@ -155,8 +168,11 @@ pub fn inject_as<I: Injector + ?Sized>(
     }
 }
 
-/// A `grpc-timeout`: 1 to 8 digits and one of `H M S m u n`. Anything else, also a sign or a blank, is `None`.
+/// Parses a `grpc-timeout`: 1 to 8 digits and one of the units `H M S m u n`.
 ///
+/// Returns `None` for anything else, including a sign or a blank.
+///
+/// # Examples
 /// ```
 /// use std::time::Duration;
 /// use throughline_core::propagation::deadline::parse_grpc_timeout;
@@ -182,8 +198,11 @@ pub fn parse_grpc_timeout(line: &[u8]) -> Option<Duration> {
     })
 }
 
-/// A `grpc-timeout` as text, in the smallest unit that takes 8 digits at most, rounded down.
+/// A `grpc-timeout` as text.
 ///
+/// It uses the smallest unit that needs at most 8 digits, rounded down.
+///
+/// # Examples
 /// ```
 /// use std::time::Duration;
 /// use throughline_core::propagation::deadline::GrpcTimeout;
@@ -200,7 +219,9 @@ pub struct GrpcTimeout {
 }
 
 impl GrpcTimeout {
-    /// Of `timeout`; `None` for zero, which would be no time at all. Longer than 99,999,999 hours is as long as that.
+    /// Formats `timeout`; `None` if it is zero.
+    ///
+    /// A timeout longer than 99,999,999 hours becomes 99,999,999 hours.
     pub fn new(timeout: Duration) -> Option<Self> {
         const UNITS: [(u128, u8); 6] = [
             (1, b'n'),
@@ -210,10 +231,10 @@ impl GrpcTimeout {
             (60_000_000_000, b'M'),
             (3_600_000_000_000, b'H'),
         ];
-        const MOST: u128 = 99_999_999;
+        const MAX: u128 = 99_999_999;
         let nanos = timeout.as_nanos();
-        let (per, letter) = UNITS.into_iter().find(|(per, _)| nanos / per <= MOST).unwrap_or(UNITS[5]);
-        let mut count = (nanos / per).min(MOST) as u32;
+        let (per, letter) = UNITS.into_iter().find(|(per, _)| nanos / per <= MAX).unwrap_or(UNITS[5]);
+        let mut count = (nanos / per).min(MAX) as u32;
         if count == 0 {
             return None;
         }
@@ -226,7 +247,7 @@ impl GrpcTimeout {
         Some(GrpcTimeout { text, start })
     }
 
-    /// The digits and the unit.
+    /// Returns the digits and the unit.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[self.start..]).expect("digits and a letter")
     }
@@ -238,7 +259,7 @@ impl fmt::Debug for GrpcTimeout {
     }
 }
 
-/// There is no time left to send: a request would be dead on arrival.
+/// The error when no time is left to send a request: its deadline would pass on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired(());
 

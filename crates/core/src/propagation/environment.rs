@@ -1,4 +1,4 @@
-//! Environment variables, for child processes.
+//! Propagation to child processes, through environment variables.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -7,11 +7,15 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::carrier::{Extractor, Injector, text};
 
-/// The environment of a process, to extract from: `TRACEPARENT`, `TRACESTATE`, `BAGGAGE` (OpenTelemetry, "Environment Variables as
-/// Context Propagation Carriers"). A name has its letters in upper case, and `_` for whatever is neither letter nor digit.
+/// A copy of a process's environment, to extract from.
 ///
-/// A parent writes to its child's by injecting into a [`Command`]. What `Command` does not set, a child inherits: a process that is
-/// itself a child, and starts another without injecting, hands on what it was given.
+/// The variables are `TRACEPARENT`, `TRACESTATE` and `BAGGAGE` (OpenTelemetry, "Environment
+/// Variables as Context Propagation Carriers"). The name of a variable is the name of the header in
+/// upper case, with `_` for each character that is neither a letter nor a digit.
+///
+/// To pass a context to a child process, inject it into its [`Command`]. A child inherits every
+/// variable that the `Command` does not set. So a process that starts a child without injecting
+/// passes on the variables that it received from its own parent.
 ///
 /// # Examples
 /// ```
@@ -30,7 +34,7 @@ use super::carrier::{Extractor, Injector, text};
 pub struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
-    /// A copy of this process's environment.
+    /// Copies the environment of this process.
     pub fn current() -> Self {
         Environment(std::env::vars_os().collect())
     }
@@ -49,7 +53,7 @@ impl Extractor for Environment {
     }
 }
 
-/// Into the environment of a child that is not yet started.
+/// Writes to the environment of a child process that has not started yet.
 impl Injector for Command {
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         match text(value) {
@@ -63,6 +67,7 @@ impl Injector for Command {
     }
 }
 
+/// Returns the name of the variable for the header `name`.
 fn variable(name: &HeaderName) -> String {
     variable_name(name).map(char::from).collect()
 }

@@ -1,10 +1,12 @@
-//! What several formats are read with.
+//! Parsing helpers that several formats share.
 
 use http::header::HeaderName;
 
 use crate::{Extractor, TraceId};
 
-/// What `parse` makes of a header that came once, without blanks around it. The carrier is told where that is nothing.
+/// Parses a header that occurs exactly once, with the blanks around its value removed.
+///
+/// Reports a drop to the carrier if the header occurs more than once or `parse` returns `None`.
 pub(super) fn parsed<'a, E: Extractor + ?Sized, T>(
     carrier: &'a E,
     name: &HeaderName,
@@ -18,7 +20,7 @@ pub(super) fn parsed<'a, E: Extractor + ?Sized, T>(
     value
 }
 
-/// The value of a header that came once, without blanks around it.
+/// Returns the value of a header that occurs exactly once, without the blanks around it.
 pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = carrier.get_all(name);
     match (lines.next(), lines.next()) {
@@ -27,12 +29,12 @@ pub(super) fn once<'a, E: Extractor + ?Sized>(carrier: &'a E, name: &HeaderName)
     }
 }
 
-/// A trace id of 1 to 32 digits, with zeros on the left.
+/// Parses a trace id of 1 to 32 digits, padded with zeros on the left.
 pub(super) fn padded_trace_id(digits: &[u8]) -> Option<TraceId> {
     TraceId::from_hex(&pad::<32>(digits)?)
 }
 
-/// `digits`, 1 to `N`, with zeros on the left.
+/// Pads 1 to `N` digits with zeros on the left; `None` for no digits or more than `N`.
 pub(super) fn pad<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut padded = [b'0'; N];
     let start = N.checked_sub(digits.len()).filter(|start| *start < N)?;

@@ -1,6 +1,6 @@
-//! Jaeger's own header, `uber-trace-id` (Jaeger, "Client Libraries: Propagation Format").
+//! Jaeger: the header `uber-trace-id` (Jaeger, "Client Libraries: Propagation Format").
 //!
-//! Its baggage (`uberctx-*`) is neither read nor written.
+//! Jaeger's baggage (`uberctx-*`) is neither read nor written.
 
 use std::borrow::Cow;
 
@@ -20,18 +20,21 @@ const MAX_BYTES: usize = 8_192;
 const SAMPLED: u8 = 1;
 const DEBUG: u8 = 2;
 
-/// What came in.
+/// The extracted data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
     /// The caller's span, remote.
     pub span: SpanContext,
-    /// Every service below is to record the trace, too.
+    /// Whether every downstream service records the trace too.
     pub debug: bool,
 }
 
-/// `{trace id}:{span id}:{parent's span id}:{flags}`; the colons may come as `%3A`. Ids have as many lower-case digits as they need.
-/// The parent's field is ignored, whatever it holds.
+/// Extracts the caller's span: `{trace id}:{span id}:{parent span id}:{flags}`.
+///
+/// - A colon may be encoded as `%3A`.
+/// - Ids are lower-case hexadecimal. Leading zeros may be missing.
+/// - The parent span id may have any value and is ignored.
 ///
 /// # Examples
 /// ```
@@ -40,7 +43,7 @@ pub struct Received {
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("uber-trace-id", "abc:17:0:1".parse()?);
-/// let span = jaeger::extract(&headers).expect("it is valid").span;
+/// let span = jaeger::extract(&headers).expect("the header is valid").span;
 /// assert_eq!(span.trace_id().to_string(), "00000000000000000000000000000abc");
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
@@ -48,7 +51,9 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<Received> {
     parsed(carrier, &UBER_TRACE_ID, parse)
 }
 
-/// Writes the header in place of what was there, with `0` for the parent, which receivers ignore.
+/// Writes the header. Replaces an existing value.
+///
+/// The parent span id is written as `0`. Receivers ignore it.
 pub fn inject<I: Injector + ?Sized>(span: &SpanContext, debug: bool, carrier: &mut I) {
     let flags = match (debug, span.is_sampled()) {
         (true, _) => SAMPLED | DEBUG,
@@ -66,7 +71,7 @@ fn parse(line: &[u8]) -> Option<Received> {
     let line: Cow<'_, [u8]> = percent_decode(line).into();
     let mut fields = line.split(|byte| *byte == b':');
     let (trace_id, span_id) = (padded_trace_id(fields.next()?)?, SpanId::from_hex(&pad::<16>(fields.next()?)?)?);
-    // "parent-span-id": deprecated, and ignored by receivers, so anything may stand there.
+    // "parent-span-id": deprecated, and ignored by receivers, so any value is accepted.
     fields.next()?;
     let flags = pad::<2>(fields.next()?)?;
     let flags = std::str::from_utf8(&flags).ok().filter(|digits| !digits.starts_with('+'))?;

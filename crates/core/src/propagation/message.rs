@@ -1,7 +1,9 @@
-//! Times in the headers of messages.
+//! Times in the headers of messages: when a message was sent, and when it expires.
 //!
-//! A message waits in a queue, and a remaining time does not grow less there. So a message has instants: when it was sent and when it
-//! expires, as `creation-time` and `absolute-expiry-time` of AMQP 1.0 (§3.2.4): milliseconds since 1970, in decimal digits.
+//! A request carries its remaining time. A message may wait in a queue, where a remaining time
+//! would not shrink. So a message carries two points in time instead: `creation-time` and
+//! `absolute-expiry-time` of AMQP 1.0 (§3.2.4). Both are milliseconds since 1970, in decimal
+//! digits.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,9 +13,9 @@ use super::deadline::Expired;
 use super::field::parsed;
 use crate::{Extractor, Injector};
 
-/// `creation-time`.
+/// `creation-time`: when the message was sent.
 pub static CREATION_TIME: HeaderName = HeaderName::from_static("creation-time");
-/// `absolute-expiry-time`.
+/// `absolute-expiry-time`: when the message expires.
 pub static ABSOLUTE_EXPIRY_TIME: HeaderName = HeaderName::from_static("absolute-expiry-time");
 
 /// When a message was sent and when it expires, by its sender's clock.
@@ -29,23 +31,26 @@ pub static ABSOLUTE_EXPIRY_TIME: HeaderName = HeaderName::from_static("absolute-
 /// message::inject(sent, Some(Duration::from_secs(60)), &mut headers)?;
 ///
 /// let received = sent + Duration::from_secs(20);
-/// let left = message::extract(&headers).remaining(received).expect("it expires");
+/// let left = message::extract(&headers).remaining(received).expect("the message has an expiry time");
 /// assert_eq!(left.as_secs_f64().round(), 40.0);
 /// # Ok::<(), throughline_core::propagation::deadline::Expired>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageTimes {
-    /// When it was sent; `None`: it does not say.
+    /// When the message was sent; `None` if unknown.
     pub sent_at: Option<SystemTime>,
-    /// When it expires; `None`: never.
+    /// When the message expires; `None` if it does not expire.
     pub expires_at: Option<SystemTime>,
 }
 
 impl MessageTimes {
-    /// The time left at `now`; `None`: it does not expire. Zero: it has expired.
+    /// Returns the time left at `now`, zero if the message has expired.
     ///
-    /// Where the receiver's clock is behind the sender's, it is no more than the sender had to give; where it is ahead, it is too little
-    /// by the difference.
+    /// Returns `None` if the message does not expire.
+    ///
+    /// The clocks of sender and receiver may differ:
+    /// - If the receiver's clock is behind, the time left is capped at the sender's remaining time.
+    /// - If the receiver's clock is ahead, the time left is too short by the difference.
     pub fn remaining(&self, now: SystemTime) -> Option<Duration> {
         let until = |from| self.expires_at.map(|at: SystemTime| at.duration_since(from).unwrap_or_default());
         match self.sent_at {
@@ -54,13 +59,17 @@ impl MessageTimes {
         }
     }
 
-    /// How long it was on its way at `now`; zero where the receiver's clock is behind, or it does not say.
+    /// Returns the time since the message was sent.
+    ///
+    /// Returns zero if the receiver's clock is behind the sender's, or if `sent_at` is `None`.
     pub fn age(&self, now: SystemTime) -> Duration {
         self.sent_at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
     }
 }
 
-/// What a message says of its times. What is not 1 to 16 digits, or comes twice, is absent.
+/// Extracts the times of a message.
+///
+/// A header that is not 1 to 16 digits, or that occurs twice, is dropped.
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> MessageTimes {
     MessageTimes {
         sent_at: extract_time(carrier, &CREATION_TIME),
@@ -68,10 +77,14 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> MessageTimes {
     }
 }
 
-/// Writes `now`, and when `remaining` will have passed, in place of whatever was there; both rounded down to milliseconds.
+/// Writes `now` as `creation-time` and `now + remaining` as `absolute-expiry-time`.
+///
+/// Both are rounded down to milliseconds, and replace existing values. If `remaining` is `None`,
+/// `absolute-expiry-time` is removed.
 ///
 /// # Errors
-/// Less than a millisecond remains: the message is not worth sending. Both headers are then removed.
+/// Returns [`Expired`] if less than a millisecond remains: the message is not worth sending. Both
+/// headers are then removed.
 pub fn inject<I: Injector + ?Sized>(
     now: SystemTime,
     remaining: Option<Duration>,
@@ -92,7 +105,7 @@ pub fn inject<I: Injector + ?Sized>(
     Ok(())
 }
 
-/// What fits 16 digits: 300,000 years.
+/// The largest number of 16 digits: 300,000 years.
 const MAX_MILLIS: u64 = 9_999_999_999_999_999;
 
 fn millis(since_1970: Duration) -> u64 {

@@ -1,6 +1,18 @@
-//! What a context carries across a process boundary.
+//! Propagation: how a context crosses a process boundary.
 //!
-//! Bytes from a peer never panic, never allocate without bound and never fail a request: what is malformed is absent, and its carrier is told: [`Counted`] counts it.
+//! Bytes from a peer never panic, never allocate without bound and never fail a request. Malformed
+//! input is dropped: it counts as absent. The carrier is notified of each drop, and [`Counted`]
+//! counts them.
+//!
+//! # Glossary
+//! - **Carrier**: a set of names and values, such as the headers of a request or a message.
+//! - **Inject**: write parts of a context to a carrier, through [`Injector`](crate::Injector).
+//! - **Extract**: read them from a carrier, through [`Extractor`](crate::Extractor).
+//! - **Format**: the names and the grammar of one specification, such as W3C Trace Context.
+//! - **Propagator**: a list of formats to inject and extract ([`Propagator`](crate::Propagator)).
+//! - **Wire key**: a [`Key`](crate::Key) whose values travel to other services ([`values`]).
+//! - **Reply reserve**: the time a caller keeps back for the response
+//!   ([`ReplyReserve`](deadline::ReplyReserve)).
 
 pub mod b3;
 pub mod baggage;

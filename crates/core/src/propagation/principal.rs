@@ -1,4 +1,4 @@
-//! Who a request is made for.
+//! The principal: the user, service or account that a request is made for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,28 +10,33 @@ use crate::context::WireKind;
 use crate::{Codec, Context, Key};
 
 const NAME: &str = "throughline-principal";
-/// `throughline-principal`: the subject, percent-encoded but for unreserved characters and `@` and `:`.
+/// `throughline-principal`: the subject, percent-encoded except unreserved characters, `@` and `:`.
 pub(super) static HEADER: HeaderName = HeaderName::from_static(NAME);
 static PRINCIPAL: Key<Principal> = Key::on_the_wire(NAME, WireKind::Header, Codec::new(encode, decode));
 
-const NOT_PLAIN: &AsciiSet =
+/// The characters that are percent-encoded.
+const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':');
 
-/// Who a request is made for, as an authenticator at the edge has found.
+/// The identity that a request is made for, as set by an authenticator at the edge.
 ///
-/// It goes with the context to every service of ours that the request reaches, over HTTP and with messages, and to no stranger. What
-/// comes in at an edge under its name is removed before anybody reads it: bytes of a stranger never become one.
+/// It travels with the context to every internal service that the request reaches, over HTTP and in
+/// messages. It is never sent to external hosts. At an edge, its header is removed from the
+/// requests of untrusted clients before any code reads it: bytes from an untrusted client never
+/// become a principal.
 ///
-/// Between internal hosts it is as safe as the network: whoever can send a request to an internal service can name anybody. Where that
-/// is too little, use mutual TLS, or pass on a signed token and check it.
+/// # Security
+/// Between internal services the principal is as safe as the network. A client that can send
+/// requests to an internal service can claim any principal. If that is not safe enough, use mutual
+/// TLS, or propagate a signed token and verify it.
 ///
-/// [`Debug`](fmt::Debug) does not tell the subject.
+/// [`Debug`](fmt::Debug) does not show the subject.
 ///
 /// # Examples
 /// ```
 /// use throughline_core::{Context, Principal};
 ///
-/// let ctx = Context::background().with_principal(Principal::new("user:7").expect("it is short"));
+/// let ctx = Context::background().with_principal(Principal::new("user:7").expect("the subject is valid"));
 /// assert_eq!(ctx.principal().map(Principal::subject), Some("user:7"));
 /// assert_eq!(Principal::new(""), None);
 /// ```
@@ -39,23 +44,23 @@ const NOT_PLAIN: &AsciiSet =
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// The longest subject, in bytes of UTF-8.
+    /// The maximum length of a subject, in bytes of UTF-8.
     pub const MAX_BYTES: usize = 512;
 
-    /// The principal of that subject; `None` if it is empty, too long, or has control characters.
+    /// Creates a principal; `None` if `subject` is empty, too long, or has control characters.
     pub fn new(subject: impl AsRef<str>) -> Option<Principal> {
         let subject = subject.as_ref();
         let is_valid = (1..=Self::MAX_BYTES).contains(&subject.len()) && !subject.chars().any(char::is_control);
         is_valid.then(|| Principal(subject.into()))
     }
 
-    /// What the authenticator calls it: a user, a service, an account.
+    /// Returns the authenticator's name for the user, service or account.
     pub fn subject(&self) -> &str {
         &self.0
     }
 }
 
-/// Not the subject, which may be private.
+/// Omits the subject, which may be private.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Principal")
@@ -64,25 +69,27 @@ impl fmt::Debug for Principal {
 
 /// # Principal
 impl Context {
-    /// Who the request is made for; `None`: nobody has been authenticated.
+    /// Returns the principal of this request; `None` if nobody was authenticated.
     pub fn principal(&self) -> Option<&Principal> {
         self.value(&PRINCIPAL)
     }
 
-    /// A context of work that is done for `principal`: for whoever has authenticated it. Requests are given theirs by the server
-    /// layer's `authenticator`.
+    /// Returns a child context for work on behalf of `principal`.
+    ///
+    /// Call this only after authenticating the principal. For requests, the `authenticator` of the
+    /// server layer does both.
     pub fn with_principal(&self, principal: Principal) -> Context {
         self.with_value(&PRINCIPAL, principal)
     }
 
-    /// A context of work that is done for nobody in particular, whoever it was above.
+    /// Returns a child context without a principal, even if this context has one.
     pub fn without_principal(&self) -> Context {
         self.without_value(&PRINCIPAL)
     }
 }
 
 fn encode(principal: &Principal) -> String {
-    utf8_percent_encode(&principal.0, NOT_PLAIN).to_string()
+    utf8_percent_encode(&principal.0, ENCODED).to_string()
 }
 
 pub(super) fn decode(text: &str) -> Option<Principal> {

@@ -1,4 +1,4 @@
-//! Which formats a process speaks.
+//! The propagator: the formats that a process extracts and injects.
 
 use std::io::{Write, stderr};
 use std::sync::OnceLock;
@@ -9,8 +9,9 @@ use super::b3::Sampling;
 use super::{b3, baggage, jaeger, values, w3c, xray};
 use crate::{Context, Extractor, Injector, Key, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// The trace for which the caller asked for debug (B3, Jaeger), so that the callees are asked, too. Another one that begins below, with the
-/// values of the request, is not debugged.
+/// The trace that the caller marked as debug (B3, Jaeger). Callees get the same mark.
+///
+/// It holds the trace id: a new trace that starts below inherits this value, but is not debugged.
 static DEBUG: Key<TraceId> = Key::new("trace debug");
 
 /// A format in which a context crosses process boundaries.
@@ -21,9 +22,9 @@ pub enum Format {
     TraceContext,
     /// [`baggage`], named `baggage`.
     Baggage,
-    /// [`b3`] in one header, named `b3`. Reads several, too.
+    /// [`b3`] in one header, named `b3`. Extracts from several headers too.
     B3,
-    /// [`b3`] in several headers, named `b3multi`. Reads a single one, too.
+    /// [`b3`] in several headers, named `b3multi`. Extracts from one header too.
     B3Multi,
     /// [`jaeger`], named `jaeger`.
     Jaeger,
@@ -32,11 +33,11 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Format; 6] =
         [Format::TraceContext, Format::Baggage, Format::B3, Format::B3Multi, Format::Jaeger, Format::XRay];
 
-    /// Its name in `OTEL_PROPAGATORS`.
+    /// Returns the name of this format in `OTEL_PROPAGATORS`.
     pub const fn name(self) -> &'static str {
         match self {
             Format::TraceContext => "tracecontext",
@@ -86,22 +87,23 @@ impl Format {
     }
 }
 
-/// What a carrier says of the caller's trace.
+/// The caller's trace, as extracted from a carrier.
 #[derive(Default)]
 struct Caller {
     span: Option<SpanContext>,
-    /// What it says beyond the span's flag: debug, or without a span a decision alone.
+    /// What the span's flags do not hold: debug, or a decision without a span.
     sampling: Sampling,
 }
 
 impl Caller {
-    /// With what `other`, in another format, says of the same trace.
-    fn and(self, other: Caller) -> Caller {
+    /// Adds what `other`, extracted from another format, says about the same trace.
+    fn merge(self, other: Caller) -> Caller {
         let (Some(span), Some(same)) = (&self.span, &other.span) else { return self };
         if same.trace_id() != span.trace_id() {
             return self;
         }
-        // That nothing is decided has no flag: B3 can say it of the very span that a flag calls not sampled.
+        // No flag means "undecided". B3 can leave a span undecided that another format's flag calls
+        // not sampled.
         let is_open = same.is_undecided() && same.span_id() == span.span_id() && !span.is_sampled();
         Caller {
             sampling: if other.sampling == Sampling::Debug { Sampling::Debug } else { self.sampling },
@@ -110,7 +112,7 @@ impl Caller {
     }
 }
 
-/// The [`Format`]s in which contexts are extracted and injected, in their order.
+/// Extracts and injects contexts in a list of [`Format`]s, in order.
 ///
 /// # Examples
 /// ```
@@ -137,46 +139,51 @@ pub struct Propagator {
 }
 
 impl Propagator {
-    /// Nothing crosses the boundary.
+    /// No formats: nothing is extracted or injected.
     pub const NONE: Propagator = Propagator { formats: [None; Format::ALL.len()] };
 
-    /// These formats, each once.
+    /// Creates a propagator of these formats. Repeated formats count once.
     pub fn new(formats: impl IntoIterator<Item = Format>) -> Self {
         let mut propagator = Propagator::NONE;
         for format in formats {
-            // There are as many places as formats, so each finds itself or a free one.
-            let place = propagator.formats.iter_mut().find(|place| place.is_none_or(|it| it == format));
-            if let Some(place) = place {
-                *place = Some(format);
+            // There are as many slots as formats, so each format finds itself or a free slot.
+            let slot = propagator.formats.iter_mut().find(|slot| slot.is_none_or(|it| it == format));
+            if let Some(slot) = slot {
+                *slot = Some(format);
             }
         }
         propagator
     }
 
-    /// The formats that `OTEL_PROPAGATORS` names; [`default`](Self::default) where it is unset or empty. See
-    /// [`from_names`](Self::from_names).
+    /// Creates a propagator of the formats listed in `OTEL_PROPAGATORS`.
+    ///
+    /// If the variable is unset or empty, this is the [`default`](Self::default). See
+    /// [`from_names`](Self::from_names) for the syntax.
     pub fn from_env(unknown: impl FnMut(&str)) -> Self {
         let names = std::env::var_os("OTEL_PROPAGATORS").unwrap_or_default();
         Propagator::from_names(&names.to_string_lossy(), unknown)
     }
 
-    /// The formats of this process: what `OTEL_PROPAGATORS` named when this was first called. Names that it does not know are told on
-    /// stderr, once.
+    /// Returns the propagator of this process, from `OTEL_PROPAGATORS`.
+    ///
+    /// The variable is read at the first call only. Unknown names are reported on stderr, once.
     pub fn current_default() -> Self {
         static DEFAULT: OnceLock<Propagator> = OnceLock::new();
         *DEFAULT.get_or_init(|| {
             Propagator::from_env(|name| {
                 let name: String = name.chars().take(64).collect();
-                // `eprintln!` panics where stderr is closed.
-                let message = "in OTEL_PROPAGATORS is ignored: there is no such propagator";
-                let _ = writeln!(stderr(), "throughline: {name:?} {message}");
+                // `eprintln!` would panic if stderr is closed.
+                let message = "ignoring an unknown propagator in OTEL_PROPAGATORS";
+                let _ = writeln!(stderr(), "throughline: {message}: {name:?}");
             })
         })
     }
 
-    /// The formats named in a list with commas, in any case: `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger`, `xray`; `none` adds
-    /// nothing. Names that it does not know are given to `unknown` and left aside; if no other is left, it is the
-    /// [`default`](Self::default).
+    /// Creates a propagator from a comma-separated list of names.
+    ///
+    /// The names are `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger` and `xray`, in any case.
+    /// `none` adds no format. Each unknown name is passed to `unknown` and ignored. If the list has
+    /// no known name, this is the [`default`](Self::default).
     ///
     /// # Examples
     /// ```
@@ -190,38 +197,43 @@ impl Propagator {
     /// assert_eq!(Propagator::from_names("", |_| {}), Propagator::default());
     /// ```
     pub fn from_names(names: &str, mut unknown: impl FnMut(&str)) -> Self {
-        let (mut formats, mut any) = (Vec::new(), false);
+        let (mut formats, mut has_known_name) = (Vec::new(), false);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let format = Format::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
             if format.is_some() || name.eq_ignore_ascii_case("none") {
                 formats.extend(format);
-                any = true;
+                has_known_name = true;
             } else {
                 unknown(name);
             }
         }
-        if any { Propagator::new(formats) } else { Propagator::default() }
+        if has_known_name { Propagator::new(formats) } else { Propagator::default() }
     }
 
-    /// The formats, in order.
+    /// Returns the formats, in order.
     pub fn formats(&self) -> impl DoubleEndedIterator<Item = Format> {
         self.formats.into_iter().flatten()
     }
 
-    /// The names that [`inject`](Self::inject) may write, but for those of [values](values::header_names).
+    /// Returns the names of the headers that [`inject`](Self::inject) may write.
+    ///
+    /// The headers of wire keys are not included: see [`header_names`](values::header_names).
     pub fn fields(&self) -> impl Iterator<Item = &'static HeaderName> {
         self.formats().flat_map(Format::fields).copied()
     }
 
-    /// A context below `ctx` with what the carrier has: the caller's span as remote parent, and its baggage. What the carrier does not
-    /// have stays as it is in `ctx`.
+    /// Extracts the caller's span and baggage, and returns a child of `ctx` with them.
     ///
-    /// Where several formats have a span, the last one's counts, as with other implementations of OpenTelemetry. A decision alone, as
-    /// `b3: 0` or `b3: 1` where no format has a span, holds for the trace that begins: its remote parent is a span that nobody has seen.
+    /// - The span becomes the remote parent.
+    /// - What the carrier does not have stays as it is in `ctx`.
+    /// - If several formats have a span, the last format counts, as in other implementations of
+    ///   OpenTelemetry.
+    /// - A sampling decision without a span (`b3: 0` or `b3: 1`) applies to the new trace. The
+    ///   remote parent is then a generated span context that no service recorded.
     pub fn extract<E: Extractor + ?Sized>(&self, ctx: &Context, carrier: &E) -> Context {
         let caller = self.caller(carrier);
         let mut ctx = ctx.clone();
-        if let Some(span) = caller.span.or_else(|| unseen(caller.sampling)) {
+        if let Some(span) = caller.span.or_else(|| generated_parent(caller.sampling)) {
             if caller.sampling == Sampling::Debug {
                 ctx = ctx.with_value(&DEBUG, span.trace_id());
             }
@@ -236,13 +248,14 @@ impl Propagator {
         ctx
     }
 
-    /// The caller's span alone, to link to it rather than to go on with its trace.
+    /// Extracts only the caller's span, for example to link to it instead of continuing its trace.
     pub fn extract_span_context<E: Extractor + ?Sized>(&self, carrier: &E) -> Option<SpanContext> {
         self.caller(carrier).span
     }
 
-    /// Writes what `ctx` has: its span, its baggage, and the values of keys that are declared for the wire, in place of what was there. Of
-    /// what it has not, the carrier is left as it was.
+    /// Injects the span, the baggage and the values of wire keys of `ctx`.
+    ///
+    /// Replaces existing values. What `ctx` does not have stays as it is in the carrier.
     pub fn inject<I: Injector + ?Sized>(&self, ctx: &Context, carrier: &mut I) {
         let debug = |span: &SpanContext| span.is_sampled() && ctx.value(&DEBUG) == Some(&span.trace_id());
         for format in self.formats() {
@@ -267,25 +280,25 @@ impl Propagator {
     }
 
     fn caller<E: Extractor + ?Sized>(&self, carrier: &E) -> Caller {
-        let mut alone = Caller::default();
-        // Both read the same headers: the later of them is enough.
+        let mut decision_only = Caller::default();
+        // Both B3 formats read the same headers, so only the later one is used.
         let mut has_b3 = false;
         let is_b3 = |format: &Format| matches!(format, Format::B3 | Format::B3Multi);
         let mut formats = self.formats().rev().filter(|it| !(is_b3(it) && std::mem::replace(&mut has_b3, true)));
         while let Some(format) = formats.next() {
             let caller = format.extract_caller(carrier);
             let Some(span) = caller.span else {
-                // B3 alone says something without a span.
+                // Only B3 can have a decision without a span.
                 if caller.sampling != Sampling::Deferred {
-                    alone = caller;
+                    decision_only = caller;
                 }
                 continue;
             };
-            // Others write the same span, too, and what they ask of its trace holds.
+            // Other formats may carry the same trace. Their debug mark and open decision count too.
             let others = formats.filter(|it| it.has_debug()).map(|it| it.extract_caller(carrier));
-            return others.fold(Caller { span: Some(span), sampling: caller.sampling }, Caller::and);
+            return others.fold(Caller { span: Some(span), sampling: caller.sampling }, Caller::merge);
         }
-        alone
+        decision_only
     }
 }
 
@@ -296,10 +309,11 @@ impl Default for Propagator {
     }
 }
 
-/// The parent of a trace of which a decision came and no span. Nobody has seen a span of these ids, and nobody will: they say what was
-/// said, in every format and to every sampler.
-fn unseen(sampling: Sampling) -> Option<SpanContext> {
+/// Creates a remote parent for a sampling decision that came without a span.
+///
+/// Its random ids belong to no recorded span. They carry the decision to every format and sampler.
+fn generated_parent(sampling: Sampling) -> Option<SpanContext> {
     let flags = TraceFlags::NONE.with_sampled(sampling.is_sampled());
-    let unseen = || SpanContext::new(TraceId::random(), SpanId::random(), flags, TraceState::EMPTY, true);
-    (sampling != Sampling::Deferred).then(unseen)
+    let parent = || SpanContext::new(TraceId::random(), SpanId::random(), flags, TraceState::EMPTY, true);
+    (sampling != Sampling::Deferred).then(parent)
 }

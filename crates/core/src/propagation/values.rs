@@ -1,9 +1,14 @@
-//! Typed values that go to other services: those of keys that are declared for the wire, and the [`Principal`](crate::Principal).
+//! Typed values that travel to other services.
 //!
-//! A sender writes all that its context has ([`Propagator::inject`](crate::Propagator::inject)). A receiver reads the keys it lists
-//! ([`extract`]); other members of the baggage are passed on undecoded.
+//! These are the values of wire keys ([`Key::baggage`], [`Key::header`]) and the
+//! [`Principal`](crate::Principal).
 //!
-//! Of two keys that travel under one name, the one whose value was set last is sent, or its "nothing".
+//! - A sender injects all wire values of its context
+//!   ([`Propagator::inject`](crate::Propagator::inject)).
+//! - A receiver extracts the keys that it lists ([`extract`]). It passes on other members of the
+//!   baggage without decoding them.
+//! - If two keys use the same name on the wire, the key that was changed last counts. If its value
+//!   was removed last, no value is sent.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -18,17 +23,18 @@ use super::principal;
 use crate::context::WireKind;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
 
-/// The longest text of a value in a header of its own; a longer one is neither read nor sent.
+/// The maximum length of a value in a header of its own. A longer value is neither read nor sent.
 const MAX_TEXT: usize = 8_192;
 
 /// # Keys that cross the wire
 impl<T: Display + FromStr> Key<T> {
-    /// A key whose values go with every call as the member `name` of the baggage, in the text of [`Codec::text`].
+    /// Creates a key whose values travel with every call, as the member `name` of the baggage.
     ///
-    /// Every service that a call reaches can read it. A receiver that does not list the key passes the member on.
+    /// The values are written as [`Codec::text`]. Every service that a call reaches can read them.
+    /// A receiver that does not list the key passes the member on.
     ///
     /// # Panics
-    /// When `name` is not a token (RFC 9110 §5.6.2): in a `static`, it does not compile.
+    /// If `name` is not a token (RFC 9110 §5.6.2). In a `static`, this is a compile error.
     ///
     /// # Examples
     /// ```
@@ -51,21 +57,28 @@ impl<T: Display + FromStr> Key<T> {
     /// static TENANT: throughline_core::Key<u64> = throughline_core::Key::baggage("the tenant");
     /// ```
     pub const fn baggage(name: &'static str) -> Self {
-        assert!(is_token(name.as_bytes()), "the name of a member is a token");
+        assert!(is_token(name.as_bytes()), "the name of a baggage member must be a token");
         Key::on_the_wire(name, WireKind::Baggage, Codec::text())
     }
 }
 
 /// # Keys that cross the wire
 impl<T> Key<T> {
-    /// A key whose values go with every call in the header `name`, in the text of `codec`.
+    /// Creates a key whose values travel with every call, in the header `name`.
     ///
-    /// A text that is not printable ASCII, has a blank at either end or is longer than 8,192 bytes does not arrive in a header as it is: such
-    /// a value is not sent. A receiver that does not list the key does not pass the header on.
+    /// The values are written as text by `codec`. A value is not sent if its text would change in a
+    /// header or is too long:
+    /// - it is not printable ASCII,
+    /// - it begins or ends with a blank, or
+    /// - it is longer than 8,192 bytes.
+    ///
+    /// A receiver that does not list the key does not pass the header on.
     ///
     /// # Panics
-    /// When `name` is not a header's name in lower case, is one that HTTP or this crate uses for itself, or ends in `-bin`, as those whose
-    /// values gRPC takes for base64: in a `static`, it does not compile.
+    /// In a `static`, each of these is a compile error:
+    /// - `name` is not a valid header name in lower case.
+    /// - HTTP or this crate uses the header `name` itself.
+    /// - `name` ends in `-bin`: gRPC encodes the values of such headers as base64.
     ///
     /// # Examples
     /// ```
@@ -89,19 +102,21 @@ impl<T> Key<T> {
     /// static LENGTH: Key<u64> = Key::header("content-length", Codec::text());
     /// ```
     pub const fn header(name: &'static str, codec: Codec<T>) -> Self {
-        // It panics for what is no header's name.
+        // Panics if `name` is not a valid header name.
         std::mem::forget(HeaderName::from_static(name));
-        assert!(!is_reserved(name), "the header has a meaning already");
+        assert!(!is_reserved(name), "HTTP or this crate already uses this header");
         Key::on_the_wire(name, WireKind::Header, codec)
     }
 }
 
-/// A [`Key`] whatever its type: for the lists of those that a receiver reads. One that is not declared for the wire is never read.
+/// A [`Key`] of any value type, for the list of keys that a receiver reads.
+///
+/// A key that is not a wire key is never read.
 pub trait WireKey: sealed::Read {
-    /// The member of the baggage that it travels as, if it does.
+    /// Returns the name of the baggage member, if the key travels in the baggage.
     fn member_name(&self) -> Option<&'static str>;
 
-    /// The header that it travels in, if it does.
+    /// Returns the name of the header, if the key has a header of its own.
     fn header_name(&self) -> Option<HeaderName>;
 }
 
@@ -119,7 +134,7 @@ mod sealed {
     use crate::{Context, Key};
 
     pub trait Read: Sync {
-        /// `ctx` with the value that `text` stands for.
+        /// Decodes `text` and returns a child of `ctx` with the value.
         fn read(&'static self, ctx: &Context, text: &str) -> Option<Context>;
     }
 
@@ -130,44 +145,56 @@ mod sealed {
     }
 }
 
-/// A context below `ctx` with what a carrier from a service of ours has of `keys`, and the principal. What travels in the baggage is
-/// read from that of `ctx`, so it is extracted before.
+/// Extracts the values of `keys` and the principal, and returns a child of `ctx` with them.
 ///
-/// What can't be decoded is absent, as is a header that comes twice, is longer than 8,192 bytes or is not printable ASCII. The carrier is
-/// told. A member that can't be decoded is still passed on.
+/// Call it only for requests from an internal service. Extract the baggage first: values that
+/// travel in the baggage are read from the baggage of `ctx`, not from the carrier.
+///
+/// These are dropped, and reported to the carrier:
+/// - a value that cannot be decoded,
+/// - a header that occurs twice, is longer than 8,192 bytes, or is not printable ASCII.
+///
+/// A baggage member that cannot be decoded is still passed on.
 pub fn extract<E: Extractor + ?Sized>(ctx: &Context, keys: &[&'static dyn WireKey], carrier: &E) -> Context {
     let principal =
         parsed(carrier, &principal::HEADER, |line| Some(ctx.with_principal(principal::decode(text(line)?)?)));
-    let mut below = principal.unwrap_or_else(|| ctx.clone());
+    let mut child = principal.unwrap_or_else(|| ctx.clone());
     for key in keys {
         let next = match (key.member_name(), key.header_name()) {
             (Some(name), _) => ctx.baggage().get(name).and_then(|text| {
-                let read = key.read(&below, &text);
+                let read = key.read(&child, &text);
                 if read.is_none() {
                     carrier.record_dropped(&BAGGAGE, 1);
                 }
                 read
             }),
-            (None, Some(name)) => parsed(carrier, &name, |line| key.read(&below, text(line)?)),
+            (None, Some(name)) => parsed(carrier, &name, |line| key.read(&child, text(line)?)),
             (None, None) => None,
         };
-        below = next.unwrap_or(below);
+        child = next.unwrap_or(child);
     }
-    below
+    child
 }
 
 fn text(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line).ok().filter(|text| fits_header(text))
 }
 
-/// The headers that values of `ctx` travel in: what is not for strangers.
+/// Returns the names of the headers that the values of `ctx` travel in.
+///
+/// The client layer removes these headers from requests to external hosts. The server layer removes
+/// them from requests of untrusted clients.
 pub fn header_names(ctx: &Context) -> impl Iterator<Item = HeaderName> + '_ {
     let in_headers = ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Header);
     in_headers.map(|value| HeaderName::from_static(value.name())).chain([principal::HEADER.clone()])
 }
 
-/// The text of what goes with `ctx` under `name`: the value of a key that is declared for the wire, one for the baggage before one for a
-/// header, or else a member of the baggage, decoded. It may have any character.
+/// Returns the text that travels with `ctx` under `name`, decoded. It may have any character.
+///
+/// It is the first of:
+/// 1. the value of a wire key in the baggage,
+/// 2. the value of a wire key in a header,
+/// 3. a member of the baggage.
 ///
 /// # Examples
 /// ```
@@ -187,7 +214,7 @@ pub fn get<'a>(ctx: &'a Context, name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Writes the values that have headers of their own, and removes those headers that the context has "nothing" for.
+/// Injects the values that have headers of their own. Removes the headers of removed values.
 pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut I) {
     for value in ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Header) {
         let name = HeaderName::from_static(value.name());
@@ -198,27 +225,30 @@ pub(super) fn inject_headers<I: Injector + ?Sized>(ctx: &Context, carrier: &mut 
     }
 }
 
-/// The baggage of `ctx` with the values that travel in it: the same bytes, unless one was set since to another value.
+/// Returns the baggage of `ctx` with its wire values.
+///
+/// The bytes stay the same unless a value has changed since the baggage was set.
 pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     let mut baggage = Cow::Borrowed(ctx.baggage());
     for value in ctx.wire_values().filter(|value| value.wire_kind() == WireKind::Baggage) {
         let (name, text) = (value.name(), value.text());
         let is_untouched = match (baggage.get(name), &text) {
-            // Others may write the same value in another way (`007`).
+            // Another service may have written the same value as a different text (`007`).
             (Some(before), Some(text)) => before == *text || value.rewrite(&before).as_ref() == Some(text),
             (before, text) => before.is_none() && text.is_none(),
         };
         if is_untouched {
             continue;
         }
-        // Where there is no room for what it is now, it is not what it was before.
+        // If the new value does not fit, remove the member: the old value would be wrong.
         let changed = text.and_then(|text| baggage.insert(name, &text).ok());
         baggage = Cow::Owned(changed.unwrap_or_else(|| baggage.remove(name)));
     }
     baggage
 }
 
-/// Whether a text comes out of a header as it went in: blanks around a value are no part of it (RFC 9110 §5.5).
+/// Whether a header carries a text unchanged. Blanks around a value are not part of it (RFC 9110
+/// §5.5).
 fn fits_header(text: &str) -> bool {
     text.len() <= MAX_TEXT
         && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
@@ -226,7 +256,10 @@ fn fits_header(text: &str) -> bool {
         && !text.ends_with(' ')
 }
 
-/// Whether a header is HTTP's, a credential's, or one that this crate writes, or one whose values gRPC takes for base64 (`-bin`).
+/// Whether a key cannot use the header `name`.
+///
+/// This holds for headers of HTTP, for credentials, for headers that this crate writes, and for
+/// headers whose values gRPC encodes as base64 (`-bin`).
 const fn is_reserved(name: &str) -> bool {
     const RESERVED: [&str; 34] = [
         "absolute-expiry-time",

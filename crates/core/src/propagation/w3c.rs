@@ -10,15 +10,21 @@ pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate` (§3.3).
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The length of a version 00 `traceparent`, and the least of any later one.
+/// The length of a version 00 `traceparent`, and the minimum length of later versions.
 const LENGTH: usize = 55;
 
-/// The identity of the caller's span, remote; `None` where there is no valid one, and so a trace begins.
+/// Extracts the identity of the caller's span, remote; `None` if there is no valid one.
 ///
-/// A `traceparent` is valid when it comes once, alone, and is `00-<32 lower-case hex>-<16>-<2>` with ids that are not zero, possibly
-/// between blanks. A higher version is read as far as version 00 goes (§4.3.1), `ff` is invalid (§3.2.2.1). A `tracestate` that is
-/// invalid, or larger than 8,192 bytes or 32 members, is dropped and the `traceparent` kept (§3.3.1.1). Nothing is allocated without
-/// a `tracestate`.
+/// The rules:
+/// - `traceparent` must occur exactly once.
+/// - It must be `00-<32 lower-case hex>-<16>-<2>`, with ids that are not zero. Blanks around it are
+///   allowed.
+/// - Of a higher version, the part that version 00 defines is read (§4.3.1). Version `ff` is
+///   invalid (§3.2.2.1).
+/// - A `tracestate` that is invalid, or larger than 8,192 bytes or 32 members, is dropped. The
+///   `traceparent` is kept (§3.3.1.1).
+///
+/// Without a `tracestate`, nothing is allocated.
 ///
 /// # Examples
 /// ```
@@ -27,7 +33,7 @@ const LENGTH: usize = 55;
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?);
-/// let parent = w3c::extract(&headers).expect("it is valid");
+/// let parent = w3c::extract(&headers).expect("the header is valid");
 /// assert!(parent.is_sampled() && parent.is_remote());
 ///
 /// headers.insert("traceparent", "00-4BF92F35".parse()?);
@@ -37,7 +43,7 @@ const LENGTH: usize = 55;
 pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
     let mut lines = carrier.get_all(&TRACEPARENT);
     let line = lines.next()?;
-    // §3.2: a header that is sent twice says nothing.
+    // §3.2: a header that is sent twice is invalid.
     let is_alone = lines.next().is_none();
     let Some((trace_id, span_id, flags)) = parse_traceparent(line).filter(|_| is_alone) else {
         carrier.record_dropped(&TRACEPARENT, 1);
@@ -46,8 +52,9 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
     Some(SpanContext::new(trace_id, span_id, flags, extract_tracestate(carrier), true))
 }
 
-/// Writes the identity of the span under which a request is sent, in place of whatever was there. Sampled or not: the callee's
-/// spans belong to the trace either way.
+/// Writes the identity of `span`, the span of an outgoing request. Replaces existing values.
+///
+/// A span that is not sampled is written too: the callee's spans belong to the same trace.
 ///
 /// # Examples
 /// ```
@@ -69,8 +76,9 @@ pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
     }
 }
 
-/// The parts of a `traceparent`; `None` if it breaks the grammar of §3.2.2 in any way.
+/// Parses a `traceparent`; `None` if it breaks the grammar of §3.2.2.
 ///
+/// # Examples
 /// ```
 /// use throughline_core::propagation::w3c::parse_traceparent;
 ///
@@ -78,7 +86,7 @@ pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
 /// assert!(parse_traceparent(b"00-00000000000000000000000000000000-00f067aa0ba902b7-00").is_none());
 /// ```
 pub fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
-    // Of this length, one with blanks around it would be too short.
+    // With this length there are no blanks to trim: a line with blanks would be too short.
     let line = if line.len() == LENGTH { line } else { line.trim_ascii() };
     let (fields, rest) = line.split_first_chunk::<LENGTH>()?;
     let digits = |at: usize| -> [u8; 16] { std::array::from_fn(|i| fields[at + i]) };
@@ -88,7 +96,8 @@ pub fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     let others = decoder.decode([b'0', b'0', b'0', b'0', fields[0], fields[1], fields[53], fields[54]]);
     let [_, _, version, flags] = others.to_be_bytes();
     let has_dashes = (fields[2] ^ b'-') | (fields[35] ^ b'-') | (fields[52] ^ b'-') == 0;
-    // §3.2.2.1: `ff` is invalid. §3.2.2.2: version 00 ends here. §4.3.1: what a later one adds follows a dash.
+    // §3.2.2.1: `ff` is invalid. §3.2.2.2: version 00 ends here. §4.3.1: additions of later
+    // versions follow a dash.
     let ends_well = match version {
         0 => rest.is_empty(),
         0xff => false,
@@ -100,14 +109,15 @@ pub fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     Some((trace_id?, span_id?, TraceFlags::from_byte(flags)))
 }
 
-/// The version 00 `traceparent` of a span, in ASCII.
+/// Formats a span as a version 00 `traceparent`, in ASCII.
 ///
+/// # Examples
 /// ```
 /// use throughline_core::propagation::w3c::{format_traceparent, parse_traceparent};
 /// use throughline_core::{SpanContext, TraceState};
 ///
 /// let line = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-/// let (trace_id, span_id, flags) = parse_traceparent(line).expect("it is valid");
+/// let (trace_id, span_id, flags) = parse_traceparent(line).expect("the header is valid");
 /// let span = SpanContext::new(trace_id, span_id, flags, TraceState::EMPTY, true);
 /// assert_eq!(&format_traceparent(&span), line);
 /// ```
@@ -116,13 +126,13 @@ pub fn format_traceparent(span: &SpanContext) -> [u8; LENGTH] {
     line[..2].copy_from_slice(b"00");
     line[3..35].copy_from_slice(&span.trace_id().to_hex());
     line[36..52].copy_from_slice(&span.span_id().to_hex());
-    // §3.2.2.4: bits that are not defined go out as zero, so the high digit is `0`.
+    // §3.2.2.4: undefined bits are sent as zero, so the high digit is `0`.
     line[53] = b'0';
     line[54] = b'0' + (span.flags().to_byte() & 3);
     line
 }
 
-/// What does not make a whole list is none at all (§3.3.1.1).
+/// Extracts `tracestate`. If any part of the list is invalid, the whole list is dropped (§3.3.1.1).
 fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
     let mut lines = carrier.get_all(&TRACESTATE);
     let state = match (lines.next(), lines.next()) {

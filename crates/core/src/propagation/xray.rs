@@ -8,8 +8,11 @@ use crate::{Extractor, Injector, SpanContext, SpanId, TraceFlags, TraceId, Trace
 /// `X-Amzn-Trace-Id`.
 pub static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
-/// The caller's span, remote: `Root`, `Parent` and `Sampled` in any order, other fields left aside. `None` where `Root` or `Parent` is
-/// missing, as in what a load balancer adds by itself. Without `Sampled`, or with `Sampled=?`, it is not sampled.
+/// Extracts the caller's span, remote.
+///
+/// - `Root`, `Parent` and `Sampled` may be in any order. Other fields are ignored.
+/// - Without `Root` or `Parent` the result is `None`. A load balancer sends such headers.
+/// - Without `Sampled`, or with `Sampled=?`, the span is not sampled.
 ///
 /// # Examples
 /// ```
@@ -19,7 +22,7 @@ pub static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-i
 /// let mut headers = HeaderMap::new();
 /// let line = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
 /// headers.insert("X-Amzn-Trace-Id", line.parse()?);
-/// let span = xray::extract(&headers).expect("it is valid");
+/// let span = xray::extract(&headers).expect("the header is valid");
 /// assert_eq!(span.trace_id().to_string(), "5759e988bd862e3fe1be46a994272793");
 /// assert!(span.is_sampled());
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
@@ -28,18 +31,19 @@ pub fn extract<E: Extractor + ?Sized>(carrier: &E) -> Option<SpanContext> {
     parsed(carrier, &X_AMZN_TRACE_ID, parse)?
 }
 
-/// Writes the header in place of what was there.
+/// Writes the header. Replaces an existing value.
 ///
-/// X-Ray's own ids begin with the second in which the trace began, in 8 digits; ours, like W3C's, are random there.
+/// In X-Ray's own trace ids, the first 8 digits are the start time of the trace, in seconds. Here,
+/// as in W3C trace ids, they are random.
 pub fn inject<I: Injector + ?Sized>(span: &SpanContext, carrier: &mut I) {
     let trace_id = span.trace_id().to_string();
     let (epoch, unique) = trace_id.split_at(8);
     let sampled = u8::from(span.is_sampled());
     let value = format!("Root=1-{epoch}-{unique};Parent={};Sampled={sampled}", span.span_id());
-    carrier.set(&X_AMZN_TRACE_ID, HeaderValue::try_from(value).expect("letters, digits and marks"));
+    carrier.set(&X_AMZN_TRACE_ID, HeaderValue::try_from(value).expect("letters, digits and ASCII punctuation"));
 }
 
-/// The inner `None`: there is no span to go on from, and nothing wrong.
+/// Parses the header. `Some(None)`: the header is valid but has no span.
 fn parse(line: &[u8]) -> Option<Option<SpanContext>> {
     let (mut root, mut parent, mut flags) = (None, None, TraceFlags::NONE);
     for field in line.split(|byte| *byte == b';') {
@@ -57,7 +61,7 @@ fn parse(line: &[u8]) -> Option<Option<SpanContext>> {
     Some(root.zip(parent).map(span))
 }
 
-/// `1-{8 digits}-{24 digits}`.
+/// Parses a trace id in the form `1-{8 digits}-{24 digits}`.
 fn parse_root(root: &[u8]) -> Option<TraceId> {
     let root: &[u8; 35] = root.try_into().ok()?;
     if (&root[..2], root[10]) != (b"1-", b'-') {

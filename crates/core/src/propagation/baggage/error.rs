@@ -1,13 +1,13 @@
 use std::error::Error;
 use std::fmt;
 
-/// Why a member can't be set.
+/// The error when a member of the baggage cannot be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BaggageError(&'static str);
 
 impl BaggageError {
-    pub(super) const KEY: Self = Self("a baggage key is a token: letters, digits and !#$%&'*+-.^_`|~");
-    pub(super) const FULL: Self = Self("baggage is at most 8192 bytes and 64 members");
+    pub(super) const KEY: Self = Self("a baggage key must be a token: letters, digits and !#$%&'*+-.^_`|~");
+    pub(super) const FULL: Self = Self("baggage must not exceed 8192 bytes and 64 members");
 }
 
 impl fmt::Debug for BaggageError {

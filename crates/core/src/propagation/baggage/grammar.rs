@@ -1,4 +1,4 @@
-//! The grammar of one member, in one pass and without allocation.
+//! The grammar of one member: a parser that takes one pass and does not allocate.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use std::ops::Range;
 const TOKEN: u8 = 1;
 const OCTET: u8 = 2;
 
-/// The classes that each byte is in.
+/// The classes of each byte.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0_u8;
@@ -28,22 +28,25 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// Where in a text the parts of a member are.
+/// The positions of the parts of a member, in a text.
 pub(super) struct Parts {
     pub(super) key: Range<usize>,
     pub(super) value: Range<usize>,
-    /// Whether the value has a `%`.
+    /// Whether the value contains a `%`.
     pub(super) is_encoded: bool,
-    /// From behind the first `;`.
+    /// The start of the properties, after the first `;`.
     pub(super) properties: Option<usize>,
-    /// Of the member, without the blanks behind it.
+    /// The end of the member, before any trailing blanks.
     pub(super) end: usize,
 }
 
-/// The member that begins at `start`, possibly with blanks, if it keeps to the grammar; and the place of the comma behind it, or the
-/// text's end.
+/// Parses the member that begins at `start`. Leading blanks are allowed.
 ///
-/// `key OWS "=" OWS value *( OWS ";" OWS property )`, where `property = key [ OWS "=" OWS value ]` (§3.3.1).
+/// Returns `None` for a member that breaks the grammar. The second result is the position of the
+/// comma after the member, or the end of the text.
+///
+/// `key OWS "=" OWS value *( OWS ";" OWS property )`, where `property = key [ OWS "=" OWS value ]`
+/// (§3.3.1).
 pub(super) fn member(text: &[u8], start: usize) -> (Option<Parts>, usize) {
     match parse(text, start) {
         Ok((parts, at)) => (Some(parts), at),
@@ -54,7 +57,7 @@ pub(super) fn member(text: &[u8], start: usize) -> (Option<Parts>, usize) {
     }
 }
 
-/// [`member`], or the place where the grammar is broken: no comma is before that.
+/// Like [`member`]. The error is the position where the grammar is broken; no comma precedes it.
 fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
     let start = blanks(text, start);
     let key = start..run(text, start, TOKEN);
@@ -62,7 +65,7 @@ fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
     if key.is_empty() || text.get(at) != Some(&b'=') {
         return Err(at);
     }
-    let (value, is_encoded) = value_of(text, at + 1);
+    let (value, is_encoded) = parse_value(text, at + 1);
     let (mut properties, mut end) = (None, value.end);
     let mut at = blanks(text, end);
     while let Some(b';') = text.get(at) {
@@ -74,7 +77,7 @@ fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
         }
         at = blanks(text, end);
         if let Some(b'=') = text.get(at) {
-            end = value_of(text, at + 1).0.end;
+            end = parse_value(text, at + 1).0.end;
             at = blanks(text, end);
         }
     }
@@ -84,23 +87,25 @@ fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
     }
 }
 
-/// The value behind an equals sign at `at - 1`, which may be empty, without the blanks before it; and whether it has a `%`.
-fn value_of(text: &[u8], at: usize) -> (Range<usize>, bool) {
+/// Parses the value after an equals sign at `at - 1`. Returns it without leading blanks.
+///
+/// The value may be empty. The second result is whether it contains a `%`.
+fn parse_value(text: &[u8], at: usize) -> (Range<usize>, bool) {
     let start = blanks(text, at);
     let (mut end, mut is_encoded) = (run(text, start, OCTET), false);
     while let Some(b'%') = text.get(end) {
         is_encoded = true;
         end = run(text, end + 1, OCTET);
     }
-    // Blanks with nothing behind them are not before the value.
+    // If only blanks follow, the value is empty and begins before them.
     (if start < end { start..end } else { at..at }, is_encoded)
 }
 
-/// The end of what begins at `at` and is of the class.
+/// Returns the end of the run of bytes of `class` that begins at `at`.
 #[inline]
 fn run(text: &[u8], mut at: usize, class: u8) -> usize {
     let is_in = |byte: u8| CLASSES[usize::from(byte)] & class != 0;
-    // By fours: a loop over single bytes spends half of its time on itself.
+    // Four bytes at a time: with single bytes, half of the time is loop overhead.
     while let Some([a, b, c, d]) = text.get(at..).and_then(<[u8]>::first_chunk) {
         if !is_in(*a) {
             return at;
@@ -122,7 +127,7 @@ fn run(text: &[u8], mut at: usize, class: u8) -> usize {
     at
 }
 
-/// The end of the spaces and tabs that begin at `at`.
+/// Returns the end of the run of spaces and tabs that begins at `at`.
 #[inline]
 fn blanks(text: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t') = text.get(at) {
@@ -131,13 +136,13 @@ fn blanks(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Whether `text` begins with `key` as the key of a member.
+/// Whether `text` begins with a member whose key is `key`.
 pub(super) fn has_key(text: &[u8], key: &[u8]) -> bool {
     let start = blanks(text, 0);
     text[start..].starts_with(key) && text.get(blanks(text, start + key.len())) == Some(&b'=')
 }
 
-/// Whether all of `text` is one token.
+/// Whether `text` is a token.
 pub(in crate::propagation) const fn is_token(text: &[u8]) -> bool {
     let mut at = 0;
     while at < text.len() && CLASSES[text[at] as usize] & TOKEN != 0 {

@@ -1,55 +1,60 @@
-//! The list as bytes: limits are checked here, before anything is split or decoded.
+//! The list as bytes. Limits are checked here, before any member is split or decoded.
 
 use super::value::Baggage;
 
-/// The most members that `line` can have, by its commas; `None` if a byte of it is neither printable ASCII nor a tab.
+/// Returns the maximum number of members in `line`, by counting its commas.
+///
+/// Returns `None` if a byte is neither printable ASCII nor a tab.
 pub(super) fn scan(line: &[u8]) -> Option<usize> {
     let mut commas = 0;
-    // Chunks whose commas fit a `u8`, and a multiple of 32 long, so that the compiler counts 16 or 32 bytes at a time.
+    // The number of commas in a chunk fits a `u8`. The length of a chunk is a multiple of 32, so
+    // that the compiler counts 16 or 32 bytes at a time.
     for chunk in line.chunks(224) {
-        let (mut seen, mut bad) = (0u8, false);
+        let (mut chunk_commas, mut is_invalid) = (0u8, false);
         for &byte in chunk {
-            seen += u8::from(byte == b',');
-            bad |= !is_text(byte);
+            chunk_commas += u8::from(byte == b',');
+            is_invalid |= !is_text(byte);
         }
-        if bad {
+        if is_invalid {
             return None;
         }
-        commas += usize::from(seen);
+        commas += usize::from(chunk_commas);
     }
     Some(commas + 1)
 }
 
-/// What passes through carriers of every kind unharmed.
+/// Whether every kind of carrier passes this byte on unchanged.
 fn is_text(byte: u8) -> bool {
     (byte.wrapping_sub(b' ') <= b'~' - b' ') | (byte == b'\t')
 }
 
-/// Within the limits.
+/// Whether a list of this size is within the limits.
 pub(super) fn fits(bytes: usize, members: usize) -> bool {
     bytes <= Baggage::MAX_BYTES && members <= Baggage::MAX_MEMBERS
 }
 
-/// Whether there is more than commas and blanks.
+/// Whether `line` has anything but commas and blanks.
 pub(super) fn has_member(line: &[u8]) -> bool {
     line.iter().any(|byte| !matches!(byte, b',' | b' ' | b'\t'))
 }
 
-/// The lines joined by commas: byte for byte if they keep the limits, or else the members that do; and how many do not.
+/// Joins the lines with commas, byte for byte if they are within the limits.
+///
+/// Otherwise it joins the members that fit. The second result is the number of dropped members.
 pub(super) fn combine<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> (String, usize) {
-    let (mut bytes, mut members, mut clean) = (0usize, 0usize, true);
+    let (mut bytes, mut members, mut is_clean) = (0usize, 0usize, true);
     for line in lines() {
         bytes = bytes.saturating_add(line.len() + 1);
         match scan(line) {
             Some(more) => members = members.saturating_add(more),
-            None => clean = false,
+            None => is_clean = false,
         }
     }
     if !lines().any(has_member) {
         return (String::new(), 0);
     }
     let bytes = bytes.saturating_sub(1);
-    if clean && fits(bytes, members) {
+    if is_clean && fits(bytes, members) {
         let mut text = Vec::with_capacity(bytes);
         for (index, line) in lines().enumerate() {
             if index > 0 {
@@ -57,12 +62,14 @@ pub(super) fn combine<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -
             }
             text.extend_from_slice(line);
         }
-        return (String::from_utf8(text).expect("scanned"), 0);
+        return (String::from_utf8(text).expect("scan() found only ASCII"), 0);
     }
     keep(lines(), Baggage::MAX_BYTES, Baggage::MAX_MEMBERS)
 }
 
-/// The members that keep these limits and ours, joined by commas; and how many do not.
+/// Joins the members that are within the given limits and the limits of [`Baggage`].
+///
+/// The second result is the number of dropped members.
 pub(super) fn keep<'a>(lines: impl Iterator<Item = &'a [u8]>, bytes: usize, members: usize) -> (String, usize) {
     let fits = |len, count| fits(len, count) && len <= bytes && count <= members;
     let (mut text, mut kept, mut dropped) = (Vec::new(), 0, 0);
@@ -77,5 +84,5 @@ pub(super) fn keep<'a>(lines: impl Iterator<Item = &'a [u8]>, bytes: usize, memb
             dropped += 1;
         }
     }
-    (String::from_utf8(text).expect("checked"), dropped)
+    (String::from_utf8(text).expect("is_text() is true for every byte"), dropped)
 }

@@ -1,4 +1,4 @@
-//! One member: `key OWS "=" OWS value *( OWS ";" OWS property )` (§3.3.1).
+//! One member of the list: `key OWS "=" OWS value *( OWS ";" OWS property )` (§3.3.1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,19 +9,22 @@ use super::BaggageError;
 use super::grammar::{self, Parts};
 use super::value::Baggage;
 
-/// What is in this set, and what is not ASCII, is encoded: all but `baggage-octet` (§3.3.1.3), `%`, and also `+`, which may be encoded and
-/// which peers that decode forms read as a blank.
+/// The ASCII characters that are percent-encoded. Characters outside ASCII are always encoded.
+///
+/// - All characters that are not a `baggage-octet` (§3.3.1.3).
+/// - `%`.
+/// - `+`. Encoding it is optional, but peers that decode values like form data read it as a blank.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'+');
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// A member of a [`Baggage`] that keeps to the grammar.
+/// A valid member of a [`Baggage`].
 ///
 /// # Examples
 /// ```
 /// use throughline_core::Baggage;
 ///
 /// let baggage = Baggage::from_lines([b"tenant = a=b%2C ; ttl=60;internal".as_slice()]);
-/// let member = baggage.iter().next().expect("it has one");
+/// let member = baggage.iter().next().expect("there is one member");
 /// assert_eq!((member.key(), &*member.value()), ("tenant", "a=b,"));
 /// let properties: Vec<_> = member.properties().collect();
 /// assert_eq!(properties, [("ttl", Some("60".into())), ("internal", None)]);
@@ -36,8 +39,10 @@ pub struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    /// The member that begins at `start`, if it keeps to the grammar; and the place of the comma behind it, or the text's end.
-    pub(super) fn at(text: &'a str, start: usize) -> (Option<Self>, usize) {
+    /// Parses the member that begins at `start`; `None` if it breaks the grammar.
+    ///
+    /// The second result is the position of the comma after it, or the end of the text.
+    pub(super) fn parse_at(text: &'a str, start: usize) -> (Option<Self>, usize) {
         let (parts, end) = grammar::member(text.as_bytes(), start);
         let member = parts.map(|Parts { key, value, is_encoded, properties, end }| Member {
             text: &text[key.start..end],
@@ -49,29 +54,31 @@ impl<'a> Member<'a> {
         (member, end)
     }
 
-    /// The member that `text`, without commas, is, if its key is `key`; the rest of all the others is not looked at.
-    pub(super) fn named(text: &'a [u8], key: &str) -> Option<Self> {
+    /// Parses `text`, which has no commas, if it is a member with this key.
+    ///
+    /// Of members with another key, only the key is read.
+    pub(super) fn with_key(text: &'a [u8], key: &str) -> Option<Self> {
         let text = Some(text).filter(|text| grammar::has_key(text, key.as_bytes()))?;
-        // A key with an equals sign in it begins what is another's member.
-        Member::at(std::str::from_utf8(text).ok()?, 0).0.filter(|member| member.key == key)
+        // If `key` contains an equals sign, `text` may be a member with a shorter key.
+        Member::parse_at(std::str::from_utf8(text).ok()?, 0).0.filter(|member| member.key == key)
     }
 
-    /// As it came, without the blanks around it.
+    /// Returns the member as it was received, without the blanks around it.
     pub(super) fn as_str(&self) -> &'a str {
         self.text
     }
 
-    /// The key: a token (RFC 9110 §5.6.2), never decoded.
+    /// Returns the key: a token (RFC 9110 §5.6.2), never decoded.
     pub fn key(&self) -> &'a str {
         self.key
     }
 
-    /// The value, decoded; what is not UTF-8 in it is U+FFFD.
+    /// Returns the value, decoded. Invalid UTF-8 becomes U+FFFD.
     pub fn value(&self) -> Cow<'a, str> {
         if self.is_encoded { decode(self.value) } else { Cow::Borrowed(self.value) }
     }
 
-    /// The properties in order, their values decoded.
+    /// Returns the properties in order, with decoded values.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, Option<Cow<'a, str>>)> {
         self.raw_properties().map(|(key, value)| (key, value.map(decode)))
     }
@@ -85,14 +92,14 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The key, not the value, which may be private.
+/// Shows the key. Omits the value, which may be private.
 impl fmt::Debug for Member<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
-/// The member as it goes on the wire.
+/// Writes a member as it is sent.
 pub(super) fn encode<'a>(
     key: &str,
     value: &str,
@@ -108,9 +115,9 @@ pub(super) fn encode<'a>(
 }
 
 fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), BaggageError> {
-    // Encoding only makes it longer, so what can't fit is refused before it is encoded.
-    let least = text.len().saturating_add(key.len()).saturating_add(value.map_or(0, str::len));
-    if least > Baggage::MAX_BYTES {
+    // Encoding never shortens a text, so reject one that cannot fit before encoding it.
+    let min_len = text.len().saturating_add(key.len()).saturating_add(value.map_or(0, str::len));
+    if min_len > Baggage::MAX_BYTES {
         return Err(BaggageError::FULL);
     }
     if !grammar::is_token(key.as_bytes()) {
@@ -124,12 +131,12 @@ fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), Baggage
     Ok(())
 }
 
-/// `+` is a plus; a `%` that no two digits follow is itself.
+/// Decodes percent-encoding. `+` stays a plus. A `%` without two digits after it stays a `%`.
 fn decode(value: &str) -> Cow<'_, str> {
     if !value.contains('%') {
         return Cow::Borrowed(value);
     }
-    // In one block: what is decoded is no longer than it was.
+    // One allocation is enough: decoding never makes a text longer.
     let mut bytes = Vec::with_capacity(value.len());
     bytes.extend(percent_decode_str(value));
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()).into()

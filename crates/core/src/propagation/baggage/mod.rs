@@ -1,4 +1,4 @@
-//! W3C Baggage: the header `baggage`.
+//! W3C Baggage: the header `baggage`, names and values that travel with a request.
 
 mod error;
 pub(super) mod grammar;
@@ -17,10 +17,12 @@ use crate::{Context, Extractor, Injector, Key};
 /// `baggage` (§3.1).
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
-/// What goes with a context: one per request, below the values of the application.
+/// The baggage of a context.
 static CURRENT: Key<Baggage> = Key::new("baggage");
 
-/// The baggage that came with a request; [`Baggage::EMPTY`] where none did. It is neither decoded nor, in one line, copied.
+/// Extracts the baggage of a request; [`Baggage::EMPTY`] if there is none.
+///
+/// Nothing is decoded. A single header line is shared, not copied.
 ///
 /// # Examples
 /// ```
@@ -52,7 +54,9 @@ fn read<E: Extractor + ?Sized>(carrier: &E) -> Baggage {
     }
 }
 
-/// Writes `baggage` in place of whatever was there; of the empty one nothing is left.
+/// Writes `baggage`. Replaces an existing value.
+///
+/// If `baggage` is empty, the header is removed.
 pub fn inject<I: Injector + ?Sized>(baggage: &Baggage, carrier: &mut I) {
     if baggage.is_empty() {
         carrier.remove(&BAGGAGE);
@@ -63,13 +67,13 @@ pub fn inject<I: Injector + ?Sized>(baggage: &Baggage, carrier: &mut I) {
 
 /// # Baggage
 impl Context {
-    /// The baggage that goes with this context; empty by default.
+    /// Returns the baggage of this context; empty by default.
     pub fn baggage(&self) -> &Baggage {
         static NONE: Baggage = Baggage::EMPTY;
         self.value(&CURRENT).unwrap_or(&NONE)
     }
 
-    /// A context that goes with `baggage`, in place of what this one goes with.
+    /// Returns a child context with `baggage`, which replaces the baggage of this context.
     ///
     /// # Examples
     /// ```

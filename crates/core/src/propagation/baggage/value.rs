@@ -5,16 +5,22 @@ use http::header::HeaderValue;
 
 use super::{BaggageError, Member, list, member};
 
-/// Names and values that go with a request to every service it reaches.
+/// Names and values that travel with a request to every service it reaches.
 ///
-/// It is kept as the text it came in, and goes on byte for byte while nobody changes it. Members are looked for when they are
-/// read; values are decoded then, and encoded when they are set, so a value can never become a member. Cloning is one reference
-/// count at most.
+/// # Representation
+/// - The text is stored as received, and sent byte for byte until it is changed.
+/// - Members are found and decoded when they are read.
+/// - Values are encoded when they are set, so a value can never become a second member.
+/// - A clone costs at most one reference count.
 ///
-/// Never longer than 8,192 bytes nor more than 64 members (§3.3.2 asks for as much): of what comes in beyond that, whole members are
-/// left out and [counted](Self::dropped_count). Every byte of it is printable ASCII or a tab.
+/// # Limits
+/// Baggage has at most 8,192 bytes and 64 members (§3.3.2 requires at least these). Members beyond
+/// the limits are dropped as a whole and [counted](Self::dropped_count). Every byte is printable
+/// ASCII or a tab.
 ///
-/// Every service on the way can read it, and may be a stranger's: it is no place for secrets.
+/// # Security
+/// Every service on the way can read the baggage, including services of other parties. Do not put
+/// secrets into it.
 ///
 /// # Examples
 /// ```
@@ -30,22 +36,24 @@ use super::{BaggageError, Member, list, member};
 /// ```
 #[derive(Clone)]
 pub struct Baggage {
-    /// Nothing but 0x20 to 0x7E and tabs, within the limits.
+    /// Only bytes from 0x20 to 0x7E and tabs, within the limits.
     text: HeaderValue,
     dropped: usize,
 }
 
 impl Baggage {
-    /// The most bytes it has, with the commas.
+    /// The maximum number of bytes, including commas.
     pub const MAX_BYTES: usize = 8_192;
-    /// The most members it has.
+    /// The maximum number of members.
     pub const MAX_MEMBERS: usize = 64;
 
-    /// Without members.
+    /// Baggage without members.
     pub const EMPTY: Baggage = Baggage { text: HeaderValue::from_static(""), dropped: 0 };
 
-    /// What header lines say, combined in their order as if joined by commas (RFC 9110 §5.3). It never fails: a member that is
-    /// beyond the limits, or has a byte that is neither printable ASCII nor a tab, is left out; no other check is made.
+    /// Combines header lines in order, as if joined by commas (RFC 9110 §5.3).
+    ///
+    /// This never fails. A member is dropped if it is beyond the limits, or has a byte that is
+    /// neither printable ASCII nor a tab. There are no other checks.
     ///
     /// # Examples
     /// ```
@@ -59,13 +67,13 @@ impl Baggage {
         Self::combined(|| lines.clone())
     }
 
-    /// [`from_lines`](Self::from_lines), with as many iterators over them as it takes.
+    /// Like [`from_lines`](Self::from_lines). `lines` returns a new iterator for each pass.
     pub(super) fn combined<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -> Self {
         let (text, dropped) = list::combine(lines);
         Baggage { text: HeaderValue::try_from(text).expect("printable ASCII and tabs"), dropped }
     }
 
-    /// Shares the bytes of a header where they can go on as they are.
+    /// Like [`from_lines`](Self::from_lines), but shares the bytes of the header if all are kept.
     pub(super) fn from_header(line: &HeaderValue) -> Self {
         match list::scan(line.as_bytes()) {
             Some(members) if list::fits(line.len(), members) && list::has_member(line.as_bytes()) => {
@@ -79,37 +87,41 @@ impl Baggage {
         &self.text
     }
 
-    /// As it goes on the wire.
+    /// Returns the text of the header.
     pub fn as_str(&self) -> &str {
         self.text.to_str().expect("printable ASCII and tabs")
     }
 
-    /// Whether there is nothing to send.
+    /// Returns whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// How many members did not come in: beyond the limits, or with a byte that no member may have. Also those that broke the grammar and
-    /// were left out when another was set or removed.
+    /// Returns the number of dropped members.
+    ///
+    /// A received member is dropped if it is beyond the limits or has an invalid byte. A member
+    /// that breaks the grammar is dropped when another member is set or removed.
     pub fn dropped_count(&self) -> usize {
         self.dropped
     }
 
-    /// The value of `key`, decoded; of several, the last one's. What is not UTF-8 in it is U+FFFD (§3.3.1.3). `None` also where the
-    /// member breaks the grammar.
+    /// Returns the value of `key`, decoded.
     ///
-    /// It may have any character, control characters too, once decoded.
+    /// If there are several members with this key, the last one counts. Invalid UTF-8 becomes
+    /// U+FFFD (§3.3.1.3). A member that breaks the grammar counts as absent.
+    ///
+    /// The decoded value may contain any character, including control characters.
     pub fn get(&self, key: &str) -> Option<Cow<'_, str>> {
         let mut members = self.text.as_bytes().rsplit(|byte| *byte == b',');
-        members.find_map(|text| Member::named(text, key)).map(|member| member.value())
+        members.find_map(|text| Member::with_key(text, key)).map(|member| member.value())
     }
 
-    /// The members that keep to the grammar, in order.
+    /// Returns the valid members, in order.
     pub fn iter(&self) -> impl Iterator<Item = Member<'_>> {
         let (text, mut start) = (self.as_str(), 0);
         let next = move || {
             (start <= text.len()).then(|| {
-                let (member, end) = Member::at(text, start);
+                let (member, end) = Member::parse_at(text, start);
                 start = end + 1;
                 member
             })
@@ -117,19 +129,22 @@ impl Baggage {
         std::iter::from_fn(next).flatten()
     }
 
-    /// The same with `key` set to `value`, as the last member and the only one of that key, without properties. Members that break the
-    /// grammar are left out, and [counted](Self::dropped_count).
+    /// Returns a copy with `key` set to `value`.
+    ///
+    /// The new member is the last one, and has no properties. Other members with the same key are
+    /// removed. Members that break the grammar are dropped and [counted](Self::dropped_count).
     ///
     /// # Errors
-    /// `key` is not a token (RFC 9110 §5.6.2), or there is no room for the member.
+    /// - `key` is not a token (RFC 9110 §5.6.2).
+    /// - The new baggage would exceed the limits.
     pub fn insert(&self, key: &str, value: &str) -> Result<Self, BaggageError> {
         self.insert_with(key, value, [])
     }
 
-    /// [`insert`](Self::insert) with properties: keys with a value or without one.
+    /// Like [`insert`](Self::insert), with properties: keys with or without a value.
     ///
     /// # Errors
-    /// As of `insert`, also for the keys of properties.
+    /// The same as for `insert`. The keys of properties must be tokens too.
     ///
     /// # Examples
     /// ```
@@ -154,10 +169,13 @@ impl Baggage {
         if !list::fits(text.len(), others + 1) {
             return Err(BaggageError::FULL);
         }
-        Ok(Baggage { text: HeaderValue::try_from(text).expect("encoded"), dropped: self.dropped + dropped })
+        Ok(Baggage { text: HeaderValue::try_from(text).expect("encoded as ASCII"), dropped: self.dropped + dropped })
     }
 
-    /// The same without `key`; if it has one, also without the members that break the grammar, which are counted.
+    /// Returns a copy without `key`.
+    ///
+    /// If there is a member with this key, members that break the grammar are dropped too, and
+    /// [counted](Self::dropped_count).
     #[must_use]
     pub fn remove(&self, key: &str) -> Self {
         if !self.iter().any(|member| member.key() == key) {
@@ -170,9 +188,13 @@ impl Baggage {
         }
     }
 
-    /// The same, of at most `bytes` bytes and `members` members: byte for byte if it is within that, or else the members that are, in
-    /// order, and the others counted. Limits beyond [`MAX_BYTES`](Self::MAX_BYTES) and [`MAX_MEMBERS`](Self::MAX_MEMBERS) are those.
+    /// Returns a copy with at most `bytes` bytes and `members` members.
     ///
+    /// If the baggage is within these limits, the copy has the same bytes. Otherwise members that
+    /// do not fit are dropped and [counted](Self::dropped_count); the others keep their order.
+    /// [`MAX_BYTES`](Self::MAX_BYTES) and [`MAX_MEMBERS`](Self::MAX_MEMBERS) apply in any case.
+    ///
+    /// # Examples
     /// ```
     /// use throughline_core::Baggage;
     ///
@@ -185,25 +207,29 @@ impl Baggage {
             return self.clone();
         }
         let (text, dropped) = list::keep([self.text.as_bytes()].into_iter(), bytes, members);
-        Baggage { text: HeaderValue::try_from(text).expect("checked"), dropped: self.dropped + dropped }
+        Baggage {
+            text: HeaderValue::try_from(text).expect("printable ASCII and tabs"),
+            dropped: self.dropped + dropped,
+        }
     }
 
-    /// The members that keep to the grammar and have another key, as they came, and their number; and that of those that break it.
-    fn without(&self, key: &str, room: usize) -> (String, usize, usize) {
-        let mut text = String::with_capacity(self.text.len() + room);
-        let (mut kept, mut broken) = (0, 0);
+    /// Returns the valid members with another key as text, their number, and the number of invalid
+    /// members. The text has capacity for `additional` more bytes.
+    fn without(&self, key: &str, additional: usize) -> (String, usize, usize) {
+        let mut text = String::with_capacity(self.text.len() + additional);
+        let (mut kept, mut invalid) = (0, 0);
         for part in self.as_str().split(',').filter(|part| list::has_member(part.as_bytes())) {
-            match Member::at(part, 0).0 {
+            match Member::parse_at(part, 0).0 {
                 Some(member) if member.key() == key => {}
                 Some(member) => {
                     let comma = if text.is_empty() { "" } else { "," };
                     text.extend([comma, member.as_str()]);
                     kept += 1;
                 }
-                None => broken += 1,
+                None => invalid += 1,
             }
         }
-        (text, kept, broken)
+        (text, kept, invalid)
     }
 }
 
@@ -221,7 +247,7 @@ impl PartialEq for Baggage {
 
 impl Eq for Baggage {}
 
-/// The keys, not the values, which may be private.
+/// Shows the keys. Omits the values, which may be private.
 impl fmt::Debug for Baggage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Baggage")?;

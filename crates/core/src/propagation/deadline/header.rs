@@ -1,10 +1,10 @@
-//! The other headers that tell how much time is left.
+//! The other headers that carry a remaining time.
 
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::{Expired, GRPC_TIMEOUT, ReplyReserve, least, parse_grpc_timeout};
+use super::{Expired, GRPC_TIMEOUT, ReplyReserve, parse_grpc_timeout, shortest};
 use crate::{Extractor, Injector};
 
 /// `connect-timeout-ms` (Connect protocol, "Unary-Request").
@@ -14,10 +14,12 @@ pub static X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static(
 /// `request-timeout`.
 pub static REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
 
-/// The most that `connect-timeout-ms` has room for.
+/// The maximum of `connect-timeout-ms`: 10 digits.
 const MAX_CONNECT_MS: u128 = 9_999_999_999;
 
-/// A header that tells how much time the callee has. A service reads `grpc-timeout`, and of the others those it opts into.
+/// A header that carries the callee's remaining time.
+///
+/// A service reads `grpc-timeout` by default. It opts into each of the others.
 ///
 /// # Examples
 /// ```
@@ -35,14 +37,14 @@ pub enum TimeoutHeader {
     GrpcTimeout,
     /// `connect-timeout-ms`: 1 to 10 digits, milliseconds.
     ConnectTimeoutMs,
-    /// `x-envoy-expected-rq-timeout-ms`: 1 to 10 digits, milliseconds. `0` is no timeout.
+    /// `x-envoy-expected-rq-timeout-ms`: 1 to 10 digits, milliseconds. `0` means no timeout.
     XEnvoyExpectedRqTimeoutMs,
     /// `request-timeout`: 1 to 10 digits, seconds.
     RequestTimeout,
 }
 
 impl TimeoutHeader {
-    /// The header's name.
+    /// Returns the name of the header.
     pub fn name(self) -> &'static HeaderName {
         match self {
             TimeoutHeader::GrpcTimeout => &GRPC_TIMEOUT,
@@ -52,13 +54,15 @@ impl TimeoutHeader {
         }
     }
 
-    /// The time that a value grants; `None` if it breaks the header's grammar or sets no limit. Zero: the deadline has passed.
+    /// Parses a value of this header; zero if the deadline has passed.
+    ///
+    /// Returns `None` if the value breaks the grammar or sets no limit.
     pub fn parse(self, line: &[u8]) -> Option<Duration> {
-        self.read(line).unwrap_or_default()
+        self.try_parse(line).unwrap_or_default()
     }
 
-    /// The time that a value grants; `None`: it says that there is no limit.
-    fn read(self, line: &[u8]) -> Result<Option<Duration>, ()> {
+    /// Parses a value of this header. `Ok(None)`: it sets no limit. `Err`: it breaks the grammar.
+    fn try_parse(self, line: &[u8]) -> Result<Option<Duration>, ()> {
         let timeout = match self {
             TimeoutHeader::GrpcTimeout => parse_grpc_timeout(line),
             TimeoutHeader::ConnectTimeoutMs => digits(line).map(Duration::from_millis),
@@ -70,7 +74,7 @@ impl TimeoutHeader {
     }
 }
 
-/// The least of the times that `headers` grant; `None` if none of them does.
+/// Extracts the shortest timeout of several headers; `None` if none of them has one.
 ///
 /// # Examples
 /// ```
@@ -86,14 +90,17 @@ impl TimeoutHeader {
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
 pub fn extract_shortest<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrier: &E) -> Option<Duration> {
-    let least = |header: &TimeoutHeader| least(header.name(), carrier, |line| header.read(line));
-    headers.iter().filter_map(least).min()
+    let timeout = |header: &TimeoutHeader| shortest(header.name(), carrier, |line| header.try_parse(line));
+    headers.iter().filter_map(timeout).min()
 }
 
-/// Writes what is left of `remaining` as `connect-timeout-ms`, rounded down, in place of whatever was there.
+/// Writes `remaining` minus the reserve as `connect-timeout-ms`, rounded down.
+///
+/// Replaces existing values.
 ///
 /// # Errors
-/// Less than a millisecond is left: the request is not worth sending. The header is then removed.
+/// Returns [`Expired`] if less than a millisecond is left: the request is not worth sending. The
+/// header is then removed.
 ///
 /// # Examples
 /// ```
@@ -123,7 +130,7 @@ pub fn inject_connect<I: Injector + ?Sized>(
     }
 }
 
-/// 1 to 10 digits, and nothing else.
+/// Parses 1 to 10 digits; `None` for anything else.
 fn digits(line: &[u8]) -> Option<u64> {
     let is_valid = (1..=10).contains(&line.len()) && line.iter().all(u8::is_ascii_digit);
     is_valid.then(|| line.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0')))
