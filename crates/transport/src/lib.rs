@@ -1,4 +1,7 @@
-//! Events between services: [`Events`] publishes them, a [`Subscription`] takes them, and the trace goes with them.
+//! Publish and subscribe between services, with context propagation.
+//!
+//! [`Events`] publishes messages. A [`Subscription`] receives them. Each message carries the trace,
+//! the baggage and other wire values of its publisher.
 
 mod events;
 

@@ -1,4 +1,4 @@
-//! How long a message waits between two attempts.
+//! The pauses between the attempts at a message.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after attempt number `attempt`, counted from 1.
+    /// Returns the pause after attempt number `attempt`, counted from 1.
     ///
-    /// It doubles with each attempt. `retry_after` is the least that it may be. A random part of up
-    /// to half of the doubled pause comes on top, so that messages that failed together come apart.
+    /// The pause doubles with each attempt and is at least `retry_after`. A random time of up to
+    /// half of the doubled pause is added. It spreads out messages that failed at the same time.
     pub(super) fn pause(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let pause = self.first.saturating_mul(1 << doublings).min(self.longest);
@@ -32,7 +32,7 @@ mod tests {
         assert!(longest.contains(&backoff.pause(u32::MAX, None)));
         assert!(longest.contains(&backoff.pause(u32::MAX, Some(Duration::from_secs(1)))));
         assert_eq!(backoff.pause(1, Some(Duration::MAX)), Duration::MAX);
-        let endless = Backoff { first: Duration::MAX, longest: Duration::MAX };
-        assert!(endless.pause(0, None) >= Duration::MAX / 2);
+        let unlimited = Backoff { first: Duration::MAX, longest: Duration::MAX };
+        assert!(unlimited.pause(0, None) >= Duration::MAX / 2);
     }
 }

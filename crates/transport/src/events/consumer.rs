@@ -1,4 +1,4 @@
-//! Dealing with messages: each in a context and a span of its own.
+//! Consumers: they handle each message in its own context and span.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use super::backoff::Backoff;
 use super::dead_letter::{dead_letter, is_dead_letter};
 use super::{Delivery, Events, Message, Subscription, span};
 
-/// How a [`Subscription`] is served.
+/// The settings for [`Subscription::serve`].
 #[derive(Clone)]
 #[must_use]
 pub struct Consumer {
@@ -32,7 +32,10 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Each message gets a context below `base`: when that is cancelled, the serving ends.
+    /// Creates a consumer with default settings.
+    ///
+    /// The context of each message is a child of `base`. When `base` is cancelled,
+    /// [`serve`](Subscription::serve) returns.
     pub fn new(base: &Context) -> Self {
         Consumer {
             base: base.clone(),
@@ -47,68 +50,75 @@ impl Consumer {
         }
     }
 
-    /// The formats in which messages tell of their trace, as for [`Events::propagator`](super::Events::propagator).
+    /// Sets the propagation formats to extract from messages.
+    ///
+    /// The default is the same as for [`Events::propagator`](super::Events::propagator).
     pub fn propagator(mut self, propagator: Propagator) -> Self {
         self.propagator = propagator;
         self
     }
 
-    /// The values that messages may bring, by their keys, as for
-    /// [`ContextLayer::keys`](throughline::ContextLayer::keys). Default: none but the principal.
+    /// Sets the keys whose values are extracted from messages.
+    ///
+    /// See [`ContextLayer::keys`](throughline::ContextLayer::keys). Default: no keys. The principal
+    /// is always extracted.
     pub fn keys(mut self, keys: &[&'static dyn WireKey]) -> Self {
         self.keys = keys.into();
         self
     }
 
-    /// Where the spans go; default: where the base's go.
+    /// Sets the tracer of the spans; default: the tracer of the base context.
     pub fn tracer(mut self, tracer: Tracer) -> Self {
         self.tracer = Some(tracer);
         self
     }
 
-    /// How long one attempt may take; default: 30 s.
+    /// Sets the timeout of one attempt; default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many messages are dealt with at a time; default: 16.
+    /// Sets how many messages are handled at the same time; default: 16.
     pub fn concurrency(mut self, messages: NonZeroUsize) -> Self {
         self.concurrency = messages.get();
         self
     }
 
-    /// After how many failed deliveries a message is given up; default: 5.
+    /// Sets the number of failed deliveries after which a message is given up; default: 5.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
     }
 
-    /// The pauses between the attempts at a message; default: 500 ms, doubling up to 60 s.
+    /// Sets the pauses between the attempts at a message; default: 500 ms, doubling up to 60 s.
     ///
-    /// The pause after the first failed attempt is `first`, and each further one twice as long, up
-    /// to `longest`. A random part of up to half of it comes on top. A pause is never shorter than
-    /// the error's [`retry_after`](Error::retry_after), which `longest` does not limit.
+    /// - The pause after the first failed attempt is `first`. Each further pause is twice as long,
+    ///   up to `longest`.
+    /// - A random time of up to half of the pause is added.
+    /// - A pause is never shorter than the error's [`retry_after`](Error::retry_after). `longest`
+    ///   does not limit `retry_after`.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { first, longest };
         self
     }
 
-    /// The subject of messages that are given up; default: `dead-letter.` and the message's own.
+    /// Sets the subject of dead letters; default: `dead-letter.` plus the subject of the message.
     ///
-    /// Such a message keeps its headers and its payload and goes to the groups that are subscribed to
-    /// this subject. These headers come on top, percent-encoded where they are not printable ASCII:
+    /// When a message is given up, it is published to this subject with its headers and its
+    /// payload. These headers are added. Characters that are not printable ASCII are
+    /// percent-encoded:
     ///
     /// | header | value |
     /// |---|---|
-    /// | `dead-letter-subject` | the subject that it was given up under |
-    /// | `dead-letter-group` | the group that gave it up |
+    /// | `dead-letter-subject` | the original subject |
+    /// | `dead-letter-group` | the group that gave the message up |
     /// | `dead-letter-attempts` | the number of deliveries |
     /// | `dead-letter-code` | the [`Code`] of the last error |
     /// | `dead-letter-message` | the error's message, at most 1,024 bytes; never its source |
-    /// | `dead-letter-origin` | the service in which the error began, if it came from another one |
+    /// | `dead-letter-origin` | the service that the error started in, if it is another service |
     ///
-    /// A message that has the first of these headers already is not published again.
+    /// A message that already has `dead-letter-subject` is not published again.
     ///
     /// # Examples
     /// ```
@@ -124,7 +134,7 @@ impl Consumer {
     /// }));
     ///
     /// events.publish(&Context::background(), Message::new("card.ordered", "7")).await?;
-    /// let delivery = failed.next().await.expect("it was given up");
+    /// let delivery = failed.next().await.expect("the message was given up");
     /// assert_eq!(delivery.message().headers["dead-letter-message"], "no such card");
     /// assert_eq!(delivery.message().payload, "7");
     /// # delivery.acknowledge();
@@ -136,7 +146,7 @@ impl Consumer {
         self
     }
 
-    /// Handles one delivery. `permit` is given back when the handler has ended.
+    /// Handles one delivery. Releases `permit` when the handler has ended.
     async fn handle<F, Fut>(
         self: Arc<Self>,
         group: Arc<Group>,
@@ -150,7 +160,8 @@ impl Consumer {
         let limits = self.base.with_timeout(self.timeout).with_cancel();
         let span = self.span(&limits, &delivery);
         let ctx = span.context().clone();
-        // After a panic only the delivery and `limits` are used, which no panic leaves half-changed.
+        // Unwind safe: after a panic, only the delivery and `limits` are used. No panic leaves them
+        // in an inconsistent state.
         let attempt = AssertUnwindSafe(attempt(span, delivery.message().clone(), handler)).catch_unwind();
         let result = match attempt.await {
             Ok(result) => {
@@ -163,11 +174,12 @@ impl Consumer {
             }
         };
         drop(permit);
-        // Last: `Events::drain` returns after this, and finds the span ended.
+        // This comes last: `Events::drain` may return now, and the span has already ended.
         match result {
             Ok(()) => delivery.acknowledge(),
             Err(error) if error.retryable() == Some(false) => self.give_up(&group, &ctx, delivery, &error).await,
-            // The consumer ends. The message is fine: another member of the group may take it.
+            // The consumer is stopping, so the failure says nothing about the message. Another
+            // member of the group may take it.
             Err(_) if self.base.is_done() => delivery.redeliver(),
             Err(error) if delivery.attempt() < self.max_attempts => {
                 let pause = self.backoff.pause(delivery.attempt(), error.retry_after());
@@ -177,8 +189,9 @@ impl Consumer {
         }
     }
 
-    /// The span of a delivery: it continues the publisher's trace. `limits` has nothing of the
-    /// publisher's deadline.
+    /// Starts the span of a delivery. It continues the publisher's trace.
+    ///
+    /// `limits` holds the consumer's timeout, not the publisher's deadline.
     fn span(&self, limits: &Context, delivery: &Delivery) -> Span {
         let message = delivery.message();
         let ctx = self.propagator.extract(limits, &message.headers);
@@ -188,7 +201,8 @@ impl Consumer {
             builder = builder.tracer(tracer);
         }
         if !ctx.span_context().is_some_and(SpanContext::is_remote) {
-            // The base's own span is not what asked for this.
+            // The message has no trace. The span of the base context did not cause it, so start a
+            // new trace.
             builder = builder.new_root();
         }
         if let Some(remaining) = limits.remaining() {
@@ -200,16 +214,17 @@ impl Consumer {
         builder.start().abandoned_if_dropped()
     }
 
-    /// Publishes the message as a dead letter, counts and reports it.
+    /// Publishes the message as a dead letter, logs it and counts it.
     async fn give_up(&self, group: &Group, ctx: &Context, delivery: Delivery, error: &Error) {
         let (message, attempts) = (delivery.message(), delivery.attempt());
         let to = if is_dead_letter(message) {
-            // It ends here: published again, a message could go in circles.
+            // Do not publish a dead letter again: the message could loop forever.
             None
         } else {
             let default = || format!("dead-letter.{}", message.subject);
             let to = self.dead_letter.clone().unwrap_or_else(default);
-            // Also when the consumer's base is done, and never longer than an attempt.
+            // Detached, to publish even if the base context is done. Limited to the time of an
+            // attempt.
             let ctx = ctx.detach().with_timeout(self.timeout);
             let letter = dead_letter(to.clone(), message, &group.name, attempts, error);
             group.events.publish(&ctx, letter).await.is_ok().then_some(to)
@@ -228,13 +243,13 @@ impl Consumer {
     }
 }
 
-/// Where a consumer's messages come from.
+/// The group that a consumer receives messages from.
 struct Group {
     events: Events,
     name: String,
 }
 
-/// Runs the handler under the span, and records how it ended.
+/// Runs the handler in the span, and records its result.
 async fn attempt<F, Fut>(span: Span, message: Message, handler: Arc<F>) -> Result<(), Error>
 where
     F: Fn(Context, Message) -> Fut,
@@ -264,28 +279,31 @@ impl fmt::Debug for Consumer {
 }
 
 impl Subscription {
-    /// Deals with messages, several at a time, until the events are drained or the consumer's base
-    /// is done.
+    /// Handles messages until the events are drained or the consumer's base context is done.
     ///
-    /// For each, `handler` gets a context with a CONSUMER span and the consumer's timeout, and the
-    /// message, which is acknowledged when it succeeds. When it has ended its context is cancelled
-    /// with [`Cause::RequestFinished`], and when it panics with [`Cause::Panicked`].
+    /// Several messages are handled [at the same time](Consumer::concurrency). For each message:
+    /// 1. `handler` is called with the message and a context. The context has a CONSUMER span and
+    ///    the consumer's timeout.
+    /// 2. When the handler returns, its context is cancelled with [`Cause::RequestFinished`]. If it
+    ///    panics, the cause is [`Cause::Panicked`].
+    /// 3. If the handler succeeds, the message is acknowledged.
     ///
-    /// What happens when the handler fails, panics or takes too long:
-    /// - The message is delivered again after a [pause](Consumer::backoff), during which other
-    ///   messages are handled.
-    /// - After the [last attempt](Consumer::max_attempts), and at once when the error is not
-    ///   [`retryable`](Error::retryable), it is given up. It goes to the [dead-letter
-    ///   subject](Consumer::dead_letter), is [counted](super::GroupCounters::given_up), and
-    ///   `tracing` gets an event at the level ERROR.
-    /// - When the consumer's base is done, the message goes back to the group, and is not given up
-    ///   for it.
+    /// If the handler fails, panics or takes too long:
+    /// - The message is delivered again after a [pause](Consumer::backoff). Other messages are
+    ///   handled during the pause.
+    /// - The message is given up after the [last attempt](Consumer::max_attempts), or at once if
+    ///   the error is not [`retryable`](Error::retryable). It is published to the [dead-letter
+    ///   subject](Consumer::dead_letter), [counted](super::GroupCounters::given_up), and logged to
+    ///   `tracing` at the level ERROR.
+    /// - If the consumer's base context is done and the error is retryable, the message goes back
+    ///   to the group and is not given up.
     ///
     /// # Cancellation safety
-    /// Dropping the future takes no more messages; those at hand go on.
+    /// If the future is dropped, it takes no more messages. Messages that are being handled
+    /// continue.
     ///
     /// # Panics
-    /// Outside a tokio runtime with time enabled.
+    /// Panics outside a tokio runtime with time enabled.
     pub async fn serve<F, Fut>(self, consumer: Consumer, handler: F)
     where
         F: Fn(Context, Message) -> Fut + Send + Sync + 'static,
@@ -293,17 +311,18 @@ impl Subscription {
     {
         let (consumer, handler) = (Arc::new(consumer), Arc::new(handler));
         let group = Arc::new(Group { events: self.events().clone(), name: self.group().to_owned() });
-        let places = Arc::new(Semaphore::new(consumer.concurrency));
+        let semaphore = Arc::new(Semaphore::new(consumer.concurrency));
         let base = consumer.base.clone();
         let work = async {
             // The semaphore is never closed.
-            while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            while let Ok(permit) = Arc::clone(&semaphore).acquire_owned().await {
                 let Some(delivery) = self.next().await else { return };
                 let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
-                tokio::spawn(consumer.handle(group, delivery, Arc::clone(&handler), place));
+                tokio::spawn(consumer.handle(group, delivery, Arc::clone(&handler), permit));
             }
         };
-        // When the base is done nobody is told: the messages that wait are somebody else's.
+        // No error if the base context is done: other members of the group take the waiting
+        // messages.
         let _ = base.run(work).await;
     }
 }

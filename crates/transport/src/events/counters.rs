@@ -1,12 +1,13 @@
-//! What a group has done with its messages.
+//! The counters of a group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Live counts of one group's messages. Clones share them.
+/// Live counts of the messages of one group. Clones share the counts.
 ///
-/// Take them before [`serve`](super::Subscription::serve), which consumes the subscription. They stay
-/// readable after the group's last member has left; a group that is made anew begins at 0.
+/// Get them before you call [`serve`](super::Subscription::serve), which consumes the subscription.
+/// They stay readable after the last member of the group has left. If the group is created again,
+/// its counts start at 0.
 ///
 /// # Examples
 /// ```
@@ -39,23 +40,24 @@ struct Counts {
 }
 
 impl GroupCounters {
-    /// Messages that were handled.
+    /// Returns the number of acknowledged messages.
     pub fn acknowledged(&self) -> u64 {
         self.0.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Deliveries that went back to the group, to come again.
+    /// Returns the number of deliveries that were put back, to be delivered again.
     pub fn redelivered(&self) -> u64 {
         self.0.redelivered.load(Ordering::Relaxed)
     }
 
-    /// Messages that were given up: after their last attempt, or because the error is not
-    /// retryable.
+    /// Returns the number of messages that were given up.
+    ///
+    /// A message is given up after its last attempt, or if the error is not retryable.
     pub fn given_up(&self) -> u64 {
         self.0.given_up.load(Ordering::Relaxed)
     }
 
-    /// Messages that were lost with the last member of the group, which keeps nothing without one.
+    /// Returns the number of discarded messages: the last member left before they were handled.
     pub fn discarded(&self) -> u64 {
         self.0.discarded.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The message that takes the place of one that was given up.
+//! Dead letters: the messages that are published in place of messages that were given up.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -6,7 +6,7 @@ use throughline::Error;
 
 use super::Message;
 
-/// The subject that the message was given up under. A message with this header is a dead letter.
+/// The original subject. A message with this header is a dead letter.
 const SUBJECT: &str = "dead-letter-subject";
 const GROUP: &str = "dead-letter-group";
 const ATTEMPTS: &str = "dead-letter-attempts";
@@ -14,18 +14,18 @@ const CODE: &str = "dead-letter-code";
 const MESSAGE: &str = "dead-letter-message";
 const ORIGIN: &str = "dead-letter-origin";
 
-/// Longer texts are cut off, in bytes.
+/// The maximum length of a text in a header, in bytes. Longer texts are truncated.
 const MAX_TEXT: usize = 1024;
 
-/// What is escaped in a text, besides what is not ASCII.
+/// The ASCII characters that are percent-encoded. Characters outside ASCII are always encoded.
 const ESCAPED: AsciiSet = CONTROLS.add(b'%');
 
-/// Whether the message has been given up before.
+/// Whether the message is a dead letter already.
 pub(super) fn is_dead_letter(message: &Message) -> bool {
     message.headers.contains_key(SUBJECT)
 }
 
-/// `message` under the subject `to`, with the error in its headers.
+/// Creates a copy of `message` with the subject `to` and the error in its headers.
 pub(super) fn dead_letter(to: String, message: &Message, group: &str, attempts: u32, error: &Error) -> Message {
     let mut headers = message.headers.clone();
     set(&mut headers, SUBJECT, Some(&message.subject));
@@ -47,7 +47,7 @@ fn set(headers: &mut HeaderMap, name: &'static str, text: Option<&str>) {
         utf8_percent_encode(&text[..end], &ESCAPED).to_string()
     });
     match encoded.and_then(|text| HeaderValue::try_from(text).ok()) {
-        // A map that is full keeps what it has: the counters and the log say the rest.
+        // A full map drops the header. The counters and the log still report the error.
         Some(value) => drop(headers.try_insert(name, value)),
         None => drop(headers.remove(name)),
     }

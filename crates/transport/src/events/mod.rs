@@ -1,4 +1,14 @@
-//! Publish and subscribe.
+//! Publish and subscribe: messages, and the groups that receive them.
+//!
+//! # Glossary
+//! - **Subject**: the name that a message is published under.
+//! - **Group**: the subscribers that share the messages of a subject. Each message goes to one
+//!   member of each group.
+//! - **Delivery**: one attempt to handle a message.
+//! - **Handled**: acknowledged, or given up.
+//! - **Given up**: not delivered again, after the last attempt or an error that is not retryable.
+//! - **Dead letter**: the copy of a message that was given up, published under another subject.
+//! - **Pending**: published, and not yet handled by every group.
 
 mod backoff;
 mod consumer;
@@ -22,11 +32,14 @@ pub use subscription::{Delivery, Subscription};
 
 use queue::{Pending, Queue};
 
-/// Where events are published and subscribed to. Cloning it costs one reference count.
+/// A message bus to publish and subscribe to. Cloning costs one reference count.
 ///
-/// A message goes to every *group* that is subscribed to its subject, and there to one subscriber. It is delivered at least once: what
-/// is not acknowledged is delivered again. It carries the trace, the baggage, the values of keys that are declared for the wire and the
-/// principal, and neither deadline nor cancellation: what a consumer does outlives the request that published, and has a deadline of its own.
+/// A message goes to every *group* that is subscribed to its subject, and to one subscriber in each
+/// group. It is delivered at least once: a message that is not acknowledged is delivered again.
+///
+/// A message carries the trace, the baggage, the values of wire keys and the principal. It carries
+/// neither the deadline nor the cancellation: a consumer outlives the request that published the
+/// message, and has its own deadline.
 ///
 /// # Examples
 /// ```
@@ -63,58 +76,64 @@ struct Bus {
 
 #[derive(Default)]
 struct Groups {
-    /// By subject and name.
+    /// The queues, by subject and group name.
     queues: HashMap<String, HashMap<String, Arc<Queue>>>,
     is_closed: bool,
 }
 
-/// What is published: headers and a payload, under a subject.
+/// A message: a subject, headers and a payload.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Message {
-    /// What it is about, as `transaction.created`.
+    /// The subject, such as `transaction.created`.
     pub subject: String,
-    /// The trace, and whatever else.
+    /// The headers: the publisher's trace, other wire values, and headers of the application.
     pub headers: HeaderMap,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
 }
 
 impl Message {
-    /// A message without headers.
+    /// Creates a message without headers.
     pub fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         Message { subject: subject.into(), headers: HeaderMap::new(), payload: payload.into() }
     }
 }
 
 impl Events {
-    /// Within this process: each group keeps up to 1,024 messages in memory, and none when it has no subscriber.
+    /// Creates a message bus within this process.
+    ///
+    /// Each group keeps up to 1,024 messages in memory. A group without subscribers keeps none.
     pub fn in_process() -> Self {
         let bus = Bus { groups: Mutex::default(), pending: Arc::default(), capacity: 1024 };
         Events { bus: Arc::new(bus), propagator: Propagator::current_default() }
     }
 
-    /// The formats in which messages tell of their trace that are published through this value and its clones; default: those that
-    /// `OTEL_PROPAGATORS` names, or W3C's, and baggage.
+    /// Sets the propagation formats for messages published through this value and its clones.
+    ///
+    /// Default: the formats in `OTEL_PROPAGATORS`, or else W3C Trace Context and baggage.
     #[must_use]
     pub fn propagator(mut self, propagator: Propagator) -> Self {
         self.propagator = propagator;
         self
     }
 
-    /// Publishes `message`: it has been taken by every group that is subscribed to its subject now, and by none if there is none.
+    /// Publishes `message` to every group that is subscribed to its subject now.
     ///
-    /// A PRODUCER span covers it. Its identity, and what else the context has for the wire, goes with the message in place of whatever that
-    /// had of it. Where a group's room is used
-    /// up it waits.
+    /// Returns when every group has taken the message. If no group is subscribed, the message is
+    /// discarded. If the queue of a group is full, `publish` waits.
+    ///
+    /// A PRODUCER span covers the call. The span and the other wire values of `ctx` are injected
+    /// into the message. They replace existing headers.
     ///
     /// # Errors
-    /// The context is done before every group has taken it (some may have): `CANCELLED`, `DEADLINE_EXCEEDED`. They are closed
-    /// ([drained](Self::drain)): `UNAVAILABLE`.
+    /// - `CANCELLED` or `DEADLINE_EXCEEDED`: `ctx` is done before every group has taken the
+    ///   message. Some groups may have taken it.
+    /// - `UNAVAILABLE`: the events are closed ([drained](Self::drain)).
     ///
     /// # Cancellation safety
-    /// Dropped half-way, some groups may have taken the message. The span has the cause
-    /// `abandoned`.
+    /// If the future is dropped before it completes, some groups may have taken the message. The
+    /// span ends with the cause `abandoned`.
     pub async fn publish(&self, ctx: &Context, mut message: Message) -> Result<(), Error> {
         let span = span(ctx, "send", &message).kind(SpanKind::Producer).start().abandoned_if_dropped();
         self.propagator.inject(&span, &mut message.headers);
@@ -141,17 +160,20 @@ impl Events {
                 .get(&message.subject)
                 .map(|groups| groups.values().cloned().collect())
                 .unwrap_or_default();
-            // Under the lock: who drains sees them, or has closed.
+            // Under the lock: `drain` either counts these messages, or has closed the events
+            // before.
             (self.bus.pending.offer(queues.len()), queues)
         };
         for queue in queues {
             queue.push(message.clone()).await;
-            offered.taken();
+            offered.record_taken();
         }
         Ok(())
     }
 
-    /// Subscribes to `subject` as a member of `group`: of each message one member gets it. From now on.
+    /// Subscribes to `subject` as a member of `group`, from now on.
+    ///
+    /// Each message goes to one member of the group.
     pub fn subscribe(&self, subject: impl Into<String>, group: impl Into<String>) -> Subscription {
         let (subject, group) = (subject.into(), group.into());
         let mut groups = self.lock();
@@ -165,29 +187,30 @@ impl Events {
         Subscription::new(self.clone(), subject, group, queue)
     }
 
-    /// Returns when all that was published has been dealt with (acknowledged, or given up), and
-    /// what was published in dealing with it; from then on nothing is taken any more, and
-    /// subscriptions end.
+    /// Waits until every published message is handled, then closes the events.
     ///
-    /// Who goes on publishing keeps it waiting. So does a message that pauses before its next
-    /// attempt.
+    /// - A message is handled when it is acknowledged or given up.
+    /// - `drain` also waits for messages that are published while it waits, for example by
+    ///   handlers.
+    /// - `drain` also waits for messages that pause before their next attempt.
+    /// - Once closed, `publish` fails and subscriptions end.
     ///
     /// # Cancellation safety
-    /// Dropped, it stops waiting, and nothing is closed.
+    /// If the future is dropped, nothing is closed.
     pub async fn drain(&self) {
         let close = || {
             let mut groups = self.lock();
-            if !self.bus.pending.is_none() {
+            if !self.bus.pending.is_zero() {
                 return false;
             }
             groups.is_closed = true;
             groups.queues.values().flat_map(HashMap::values).for_each(|queue| queue.close());
             true
         };
-        self.bus.pending.none(close).await;
+        self.bus.pending.wait_until(close).await;
     }
 
-    /// A group without members keeps nothing.
+    /// Removes a member from its group. The last member removes the group and its messages.
     fn leave(&self, subject: &str, group: &str, queue: &Arc<Queue>) {
         let mut groups = self.lock();
         if !queue.leave() {
@@ -215,7 +238,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// A span of the semantic conventions 1.45, "Messaging spans".
+/// Starts to build a span as in the semantic conventions 1.45, "Messaging spans".
 fn span<'a>(ctx: &'a Context, operation: &'static str, message: &Message) -> throughline::trace::SpanBuilder<'a> {
     ctx.span(format!("{operation} {}", message.subject))
         .attribute("messaging.system", "throughline")

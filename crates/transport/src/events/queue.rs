@@ -1,4 +1,4 @@
-//! What one group has yet to deal with.
+//! The queue of one group: messages that wait, pause, or are being handled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -11,106 +11,109 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{GroupCounters, Message};
 
-/// How many messages of all groups are not dealt with.
+/// The number of messages that are not handled yet, over all groups.
 #[derive(Default)]
 pub(super) struct Pending {
     count: AtomicUsize,
-    /// The count is 0.
-    none: Notify,
+    /// Notified when the count becomes 0.
+    became_zero: Notify,
 }
 
 impl Pending {
-    /// Adds those that a publisher is about to give to so many groups.
+    /// Adds the messages that a publisher is about to push to `count` groups.
     pub(super) fn offer(&self, count: usize) -> Offered<'_> {
         self.count.fetch_add(count, Ordering::SeqCst);
-        Offered { left: count, pending: self }
+        Offered { remaining: count, pending: self }
     }
 
     fn subtract(&self, count: usize) {
         if count > 0 && self.count.fetch_sub(count, Ordering::SeqCst) == count {
-            self.none.notify_waiters();
+            self.became_zero.notify_waiters();
         }
     }
 
-    /// Waits until `is_over` says so; it is asked whenever there are none.
-    pub(super) async fn none(&self, mut is_over: impl FnMut() -> bool) {
+    /// Waits until `is_over` returns true. Calls it now, and each time the count becomes 0.
+    pub(super) async fn wait_until(&self, mut is_over: impl FnMut() -> bool) {
         loop {
-            let mut none = pin!(self.none.notified());
-            none.as_mut().enable();
+            // Registered before the check, so that no notification is missed.
+            let mut became_zero = pin!(self.became_zero.notified());
+            became_zero.as_mut().enable();
             if is_over() {
                 return;
             }
-            none.await;
+            became_zero.await;
         }
     }
 
-    pub(super) fn is_none(&self) -> bool {
+    pub(super) fn is_zero(&self) -> bool {
         self.count.load(Ordering::SeqCst) == 0
     }
 }
 
-/// Pending messages that no group has yet; dropped, they are none.
+/// Pending messages that no group has taken yet. Dropping this subtracts them from the count.
 pub(super) struct Offered<'a> {
-    left: usize,
+    remaining: usize,
     pending: &'a Pending,
 }
 
 impl Offered<'_> {
-    pub(super) fn taken(&mut self) {
-        self.left -= 1;
+    /// One group has taken its message.
+    pub(super) fn record_taken(&mut self) {
+        self.remaining -= 1;
     }
 }
 
 impl Drop for Offered<'_> {
     fn drop(&mut self) {
-        self.pending.subtract(self.left);
+        self.pending.subtract(self.remaining);
     }
 }
 
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// The places that are free. A message keeps its own until it is dealt with.
-    room: Semaphore,
-    /// Something to take, or nothing ever again.
-    news: Notify,
+    /// The free capacity. A message holds a permit until it is handled.
+    capacity: Semaphore,
+    /// Notified when there is a message to take, or when the queue is closed.
+    changed: Notify,
     pending: Arc<Pending>,
     pub(super) counters: GroupCounters,
 }
 
 struct State {
     waiting: VecDeque<Waiting>,
-    /// Messages that pause, by the time they may be taken again and a number of their own.
+    /// Messages that pause, by the time when they may be taken again, and a sequence number.
     pausing: BTreeMap<(Instant, u64), Waiting>,
-    /// How many messages have paused.
-    pauses: u64,
+    /// The next sequence number.
+    next_number: u64,
     members: usize,
-    /// Nothing will ever come.
+    /// No more messages will arrive.
     is_closed: bool,
 }
 
 pub(super) struct Waiting {
     pub(super) message: Message,
-    /// Which delivery it will be, from 1.
+    /// The number of the next delivery, from 1.
     pub(super) attempt: u32,
 }
 
 impl Queue {
     pub(super) fn new(capacity: usize, is_closed: bool, pending: Arc<Pending>) -> Self {
-        let state = State { waiting: VecDeque::new(), pausing: BTreeMap::new(), pauses: 0, members: 0, is_closed };
+        let state = State { waiting: VecDeque::new(), pausing: BTreeMap::new(), next_number: 0, members: 0, is_closed };
         Queue {
             state: Mutex::new(state),
-            room: Semaphore::new(capacity),
-            news: Notify::new(),
+            capacity: Semaphore::new(capacity),
+            changed: Notify::new(),
             pending,
             counters: GroupCounters::default(),
         }
     }
 
+    /// Adds a member.
     pub(super) fn join(&self) {
         self.lock().members += 1;
     }
 
-    /// Whether that was the last member: its messages go with it.
+    /// Removes a member. Returns whether it was the last one: then all messages are discarded.
     pub(super) fn leave(&self) -> bool {
         let mut state = self.lock();
         state.members -= 1;
@@ -121,25 +124,25 @@ impl Queue {
         };
         drop(state);
         if is_last {
-            // Who waits for room waits for a group that is no more.
-            self.room.close();
+            // Publishers that wait for capacity stop waiting: the group no longer exists.
+            self.capacity.close();
         }
         self.discard(waiting.len() + pausing.len());
         is_last
     }
 
-    /// Takes a message that is among the pending.
+    /// Adds a message that is counted as pending. Waits while the queue is full.
     pub(super) async fn push(&self, message: Message) {
-        match self.room.acquire().await {
-            Ok(place) => {
-                place.forget();
+        match self.capacity.acquire().await {
+            Ok(permit) => {
+                permit.forget();
                 self.put(Waiting { message, attempt: 1 }, Duration::ZERO);
             }
             Err(_) => self.discard(1),
         }
     }
 
-    /// `waiting` may be taken once `pause` has passed.
+    /// Adds a message that may be taken after `pause`.
     fn put(&self, waiting: Waiting, pause: Duration) {
         let mut state = self.lock();
         if state.members == 0 {
@@ -150,65 +153,66 @@ impl Queue {
             state.waiting.push_back(waiting);
         } else {
             let now = Instant::now();
-            // What lies beyond the clock's range is a long time away.
+            // If the time is beyond the range of the clock, use about 30 years.
             let until = now.checked_add(pause).unwrap_or(now + Duration::from_secs(30 * 365 * 86_400));
-            let number = state.pauses;
-            state.pauses += 1;
+            let number = state.next_number;
+            state.next_number += 1;
             state.pausing.insert((until, number), waiting);
         }
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// `None`: there is nothing, and never will be.
+    /// Takes the next message. `None`: the queue is empty and closed.
     pub(super) async fn take(&self) -> Option<Waiting> {
         loop {
             let (next, is_more, until) = {
                 let mut state = self.lock();
-                state.wake();
+                state.end_pauses();
                 let next = state.waiting.pop_front();
                 let until = state.pausing.first_key_value().map(|((until, _), _)| *until);
                 (next, !state.waiting.is_empty() || state.is_closed, until)
             };
             if is_more {
-                // The next one who waits finds something too.
-                self.news.notify_one();
+                // There is more: wake the next waiter.
+                self.changed.notify_one();
             }
             match next {
                 None if is_more => return None,
                 None => match until {
                     Some(until) => tokio::select! {
-                        () = self.news.notified() => {}
+                        () = self.changed.notified() => {}
                         () = sleep_until(until) => {}
                     },
-                    None => self.news.notified().await,
+                    None => self.changed.notified().await,
                 },
                 next => return next,
             }
         }
     }
 
-    /// A message that was taken is to be delivered again, no earlier than after `pause`.
-    pub(super) fn again(&self, waiting: Waiting, pause: Duration) {
+    /// Puts a message that was taken back, to be delivered again after `pause` at the earliest.
+    pub(super) fn put_back(&self, waiting: Waiting, pause: Duration) {
         self.counters.record_redelivered();
         self.put(waiting, pause);
     }
 
-    /// Messages that nobody will take.
+    /// Counts messages that no member will take.
     fn discard(&self, count: usize) {
         self.counters.record_discarded(count);
         self.pending.subtract(count);
     }
 
-    /// A message that was taken is done with.
-    pub(super) fn settle(&self) {
-        self.room.add_permits(1);
+    /// Records that a message that was taken is handled.
+    pub(super) fn record_handled(&self) {
+        self.capacity.add_permits(1);
         self.pending.subtract(1);
     }
 
+    /// No more messages will arrive: `take` returns `None` once the queue is empty.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -218,8 +222,8 @@ impl Queue {
 }
 
 impl State {
-    /// Messages whose pause has passed are waiting, behind those that wait already.
-    fn wake(&mut self) {
+    /// Moves messages whose pause has passed to the end of the waiting messages.
+    fn end_pauses(&mut self) {
         if self.pausing.is_empty() {
             return;
         }

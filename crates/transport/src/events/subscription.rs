@@ -1,4 +1,4 @@
-//! Taking messages.
+//! Subscriptions and deliveries: how a consumer takes messages and acknowledges them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::queue::{Queue, Waiting};
 use super::{Events, GroupCounters, Message};
 
-/// A member of a group that is subscribed to a subject: made by [`Events::subscribe`]. The group's messages go with its last member.
+/// A member of a group that is subscribed to a subject.
+///
+/// [`Events::subscribe`] creates it. When the last member of a group is dropped, the messages of
+/// the group are discarded.
 pub struct Subscription {
     events: Events,
     subject: String,
@@ -20,7 +23,7 @@ impl Subscription {
         Subscription { events, subject, group, queue }
     }
 
-    /// The subject that it is subscribed to.
+    /// Returns the subject.
     pub fn subject(&self) -> &str {
         &self.subject
     }
@@ -29,25 +32,26 @@ impl Subscription {
         &self.events
     }
 
-    /// The group that it is a member of.
+    /// Returns the name of the group.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// Counts of what the group has done with its messages, for all its members together.
+    /// Returns the counters of the group. They cover all members.
     pub fn counters(&self) -> GroupCounters {
         self.queue.counters.clone()
     }
 
-    /// The next message for this group; `None` once the events are [drained](Events::drain).
+    /// Takes the next message of the group; `None` once the events are [drained](Events::drain).
     ///
-    /// It is the one who takes a message who starts its span and its context: [`serve`](Self::serve) does both.
+    /// It does not extract a context from the message and starts no span. [`serve`](Self::serve)
+    /// does both.
     ///
     /// # Cancellation safety
-    /// Dropped before it is ready, it has taken nothing.
+    /// If the future is dropped before it is ready, no message is taken.
     ///
     /// # Panics
-    /// Outside a tokio runtime with time enabled, when a message of the group
+    /// Panics outside a tokio runtime with time enabled, if a message of the group
     /// [pauses](Delivery::redeliver_after).
     ///
     /// # Examples
@@ -60,9 +64,9 @@ impl Subscription {
     /// let printer = events.subscribe("card.ordered", "printer");
     /// events.publish(&Context::background(), Message::new("card.ordered", "7")).await?;
     ///
-    /// let first = printer.next().await.expect("there is one");
-    /// drop(first); // and is not acknowledged
-    /// let second = printer.next().await.expect("it comes again");
+    /// let first = printer.next().await.expect("there is a message");
+    /// drop(first); // not acknowledged
+    /// let second = printer.next().await.expect("it is delivered again");
     /// assert_eq!((second.attempt(), &second.message().payload[..]), (2, &b"7"[..]));
     /// second.acknowledge();
     /// # Ok::<(), throughline::Error>(()) })?;
@@ -89,60 +93,66 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// A message to be dealt with: [`acknowledge`](Self::acknowledge)d, or else delivered again.
+/// A message to handle.
+///
+/// [`acknowledge`](Self::acknowledge) it when it is handled. A delivery that is dropped is
+/// delivered again.
 #[must_use = "a delivery that is dropped is delivered again"]
 pub struct Delivery {
-    /// `None` once it is dealt with.
+    /// `None` once the delivery is finished.
     waiting: Option<Waiting>,
     queue: Arc<Queue>,
 }
 
 impl Delivery {
-    /// What was published.
+    /// Returns the published message.
     pub fn message(&self) -> &Message {
         let waiting = self.waiting.as_ref();
-        &waiting.expect("it is there until the delivery is given up, which takes it").message
+        &waiting.expect("the message is present until a method that consumes the delivery takes it").message
     }
 
-    /// Which delivery of the message it is, from 1.
+    /// Returns the number of this delivery of the message, from 1.
     pub fn attempt(&self) -> u32 {
         self.waiting.as_ref().map_or(0, |waiting| waiting.attempt)
     }
 
-    /// It has been dealt with: nobody else of the group gets it.
+    /// Marks the message as handled. It is not delivered to this group again.
     pub fn acknowledge(mut self) {
         self.waiting = None;
         self.queue.counters.record_acknowledged();
-        self.queue.settle();
+        self.queue.record_handled();
     }
 
-    /// Somebody of the group gets it again, after those that wait now. The same as dropping it.
+    /// Delivers the message to a member of the group again, after the messages that wait now.
+    ///
+    /// Dropping the delivery does the same.
     pub fn redeliver(self) {}
 
-    /// Delivers the message to a member of the group again, no earlier than after `pause`.
+    /// Delivers the message to a member of the group again, after `pause` at the earliest.
     ///
-    /// Until then the message keeps its place in the group. It goes with the group's last member.
+    /// During the pause the message counts towards the capacity of the group. It is discarded if
+    /// the last member of the group leaves.
     pub fn redeliver_after(mut self, pause: Duration) {
-        self.back(pause);
+        self.put_back(pause);
     }
 
-    /// It was given up: nobody gets it again.
+    /// Gives the message up. It is not delivered to this group again.
     pub(super) fn give_up(mut self) {
         self.waiting = None;
         self.queue.counters.record_given_up();
-        self.queue.settle();
+        self.queue.record_handled();
     }
 
-    fn back(&mut self, pause: Duration) {
+    fn put_back(&mut self, pause: Duration) {
         if let Some(Waiting { message, attempt }) = self.waiting.take() {
-            self.queue.again(Waiting { message, attempt: attempt.saturating_add(1) }, pause);
+            self.queue.put_back(Waiting { message, attempt: attempt.saturating_add(1) }, pause);
         }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.back(Duration::ZERO);
+        self.put_back(Duration::ZERO);
     }
 }
 
