@@ -103,7 +103,7 @@ async fn publish_and_consume(events: Events, consumer: impl FnOnce(Consumer) -> 
 }
 
 #[tokio::test]
-async fn a_message_tells_of_its_trace_in_the_formats_that_both_sides_are_given() {
+async fn a_message_carries_its_trace_in_the_formats_that_both_sides_set() {
     let b3 = Propagator::new([Format::B3]);
     let (goes_on, headers) =
         publish_and_consume(Events::in_process().propagator(b3), |consumer| consumer.propagator(b3)).await;
@@ -114,14 +114,14 @@ async fn a_message_tells_of_its_trace_in_the_formats_that_both_sides_are_given()
 
 /// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
 #[test]
-fn the_formats_of_a_process_are_those_that_it_is_started_with() {
+fn the_default_formats_come_from_otel_propagators() {
     if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == "jaeger") {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (goes_on, headers) = runtime.block_on(publish_and_consume(Events::in_process(), |consumer| consumer));
         assert!(goes_on && headers.contains_key("uber-trace-id") && headers.len() == 1, "{headers:?}");
         return;
     }
-    let again = "the_formats_of_a_process_are_those_that_it_is_started_with";
+    let again = "the_default_formats_come_from_otel_propagators";
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.arg(again).env("OTEL_PROPAGATORS", "jaeger").output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
@@ -147,7 +147,7 @@ async fn each_group_gets_a_message_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_delivered_again_until_it_is_given_up() {
+async fn a_failed_message_is_delivered_again_until_it_is_given_up() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
@@ -194,7 +194,7 @@ async fn an_error_that_the_handler_has_recorded_is_recorded_once() {
 }
 
 #[tokio::test]
-async fn what_says_that_it_is_not_retryable_is_not_tried_again() {
+async fn an_error_that_is_not_retryable_is_not_retried() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
     let calls = Arc::clone(&count);
@@ -209,7 +209,7 @@ async fn what_says_that_it_is_not_retryable_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_panics_is_given_its_attempts_and_no_more() {
+async fn a_message_whose_handler_panics_gets_all_its_attempts_and_no_more() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
     let calls = Arc::clone(&count);
@@ -224,7 +224,7 @@ async fn a_handler_that_panics_is_given_its_attempts_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_a_handler_has_begun_knows_that_it_panicked() {
+async fn the_context_of_a_handler_that_panics_has_the_cause_panicked() {
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let subscription = events.subscribe("s", "g");
@@ -255,7 +255,7 @@ async fn an_attempt_that_takes_too_long_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_group_makes_the_publisher_wait_no_longer_than_its_deadline() {
+async fn a_publisher_waits_for_a_full_group_no_longer_than_its_deadline() {
     let (_memory, _telemetry, ctx) = traced();
     let events = Events::in_process();
     let slow = events.subscribe("s", "slow");
@@ -271,7 +271,7 @@ async fn a_full_group_makes_the_publisher_wait_no_longer_than_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_what_is_at_hand_and_what_that_leads_to() {
+async fn a_drain_waits_for_messages_being_handled_and_messages_that_they_lead_to() {
     let events = Events::in_process();
     let (first, second) = (events.subscribe("first", "g"), events.subscribe("second", "g"));
     events.publish(&Context::background(), Message::new("first", "")).await.unwrap();
@@ -292,7 +292,7 @@ async fn a_drain_waits_for_what_is_at_hand_and_what_that_leads_to() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_dropped_half_way_keeps_nobody_waiting() {
+async fn a_drain_does_not_wait_for_a_publisher_that_was_dropped() {
     let events = Events::in_process();
     let full = events.subscribe("s", "full");
     for _ in 0..1024 {
@@ -315,7 +315,7 @@ fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn a_publisher_or_a_handler_that_is_dropped_half_way_was_abandoned() {
+async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
     let full = events.subscribe("full", "g");

@@ -23,7 +23,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_given_up_is_reported_in_the_log_with_its_source() {
+async fn a_message_that_is_given_up_is_logged_once_with_the_source_of_its_error() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -43,7 +43,7 @@ async fn pauses(consumer: Consumer, error: Error) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_fails_comes_again_after_growing_pauses() {
+async fn a_failed_message_is_delivered_again_after_growing_pauses() {
     let pauses = pauses(consumer().max_attempts(6), Error::new(Code::Unavailable, "not now")).await;
     assert_eq!(pauses.len(), 5);
     let mut least = Duration::from_millis(500);
@@ -56,7 +56,7 @@ async fn a_message_that_fails_comes_again_after_growing_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_grow_no_longer_than_the_longest_and_are_not_all_the_same() {
+async fn pauses_never_exceed_the_maximum_and_are_random() {
     let pauses =
         pauses(consumer().max_attempts(40).backoff(SECOND, SECOND * 2), Error::new(Code::Unavailable, "")).await;
     assert_eq!(pauses.len(), 39);
@@ -65,7 +65,7 @@ async fn pauses_grow_no_longer_than_the_longest_and_are_not_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_never_comes_again_before_the_retry_after_of_its_error() {
+async fn a_message_is_never_delivered_again_before_the_retry_after_of_its_error() {
     let error = Error::new(Code::ResourceExhausted, "slow down").with_retry_after(SECOND * 300);
     let pauses = pauses(consumer().max_attempts(4), error).await;
     assert_eq!(pauses.len(), 3);
@@ -73,7 +73,7 @@ async fn a_message_never_comes_again_before_the_retry_after_of_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_message_pauses_others_are_handled() {
+async fn other_messages_are_handled_while_a_message_pauses() {
     let events = Events::in_process();
     let (sender, mut handled) = mpsc::unbounded_channel();
     let one_at_a_time = consumer().concurrency(1.try_into().unwrap());
@@ -97,7 +97,7 @@ async fn letter(failed: &throughline_transport::Subscription) -> Delivery {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_given_up_goes_to_the_dead_letter_subject_with_its_error_in_the_headers() {
+async fn a_message_that_is_given_up_goes_to_the_dead_letter_subject_with_its_error_in_the_headers() {
     let memory = MemoryExporter::default();
     let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
     let ctx = Context::background().with_tracer(telemetry.tracer());
@@ -150,7 +150,7 @@ async fn an_error_that_is_not_retryable_is_given_up_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_panics_is_tried_again_after_a_pause_and_given_up() {
+async fn a_message_whose_handler_panics_is_retried_after_a_pause_and_then_given_up() {
     let events = Events::in_process();
     let failed = events.subscribe("dead-letter.s", "support");
     let group = events.subscribe("s", "g");
@@ -174,7 +174,7 @@ async fn a_handler_that_panics_is_tried_again_after_a_pause_and_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_group_counts_and_gives_up_for_itself() {
+async fn each_group_counts_and_gives_up_messages_on_its_own() {
     let events = Events::in_process();
     let failed = events.subscribe("dead-letter.s", "support");
     let (good, bad) = (events.subscribe("s", "good"), events.subscribe("s", "bad"));
@@ -191,7 +191,7 @@ async fn each_group_counts_and_gives_up_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_fails_goes_in_no_circle() {
+async fn a_dead_letter_that_fails_is_not_published_again() {
     let events = Events::in_process();
     let circle = events.subscribe("s", "g");
     let counters = circle.counters();
@@ -218,7 +218,7 @@ async fn a_drain_waits_for_messages_that_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_group_has_is_discarded_with_its_last_member_and_counted() {
+async fn the_messages_of_a_group_are_discarded_and_counted_when_its_last_member_leaves() {
     let events = Events::in_process();
     let group = events.subscribe("s", "g");
     publish(&events, "s", "").await;
@@ -237,7 +237,7 @@ async fn what_a_group_has_is_discarded_with_its_last_member_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_ends_gives_its_messages_back_and_none_up() {
+async fn a_consumer_that_stops_puts_its_messages_back_and_gives_none_up() {
     let events = Events::in_process();
     let (one, other) = (events.subscribe("s", "g"), events.subscribe("s", "g"));
     let counters = other.counters();

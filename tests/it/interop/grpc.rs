@@ -113,7 +113,7 @@ async fn grpcio_reads_our_errors() {
 }
 
 #[tokio::test]
-async fn grpcio_is_called_with_less_than_our_time_and_with_our_trace() {
+async fn grpcio_receives_a_shorter_timeout_and_the_trace() {
     let Some((_peer, address)) = peer() else { return };
     for given in [Duration::from_secs(3), Duration::from_secs(70), Duration::from_secs(300_000)] {
         let ctx = Context::background().with_timeout(given);
@@ -133,7 +133,7 @@ async fn grpcio_is_called_with_less_than_our_time_and_with_our_trace() {
 }
 
 #[tokio::test]
-async fn grpcio_that_is_too_slow_is_a_deadline_exceeded() {
+async fn a_slow_grpcio_server_is_deadline_exceeded() {
     let Some((_peer, address)) = peer() else { return };
     let ctx = Context::background().with_timeout(Duration::from_millis(200));
     let status = call_grpc(&client(), &ctx, address, "/a.B/hang", "").await.unwrap_err();
@@ -141,7 +141,7 @@ async fn grpcio_that_is_too_slow_is_a_deadline_exceeded() {
 }
 
 #[tokio::test]
-async fn grpcios_errors_come_in() {
+async fn errors_from_grpcio_are_read() {
     let Some((_peer, address)) = peer() else { return };
     let ours = r#"{"code": 5, "message": "keine Karte: 100 % weg, ü", "reason": "NOT_FOUND", "domain": "throughline", "retry_nanos": 250000000,
         "metadata": {"origin": "cards", "path": "[\"cards\",\"api\"]", "retryable": "false", "details": "[{\"@type\":\"example.com/Missing\"}]"}}"#;

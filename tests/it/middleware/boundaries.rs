@@ -46,12 +46,12 @@ async fn baggage_goes_to_services_of_ours_and_an_edge_does_not_read_it() {
 
 /// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
 #[test]
-fn the_formats_of_a_process_are_those_that_it_is_started_with() {
+fn the_default_formats_come_from_otel_propagators() {
     const NAMES: &str = "b3,ottrace,baggage";
     if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == NAMES) {
         return tokio::runtime::Runtime::new().unwrap().block_on(tells_by_b3_alone());
     }
-    let again = "the_formats_of_a_process_are_those_that_it_is_started_with";
+    let again = "the_default_formats_come_from_otel_propagators";
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args([again, "--nocapture"]).env("OTEL_PROPAGATORS", NAMES).output().unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

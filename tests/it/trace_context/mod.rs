@@ -97,7 +97,7 @@ fn check(request: &Request, sent: &[HeaderMap]) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn all_41_situations_of_the_w3c_suite_come_out_right() {
+async fn the_service_passes_all_41_cases_of_the_w3c_suite() {
     let mut pair = Pair::new().await;
     let situations = situations();
     let names: HashSet<_> = situations.iter().map(|(name, _)| *name).collect();
@@ -113,7 +113,7 @@ async fn all_41_situations_of_the_w3c_suite_come_out_right() {
 }
 
 #[tokio::test]
-async fn a_request_that_makes_no_sense_is_a_400_and_a_callee_that_fails_is_an_error_and_the_service_goes_on() {
+async fn an_invalid_request_is_a_400_a_failing_callee_is_a_503_and_the_service_keeps_serving() {
     let mut pair = Pair::new().await;
     for body in ["", "{", "{}", "[1]", r#"[{"url":1,"arguments":[]}]"#, r#"[{"url":"no address","arguments":[]}]"#] {
         let answer = send(pair.service, &[], body).await;
@@ -125,7 +125,7 @@ async fn a_request_that_makes_no_sense_is_a_400_and_a_callee_that_fails_is_an_er
 }
 
 #[tokio::test]
-async fn whom_a_callee_redirects_to_gets_nothing() {
+async fn redirects_are_not_followed() {
     let mut pair = Pair::new().await;
     let to = format!("http://{}/", pair.callee);
     let moved = serve(Router::new().fallback(post(async move || axum::response::Redirect::temporary(&to)))).await;
@@ -135,7 +135,7 @@ async fn whom_a_callee_redirects_to_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_command_line_ends_with_2_and_a_taken_port_is_named() {
+async fn an_invalid_command_line_exits_with_2_and_a_port_in_use_is_named() {
     for arguments in [&[][..], &["port"], &["70000"], &["-1"], &["1", "2"]] {
         let (code, error) = service::serve(arguments.iter().map(|it| it.to_string()).collect()).await.unwrap_err();
         assert_eq!((code, error.lines().count()), (2, 1), "{arguments:?}: {error}");

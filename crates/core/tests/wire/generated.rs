@@ -159,54 +159,54 @@ proptest! {
     }
 
     #[test]
-    fn a_tracestate_goes_on_as_it_is_or_not_at_all(lines in prop_oneof![bytes(300), pieces(LISTS, 60)]) {
+    fn a_tracestate_is_passed_on_byte_for_byte_or_dropped(lines in prop_oneof![bytes(300), pieces(LISTS, 60)]) {
         hold::tracestate(&lines);
     }
 
     #[test]
-    fn baggage_goes_on_in_whole_members_and_never_grows(lines in prop_oneof![bytes(300), pieces(LISTS, 200)]) {
+    fn baggage_is_passed_on_in_whole_members_and_never_grows(lines in prop_oneof![bytes(300), pieces(LISTS, 200)]) {
         hold::baggage(&lines);
     }
 
     #[test]
-    fn b3_is_read_as_it_was_written(lines in prop_oneof![bytes(100), pieces(B3, 10), nearly(B3), nearly(&["X-B3-TraceId: 64fe8b2a57d3eff7\nx-b3-spanid: e457b5a2e4d86bd1"])]) {
+    fn written_b3_is_read_back_the_same(lines in prop_oneof![bytes(100), pieces(B3, 10), nearly(B3), nearly(&["X-B3-TraceId: 64fe8b2a57d3eff7\nx-b3-spanid: e457b5a2e4d86bd1"])]) {
         hold::b3(&lines);
     }
 
     #[test]
-    fn jaeger_is_read_as_it_was_written(line in prop_oneof![bytes(100), pieces(JAEGER, 10), nearly(&["4bf92f3577b34da6:00f067aa0ba902b7:0:3"])]) {
+    fn a_written_jaeger_header_is_read_back_the_same(line in prop_oneof![bytes(100), pieces(JAEGER, 10), nearly(&["4bf92f3577b34da6:00f067aa0ba902b7:0:3"])]) {
         hold::jaeger(&line);
     }
 
     #[test]
-    fn xray_is_read_as_it_was_written(line in prop_oneof![bytes(100), pieces(XRAY, 10), nearly(&["Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"])]) {
+    fn a_written_xray_header_is_read_back_the_same(line in prop_oneof![bytes(100), pieces(XRAY, 10), nearly(&["Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"])]) {
         hold::xray(&line);
     }
 
     #[test]
-    fn no_timeout_of_a_peer_is_longer_than_ours_and_none_is_sent_that_is_zero_or_rounded_up(line in prop_oneof![bytes(12), pieces(TIMES, 4)]) {
+    fn a_peers_timeout_never_extends_the_local_one_and_no_timeout_is_sent_as_zero_or_rounded_up(line in prop_oneof![bytes(12), pieces(TIMES, 4)]) {
         hold::timeouts(&line);
     }
 
     #[test]
-    fn any_time_that_is_granted_only_shortens(secs in any::<u64>(), shift in 0u32..64, nanos in 0u32..1_000_000_000) {
+    fn a_requested_timeout_only_shortens_the_local_one(secs in any::<u64>(), shift in 0u32..64, nanos in 0u32..1_000_000_000) {
         hold::deadline_holds(Duration::new(secs >> shift, nanos));
     }
 
     #[test]
-    fn no_clock_gives_a_message_more_time_than_it_had(lines in prop_oneof![bytes(60), pieces(MESSAGES, 8)]) {
+    fn a_different_clock_never_gives_a_message_more_time_than_it_had(lines in prop_oneof![bytes(60), pieces(MESSAGES, 8)]) {
         hold::message(&lines);
     }
 
     #[test]
-    fn what_is_passed_on_is_the_same_however_often(lines in prop_oneof![bytes(200), pieces(HEADERS, 16)]) {
+    fn passing_headers_on_again_does_not_change_them(lines in prop_oneof![bytes(200), pieces(HEADERS, 16)]) {
         hold::propagator(&lines);
     }
 }
 
 /// R9: what a peer may say of its deadline, and what becomes of it below ours of a minute.
 #[test]
-fn deadlines_of_zero_overflow_and_garbage_are_clamped_or_absent() {
+fn zero_overflowing_and_invalid_deadlines_are_clamped_or_absent() {
     for line in [
         "0H",
         "00000000n",

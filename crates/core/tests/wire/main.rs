@@ -13,7 +13,7 @@ mod properties;
 static ALLOCATOR: counting::Counting = counting::Counting;
 
 #[test]
-fn an_allocation_beyond_the_bound_is_seen() {
+fn the_allocation_check_fails_beyond_the_bound() {
     let (kept, requested) = counting::requested(|| (vec![0u8; 100], drop(vec![0u8; 1_000])));
     assert_eq!((kept.0.len(), requested), (100, 1_100));
     assert!(std::panic::catch_unwind(|| properties::within(10, 8, || vec![0u8; 49])).is_err());

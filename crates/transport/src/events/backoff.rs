@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_attempt_and_no_duration_overflows() {
+    fn pauses_never_overflow() {
         let backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
         let longest = backoff.longest..=backoff.longest + backoff.longest / 2;
         assert!(longest.contains(&backoff.pause(u32::MAX, None)));

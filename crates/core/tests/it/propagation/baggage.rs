@@ -30,7 +30,7 @@ fn read(text: &str) -> Vec<(String, String)> {
 
 /// W3C Baggage §3.3.1 and §3.3.1.3.
 #[test]
-fn members_are_read_and_decoded() {
+fn members_are_parsed_and_decoded() {
     let cases: &[(&str, &[(&str, &str)])] = &[
         ("key1=value1,key2=value2", &[("key1", "value1"), ("key2", "value2")]),
         (" key1 = value1 \t, key2 = value2;p ", &[("key1", "value1"), ("key2", "value2")]),
@@ -51,14 +51,14 @@ fn members_are_read_and_decoded() {
 
 /// §3.3.1.3: "Code points which are not required to be percent-encoded MAY be percent-encoded."
 #[test]
-fn a_plus_is_written_so_that_nobody_takes_it_for_a_blank() {
+fn a_plus_is_encoded_because_some_peers_decode_it_as_a_blank() {
     let baggage = Baggage::EMPTY.insert_with("k", "a+b c", [("p", Some("+"))]).unwrap();
     assert_eq!(baggage.as_str(), "k=a%2Bb%20c;p=%2B");
     assert_eq!(baggage.get("k").as_deref(), Some("a+b c"));
 }
 
 #[test]
-fn what_breaks_the_grammar_is_not_there_to_read_but_goes_on() {
+fn an_invalid_member_is_absent_but_is_passed_on() {
     for text in
         ["k", "=v", "k k=v", "k=a b", "k=\"v\"", "k=a\\b", "k=v;", "k=v;=p", "k=v;p q", "k=v;p=\"q\"", "(k)=v", ";k=v"]
     {
@@ -69,7 +69,7 @@ fn what_breaks_the_grammar_is_not_there_to_read_but_goes_on() {
 }
 
 #[test]
-fn untouched_it_goes_on_byte_for_byte() {
+fn unchanged_baggage_is_passed_on_byte_for_byte() {
     for text in ["k=v", " k = %7a ;p;q = 1\t,k=2,, ", "what is this", "%"] {
         assert_eq!(passed_on(&[text.as_bytes()]).as_deref(), Some(text));
     }
@@ -80,7 +80,7 @@ fn untouched_it_goes_on_byte_for_byte() {
 }
 
 #[test]
-fn the_last_of_one_key_is_read_and_the_only_one_that_insert_leaves() {
+fn the_last_member_of_a_key_is_read_and_insert_replaces_all_of_them() {
     let baggage = of("k=1, j=2 ,k=3;p");
     assert_eq!(baggage.get("k").as_deref(), Some("3"));
     assert_eq!(baggage.insert("k", "4").unwrap().as_str(), "j=2,k=4");
@@ -91,7 +91,7 @@ fn the_last_of_one_key_is_read_and_the_only_one_that_insert_leaves() {
 }
 
 #[test]
-fn what_is_no_key_finds_nothing() {
+fn an_invalid_key_finds_no_member() {
     for (text, key) in
         [("a=b=c", "a=b"), ("a=b;c=d", "a=b;c"), (" a =b", "a "), ("=v", ""), ("a=b", "a=b"), ("k=1,a=b", "k=1,a")]
     {
@@ -100,7 +100,7 @@ fn what_is_no_key_finds_nothing() {
 }
 
 #[test]
-fn what_breaks_the_grammar_goes_no_further_than_a_change_and_is_counted() {
+fn a_change_drops_and_counts_invalid_members() {
     let baggage = Baggage::from_lines([b"what is this, k=v;p ,,a,e=\xff".as_slice()]);
     assert_eq!((baggage.as_str(), baggage.dropped_count()), ("what is this,k=v;p,a", 1));
     let set = baggage.insert("j", "1").unwrap();
@@ -135,7 +135,7 @@ fn a_value_never_becomes_a_member() {
 
 /// §3.3.2: 64 members and 8,192 bytes go on in full.
 #[test]
-fn the_limits_hold_across_lines_and_leave_whole_members() {
+fn the_limits_apply_to_all_lines_together_and_drop_whole_members() {
     let list = |count: usize| (0..count).map(|i| format!("k{i}=v{i}")).collect::<Vec<_>>().join(",");
     let (full, over) = (list(64), list(67));
     assert_eq!(passed_on(&[full.as_bytes()]), Some(full.clone()));
@@ -155,7 +155,7 @@ fn the_limits_hold_across_lines_and_leave_whole_members() {
 }
 
 #[test]
-fn what_has_no_room_is_refused() {
+fn a_member_that_does_not_fit_is_an_error() {
     let full = of(&(0..64).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(","));
     assert!(full.insert("x", "1").is_err());
     assert_eq!(full.insert("k3", "1").unwrap().iter().count(), 64);
@@ -166,14 +166,14 @@ fn what_has_no_room_is_refused() {
 }
 
 #[test]
-fn a_member_with_a_byte_that_none_may_have_stays_behind() {
+fn a_member_with_an_invalid_byte_is_dropped() {
     let baggage = Baggage::from_lines([b"a=1,b=\x00".as_slice(), b"c=\xff, d=2,e\n=3"]);
     assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,d=2", 3));
     assert_eq!(passed_on(&[b"a=1,b=\xe9"]).as_deref(), Some("a=1"));
 }
 
 #[test]
-fn a_context_goes_with_baggage() {
+fn a_context_carries_baggage() {
     let ctx = Context::background();
     assert!(ctx.baggage().is_empty());
     let below = ctx.with_baggage(of("k=v")).with_cancel();
@@ -207,7 +207,7 @@ fn plainly(member: &str) -> Option<Plain<'_>> {
 
 proptest! {
     #[test]
-    fn any_text_is_set_and_read_back(key in "[a-z!#$%&'*+.^_`|~-]{1,9}", value in any::<String>(), property in any::<String>()) {
+    fn any_text_is_set_and_read_back_unchanged(key in "[a-z!#$%&'*+.^_`|~-]{1,9}", value in any::<String>(), property in any::<String>()) {
         let before = of("a=1,,b=2;p=3");
         let baggage = before.insert_with(&key, &value, [("p", Some(property.as_str()))]).unwrap();
         prop_assert_eq!(baggage.get(&key).unwrap(), value.as_str());
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_give_baggage_within_its_limits(
+    fn baggage_from_any_bytes_is_within_its_limits(
         lines in proptest::collection::vec(proptest::collection::vec(prop_oneof![any::<u8>(), Just(b','), Just(b'='), Just(b';'), b'a'..b'd'], 0..300), 0..5)
     ) {
         let baggage = Baggage::from_lines(lines.iter().map(Vec::as_slice));
@@ -237,7 +237,7 @@ proptest! {
     }
 
     #[test]
-    fn members_are_those_of_the_plain_grammar(text in "([ab%=;, \t]|[!-~]|k=v|;p=1){0,40}") {
+    fn members_match_a_simple_parser_of_the_grammar(text in "([ab%=;, \t]|[!-~]|k=v|;p=1){0,40}") {
         let expected: Vec<_> = text.split(',').filter_map(plainly).collect();
         let baggage = of(&text);
         let decoded = |value: &str| percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();

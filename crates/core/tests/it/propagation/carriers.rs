@@ -39,7 +39,7 @@ fn round_trip<C: Injector + Extractor>(mut carrier: C) {
 }
 
 #[test]
-fn every_carrier_gives_back_what_it_was_given() {
+fn every_carrier_returns_what_was_injected() {
     round_trip(HeaderMap::new());
     round_trip(HashMap::<String, String>::new());
     round_trip(HashMap::<String, Vec<u8>>::new());
@@ -50,7 +50,7 @@ fn every_carrier_gives_back_what_it_was_given() {
 }
 
 #[test]
-fn a_child_is_given_its_context_by_its_environment() {
+fn a_child_process_receives_its_context_in_its_environment() {
     let (mut child, first, bags) = (Command::new("x"), span("a=1"), Baggage::from_lines([b"k=v".as_slice()]));
     inject_all(&mut child, &first, &bags);
     let names: Vec<_> = child.get_envs().map(|(name, _)| name.to_str().unwrap().to_owned()).collect();
@@ -76,7 +76,7 @@ fn an_environment_is_read_by_upper_case_names() {
 static PATH: HeaderName = HeaderName::from_static("path");
 
 #[test]
-fn names_are_found_in_any_case_and_twice() {
+fn names_are_found_in_any_case_and_more_than_once() {
     let line = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let map = HashMap::from([("TraceParent".to_owned(), line.to_owned())]);
     assert!(w3c::extract(&map).is_some());
@@ -89,7 +89,7 @@ fn names_are_found_in_any_case_and_twice() {
 }
 
 #[test]
-fn text_has_no_place_for_what_is_not_ascii() {
+fn a_text_carrier_leaves_out_values_that_are_not_ascii() {
     let value = HeaderValue::from_bytes(b"\xe9").unwrap();
     let mut map = HashMap::from([("Path".to_owned(), "stale".to_owned())]);
     map.set(&PATH, value.clone());

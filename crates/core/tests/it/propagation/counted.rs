@@ -33,7 +33,7 @@ fn dropped(lines: &[(&'static str, &str)]) -> [u64; 5] {
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[test]
-fn what_is_valid_or_not_there_is_not_counted() {
+fn valid_and_absent_headers_are_not_counted() {
     assert_eq!(dropped(&[]), [0; 5]);
     assert_eq!(
         dropped(&[
@@ -56,7 +56,7 @@ fn what_is_valid_or_not_there_is_not_counted() {
 }
 
 #[test]
-fn what_is_malformed_is_counted_by_what_it_was() {
+fn malformed_headers_are_counted_by_kind() {
     assert_eq!(dropped(&[("traceparent", "00-0-0-0"), ("tracestate", "a=1,b")]), [1, 0, 0, 0, 0]);
     assert_eq!(dropped(&[("traceparent", PARENT), ("traceparent", PARENT)]), [1, 0, 0, 0, 0], "sent twice");
     assert_eq!(dropped(&[("traceparent", PARENT), ("tracestate", "a=1,b")]), [0, 1, 0, 0, 0]);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use throughline_core::propagation::deadline::{GrpcTimeout, ReplyReserve, extract, inject, parse_grpc_timeout};
 
 #[test]
-fn what_is_not_a_timeout_is_absent() {
+fn an_invalid_timeout_is_absent() {
     for line in ["", "S", "1", "1s", "+1S", "-1S", " 1S", "1 S", "1S ", "123456789n", "1.5S", "0x1S", "١S", "1SS", "H1"]
     {
         assert_eq!(parse_grpc_timeout(line.as_bytes()), None, "{line}");
@@ -15,7 +15,7 @@ fn what_is_not_a_timeout_is_absent() {
 }
 
 #[test]
-fn every_unit_is_read() {
+fn every_unit_is_parsed() {
     let cases = [("2H", 7200.0), ("2M", 120.0), ("2S", 2.0), ("2m", 0.002), ("2u", 0.000_002), ("2n", 0.000_000_002)];
     for (line, seconds) in cases {
         assert_eq!(parse_grpc_timeout(line.as_bytes()), Some(Duration::from_secs_f64(seconds)), "{line}");
@@ -24,7 +24,7 @@ fn every_unit_is_read() {
 }
 
 #[test]
-fn of_several_the_least_counts_and_garbage_does_not() {
+fn the_shortest_of_several_timeouts_counts_and_invalid_ones_are_ignored() {
     let mut headers = HeaderMap::new();
     for line in ["3S", "soon", "20m", "1H"] {
         headers.append("grpc-timeout", line.parse().unwrap());
@@ -33,7 +33,7 @@ fn of_several_the_least_counts_and_garbage_does_not() {
 }
 
 #[test]
-fn an_expired_deadline_is_not_sent() {
+fn a_deadline_that_has_passed_is_not_sent() {
     let mut headers = HeaderMap::new();
     headers.insert("grpc-timeout", "1S".parse().unwrap());
     assert!(inject(Duration::ZERO, &ReplyReserve::DEFAULT, &mut headers).is_err());
@@ -43,7 +43,7 @@ fn an_expired_deadline_is_not_sent() {
 }
 
 #[test]
-fn the_reserve_is_one_percent_between_5_and_50_ms_and_at_most_half() {
+fn the_reserve_is_1_percent_between_5_and_50_ms_and_at_most_half() {
     let of = |millis| ReplyReserve::DEFAULT.of(Duration::from_millis(millis)).as_micros();
     let reserves = [2, 8, 50, 500, 600, 2_500, 5_000, 60_000, 3_600_000].map(of);
     assert_eq!(reserves, [1_000, 4_000, 5_000, 5_000, 6_000, 25_000, 50_000, 50_000, 50_000]);
@@ -54,7 +54,7 @@ fn the_reserve_is_one_percent_between_5_and_50_ms_and_at_most_half() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back_rounded_down_and_never_zero(nanos in any::<u64>(), shift in 0u32..64) {
+    fn a_written_timeout_is_read_back_rounded_down_and_never_zero(nanos in any::<u64>(), shift in 0u32..64) {
         let timeout = Duration::from_nanos(nanos >> shift);
         match GrpcTimeout::new(timeout) {
             None => prop_assert_eq!(timeout, Duration::ZERO),
@@ -68,14 +68,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_absent_or_a_timeout(line in proptest::collection::vec(any::<u8>(), 0..12)) {
+    fn any_bytes_are_a_timeout_or_absent(line in proptest::collection::vec(any::<u8>(), 0..12)) {
         if let Some(timeout) = parse_grpc_timeout(&line) {
             prop_assert!(timeout <= Duration::from_secs(99_999_999 * 3600));
         }
     }
 
     #[test]
-    fn a_reserve_leaves_half_and_never_adds(
+    fn a_reserve_leaves_at_least_half_of_the_time_and_never_adds_time(
         nanos in any::<u64>(), min in any::<u32>(), percent in any::<u8>(), max in any::<u32>(),
     ) {
         let (remaining, max) = (Duration::from_nanos(nanos), Duration::from_nanos(max.into()));
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_sent_is_less_than_what_is_left(millis in 1u64..1_000_000) {
+    fn the_sent_timeout_is_less_than_the_remaining_time(millis in 1u64..1_000_000) {
         let remaining = Duration::from_millis(millis);
         let mut headers = HeaderMap::new();
         inject(remaining, &ReplyReserve::DEFAULT, &mut headers).unwrap();

@@ -35,7 +35,7 @@ fn single(line: &str) -> Option<b3::Received> {
 }
 
 #[test]
-fn b3_single_is_read() {
+fn b3_in_one_header_is_parsed() {
     let cases = [
         (format!("{LONG}-{SPAN}-1-05e3ac9a4f6e3b90"), LONG, Sampling::Accepted),
         (format!("{LONG}-{SPAN}-0"), LONG, Sampling::Denied),
@@ -55,7 +55,7 @@ fn b3_single_is_read() {
 }
 
 #[test]
-fn b3_that_is_not_valid_is_absent() {
+fn invalid_b3_is_absent() {
     let zeros = "0".repeat(32);
     for line in [
         "",
@@ -85,7 +85,7 @@ fn b3_that_is_not_valid_is_absent() {
 }
 
 #[test]
-fn b3_multi_is_read_where_single_says_nothing() {
+fn b3_in_several_headers_is_read_if_the_single_header_is_absent_or_invalid() {
     let ids = [("x-b3-traceid", SHORT), ("x-b3-spanid", SPAN)];
     let with = |more: &[(&'static str, &str)]| {
         let received = b3::extract(&headers(&[&ids[..], more].concat())).unwrap();
@@ -111,7 +111,7 @@ fn b3_multi_is_read_where_single_says_nothing() {
 }
 
 #[test]
-fn b3_that_is_malformed_is_absent_and_counted_in_either_style() {
+fn malformed_b3_is_absent_and_counted_in_either_style() {
     let ids = [("x-b3-traceid", LONG), ("x-b3-spanid", SPAN)];
     let counted = |lines: &[(&'static str, &str)]| {
         let headers = headers(lines);
@@ -139,7 +139,7 @@ fn b3_that_is_malformed_is_absent_and_counted_in_either_style() {
 }
 
 #[test]
-fn jaeger_is_read() {
+fn jaeger_is_parsed() {
     let read = |line: &str| jaeger::extract(&headers(&[("uber-trace-id", line)]));
     let cases = [
         (format!("{LONG}:{SPAN}:0:1"), LONG, true, false),
@@ -178,7 +178,7 @@ fn jaeger_is_read() {
 }
 
 #[test]
-fn xray_is_read() {
+fn xray_is_parsed() {
     let read = |line: &str| xray::extract(&headers(&[("x-amzn-trace-id", line)]));
     let (root, other) =
         ("Root=1-80f198ee-56343ba864fe8b2a57d3eff7", "Self=1-67891234-12456789abcdef012345678;Lineage=a:1|b:2");
@@ -214,7 +214,7 @@ fn span(sampled: bool) -> SpanContext {
 }
 
 #[test]
-fn each_format_is_written_and_nothing_stale_is_left() {
+fn each_format_is_written_and_replaces_existing_values() {
     let mut sent = headers(&[("x-b3-flags", "1"), ("x-b3-parentspanid", "1"), ("b3", "x"), ("uber-trace-id", "x")]);
     b3::inject(&span(true), false, &mut sent);
     assert_eq!(sent["b3"], format!("{LONG}-{SPAN}-1"));
@@ -260,7 +260,7 @@ fn the_last_format_with_a_span_counts() {
 }
 
 #[test]
-fn a_bare_decision_is_a_trace_that_it_holds_for() {
+fn a_decision_without_a_span_applies_to_the_new_trace() {
     let both = Propagator::new([Format::TraceContext, Format::B3]);
     let root = Context::background();
     let ctx = both.extract(&root, &headers(&[("b3", "0")]));
@@ -284,7 +284,7 @@ fn a_bare_decision_is_a_trace_that_it_holds_for() {
 
 /// openzipkin/b3-propagation, "Sampling State": "Absent means defer the decision to the receiver of this header."
 #[test]
-fn a_decision_that_b3_leaves_open_is_the_samplers_and_goes_on_open_where_there_is_none() {
+fn a_decision_that_b3_leaves_open_is_made_by_the_sampler_or_passed_on_open() {
     let formats = [Format::Jaeger, Format::B3, Format::B3Multi];
     let ids = format!("{LONG}-{SPAN}");
     let requests = [headers(&[("b3", &ids)]), headers(&[("x-b3-traceid", LONG), ("x-b3-spanid", SPAN)])];
@@ -331,7 +331,7 @@ fn a_decision_stays_open_beside_a_traceparent_of_the_same_span() {
 }
 
 #[test]
-fn debug_survives() {
+fn debug_is_passed_on() {
     let all = Propagator::new([Format::B3, Format::B3Multi, Format::Jaeger]);
     for request in [("b3", format!("{LONG}-{SPAN}-d")), ("uber-trace-id", format!("{LONG}:{SPAN}:0:3"))] {
         let ctx = all.extract(&Context::background(), &headers(&[(request.0, &request.1)]));
@@ -344,7 +344,7 @@ fn debug_survives() {
 }
 
 #[test]
-fn debug_is_said_of_one_trace_and_of_none_that_leaves_it() {
+fn debug_applies_to_one_trace_and_not_to_a_new_trace_below_it() {
     let all = Propagator::new([Format::B3, Format::B3Multi, Format::Jaeger]);
     let (_, root) = Memory::new();
     for line in
@@ -368,7 +368,7 @@ fn debug_is_said_of_one_trace_and_of_none_that_leaves_it() {
 }
 
 #[test]
-fn debug_survives_beside_a_traceparent_of_the_same_trace() {
+fn debug_is_passed_on_beside_a_traceparent_of_the_same_trace() {
     let both = Propagator::new([Format::B3, Format::TraceContext]);
     let passed_on = |b3: &str, ids: &str| {
         let request = headers(&[("b3", b3), ("traceparent", &format!("00-{ids}-01"))]);
@@ -386,7 +386,7 @@ fn debug_survives_beside_a_traceparent_of_the_same_trace() {
 }
 
 #[test]
-fn what_a_context_has_not_is_left_as_it_was() {
+fn inject_does_not_change_headers_that_the_context_has_no_value_for() {
     let propagator = Propagator::default();
     let ctx = Context::background().with_baggage(Baggage::from_lines([b"base=1".as_slice()]));
     assert_eq!(propagator.extract(&ctx, &HeaderMap::new()).baggage().as_str(), "base=1");

@@ -20,7 +20,7 @@ const fn ms(ms: u64) -> Duration {
 }
 
 #[test]
-fn each_header_has_its_grammar() {
+fn each_timeout_header_has_its_grammar() {
     let [_, connect, envoy, seconds] = ALL;
     for (header, line, time) in [
         (connect, "1", Some(ms(1))),
@@ -42,7 +42,7 @@ fn each_header_has_its_grammar() {
 }
 
 #[test]
-fn the_least_of_those_trusted_counts() {
+fn the_shortest_of_the_trusted_timeouts_counts() {
     let mut headers = HeaderMap::new();
     for (name, line) in [
         ("grpc-timeout", "4S"),
@@ -62,7 +62,7 @@ fn the_least_of_those_trusted_counts() {
 }
 
 #[test]
-fn connect_is_written_rounded_down_and_never_zero() {
+fn connect_timeouts_are_written_rounded_down_and_never_zero() {
     let mut headers = HeaderMap::new();
     let mut write = |remaining| {
         let result = inject_connect(remaining, &ReplyReserve::NONE, &mut headers);
@@ -74,7 +74,7 @@ fn connect_is_written_rounded_down_and_never_zero() {
 }
 
 #[test]
-fn time_in_the_queue_counts() {
+fn time_in_the_queue_shortens_the_remaining_time() {
     let sent = UNIX_EPOCH + ms(1_700_000_000_123);
     let mut headers = BTreeMap::<String, String>::new();
     message::inject(sent, Some(ms(1_000)), &mut headers).unwrap();
@@ -123,7 +123,7 @@ fn message_times_that_are_not_digits_are_absent() {
 
 proptest! {
     #[test]
-    fn connect_reads_back_no_more_than_was_left(micros in 1_000u64..10_000_000_000, percent in 0u8..=60) {
+    fn a_connect_timeout_is_read_back_no_longer_than_the_remaining_time(micros in 1_000u64..10_000_000_000, percent in 0u8..=60) {
         let remaining = Duration::from_micros(micros);
         let reserve = ReplyReserve { min: Duration::ZERO, percent, max: Duration::MAX };
         let mut headers = HeaderMap::new();
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_read_back_no_more_than_was_left(now in 0u64..4_000_000_000_000_000, left in 0u64..1_000_000_000_000) {
+    fn a_message_is_read_back_with_no_more_than_the_remaining_time(now in 0u64..4_000_000_000_000_000, left in 0u64..1_000_000_000_000) {
         let (now, left) = (UNIX_EPOCH + Duration::from_micros(now), Duration::from_micros(left));
         let mut headers = BTreeMap::<String, Vec<u8>>::new();
         match message::inject(now, Some(left), &mut headers) {

@@ -21,7 +21,7 @@ fn received(keys: &[&'static dyn WireKey], baggage: &str) -> Context {
 }
 
 #[test]
-fn a_member_that_is_read_goes_on_byte_for_byte_until_its_value_changes() {
+fn a_member_that_is_read_is_passed_on_byte_for_byte_until_its_value_changes() {
     static TENANT: Key<u64> = Key::baggage("tenant");
     static RATE: Key<f64> = Key::baggage("rate");
     for line in
@@ -39,7 +39,7 @@ fn a_member_that_is_read_goes_on_byte_for_byte_until_its_value_changes() {
 }
 
 #[test]
-fn a_value_is_written_as_text_where_its_text_is_wanted_and_once() {
+fn a_value_is_encoded_only_when_its_text_is_needed_and_once() {
     static WRITTEN: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
     fn count<const N: usize>(text: &u8) -> String {
         WRITTEN[N].fetch_add(1, SeqCst);
@@ -59,7 +59,7 @@ fn a_value_is_written_as_text_where_its_text_is_wanted_and_once() {
 }
 
 #[test]
-fn of_two_keys_with_one_name_on_the_wire_the_one_set_last_is_sent() {
+fn of_two_keys_with_one_wire_name_the_one_set_last_is_sent() {
     static MEMBERS: [Key<u8>; 4] = [const { Key::baggage("tenant") }; 4];
     static HEADERS: [Key<u8>; 4] = [const { Key::header("x-shard", Codec::text()) }; 4];
     static OTHER: Key<u8> = Key::header("tenant", Codec::text());
@@ -93,7 +93,7 @@ fn of_two_keys_with_one_name_on_the_wire_the_one_set_last_is_sent() {
 }
 
 #[tokio::test]
-async fn of_two_keys_with_one_name_the_one_that_crosses_a_spawn_is_sent_below_it() {
+async fn of_two_keys_with_one_wire_name_a_spawned_task_sends_the_one_that_is_not_local() {
     static ALL: [Key<u8>; 2] = [const { Key::header("x-shard", Codec::text()) }; 2];
     static TASKS: [Key<u8>; 2] = [const { Key::header("x-shard", Codec::text()).local() }; 2];
     for (all, task) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
@@ -106,7 +106,7 @@ async fn of_two_keys_with_one_name_the_one_that_crosses_a_spawn_is_sent_below_it
 }
 
 #[test]
-fn a_header_is_sent_with_what_its_receiver_reads_as_the_same_text() {
+fn a_header_is_sent_only_if_the_receiver_reads_the_same_text() {
     static NOTE: Key<String> = Key::header("x-note", Codec::text());
     let longest = "x".repeat(8_192);
     for text in ["", "a", "a  b", "\u{7e}", &longest] {
@@ -123,7 +123,7 @@ fn a_header_is_sent_with_what_its_receiver_reads_as_the_same_text() {
 }
 
 #[test]
-fn a_header_that_has_a_meaning_is_no_name_of_a_key() {
+fn a_key_cannot_use_a_reserved_header_name() {
     let is_refused = |name| std::panic::catch_unwind(|| Key::<u8>::header(name, Codec::text())).is_err();
     for name in [
         "content-length",

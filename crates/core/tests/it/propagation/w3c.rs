@@ -20,7 +20,7 @@ fn parent(traceparent: &str) -> Option<SpanContext> {
 }
 
 #[test]
-fn valid_traceparents_are_read() {
+fn valid_traceparents_are_parsed() {
     let flags = |line: String| parent(&line).map(|parent| parent.flags().to_byte());
     assert_eq!(flags(format!("00-{IDS}-00")), Some(0));
     assert_eq!(flags(format!("00-{IDS}-01")), Some(1));
@@ -84,14 +84,14 @@ fn a_tracestate_is_passed_on_byte_for_byte_or_not_at_all() {
 
 /// The callee's spans belong to the trace, recorded or not.
 #[test]
-fn a_traceparent_is_sent_of_an_unsampled_span_too() {
+fn a_traceparent_is_sent_for_an_unsampled_span_too() {
     let mut sent = HeaderMap::new();
     inject(&parent(&format!("00-{IDS}-02")).unwrap(), &mut sent);
     assert_eq!(sent["traceparent"], format!("00-{IDS}-02"), "and the random flag goes on exactly as it came");
 }
 
 #[test]
-fn what_is_sent_is_version_00_with_defined_flags() {
+fn the_sent_traceparent_has_version_00_and_only_defined_flags() {
     let parent = parent(&format!("cc-{IDS}-ff-more")).unwrap();
     let mut sent = HeaderMap::new();
     inject(&parent, &mut sent);
@@ -101,7 +101,7 @@ fn what_is_sent_is_version_00_with_defined_flags() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_absent_or_valid(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn any_bytes_are_a_valid_traceparent_or_absent(line in proptest::collection::vec(any::<u8>(), 0..80)) {
         if let Some((trace_id, span_id, flags)) = parse_traceparent(&line) {
             let span = SpanContext::new(trace_id, span_id, flags, Default::default(), true);
             prop_assert_eq!(parse_traceparent(&format_traceparent(&span)), Some((trace_id, span_id, flags)));
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn one_changed_byte_never_gives_other_ids_unless_it_is_a_digit(at in 0usize..55, byte in any::<u8>()) {
+    fn one_changed_byte_changes_the_ids_only_if_it_is_a_digit(at in 0usize..55, byte in any::<u8>()) {
         let mut line = format!("00-{IDS}-01").into_bytes();
         line[at] = byte;
         let is_digit = byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
