@@ -1,7 +1,12 @@
-//! The service that W3C's Trace Context validation suite talks to: `cargo run --example w3c_service -- PORT`.
+//! The service under test in the W3C Trace Context validation suite.
 //!
-//! The suite sends it traces, good and bad ones, each with a list of addresses to call. It calls them one after the other, and the suite
-//! looks at the headers that arrive. Nothing in here is made for it: it is two layers, [`ContextLayer`] on the server and
+//! Run it with `cargo run --example w3c_service -- PORT`.
+//!
+//! 1. The suite sends a request with valid or invalid trace headers, and a list of URLs to call.
+//! 2. The service calls the URLs, one after the other.
+//! 3. The suite checks the headers that it receives.
+//!
+//! Nothing here is special to the suite. There is a [`ContextLayer`] on the server, a
 //! [`ClientLayer`] on the client, and a handler between them that passes the context on.
 
 use std::io::{self, Write as _};
@@ -16,33 +21,33 @@ use serde_json::Value;
 use throughline::{ClientLayer, Code, Context, ContextLayer, Error, SendWith};
 use tokio::net::TcpListener;
 
-/// The service: it takes a POST to any path.
+/// Creates the service. It handles POST requests to any path.
 pub fn app() -> Router {
-    // A redirect would get what was written for another host.
+    // Do not follow redirects: the headers were written for another host.
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-    let client = client.expect("nothing is asked of it that can be missing");
-    Router::new().fallback(post(call_all)).with_state(client).layer(ContextLayer::internal()) // reads the caller's trace and deadline, or begins a trace
+    let client = client.expect("no setting of this client can fail");
+    Router::new().fallback(post(call_all)).with_state(client).layer(ContextLayer::internal()) // reads the caller's trace and deadline, or starts a trace
 }
 
-/// What to call, and with what.
+/// A URL to call, and the JSON to send.
 #[derive(Deserialize)]
 struct Call {
     url: String,
     arguments: Value,
 }
 
-/// Answers when all calls have been answered; the first one that fails is the answer.
+/// Responds when all calls are complete. If a call fails, its error is the response.
 async fn call_all(
     State(client): State<reqwest::Client>,
     Extension(ctx): Extension<Context>,
     body: Bytes,
 ) -> Result<(), Error> {
     let calls: Vec<Call> = serde_json::from_slice(&body)
-        .map_err(|e| Error::wrap(Code::InvalidArgument, e).with_message("the body is no list of calls"))?;
+        .map_err(|e| Error::wrap(Code::InvalidArgument, e).with_message("the body must be a JSON list of calls"))?;
     for call in calls {
-        // A span of its own for each call, whose identity goes out as `traceparent`.
-        let answer = client.post(call.url).json(&call.arguments).send_with(&ctx, &ClientLayer::internal()).await?;
-        answer.bytes().await?;
+        // Each call has its own span, which is sent as `traceparent`.
+        let response = client.post(call.url).json(&call.arguments).send_with(&ctx, &ClientLayer::internal()).await?;
+        response.bytes().await?;
     }
     Ok(())
 }
@@ -58,10 +63,13 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Serves until the process ends. Its error is an exit code, 2 where the command line is wrong, and one line that says why.
+/// Serves until the process ends.
+///
+/// # Errors
+/// Returns an exit code and a message of one line. The code is 2 if the command line is invalid.
 pub async fn serve(arguments: Vec<String>) -> Result<(), (u8, String)> {
-    let [port] = &arguments[..] else { return Err((2, "usage: w3c_service PORT (0 takes any that is free)".into())) };
-    let port: u16 = port.parse().map_err(|_| (2, format!("{port:?} is not a port, 0 to 65535")))?;
+    let [port] = &arguments[..] else { return Err((2, "usage: w3c_service PORT (0 selects a free port)".into())) };
+    let port: u16 = port.parse().map_err(|_| (2, format!("{port:?} is not a port number (0 to 65535)")))?;
     let failed = |e: io::Error| (1, format!("127.0.0.1:{port}: {e}"));
 
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(failed)?;

@@ -1,4 +1,7 @@
-//! The properties that the fuzz targets assert: those of the tests, and a bound on what is allocated, which the tests of the wire have, too.
+//! The properties that the fuzz targets assert.
+//!
+//! They are the properties of the tests. For errors there is also a bound on allocated bytes. The
+//! wire properties already have one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +15,9 @@ pub mod wire;
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
 
-/// What a peer's errors may allocate: a tree of JSON has 32 bytes a value, which may be written in 2.
+/// The parsers of errors from a peer, with a bound on allocated bytes.
+///
+/// The bound is large because a JSON value that is written in 2 bytes takes 32 bytes in memory.
 pub mod errors {
     use super::{counting, error};
 

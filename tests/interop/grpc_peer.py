@@ -1,6 +1,7 @@
-"""grpcio as a peer: methods that take bytes and give bytes, no generated code.
+"""grpcio as a peer, without generated code: its methods take bytes and return bytes.
 
-It serves on a port of its own, and calls on demand: one question a line on stdin, one answer a line on stdout, both JSON.
+It serves on a free port. It also makes calls: it reads requests from stdin and writes responses to
+stdout, one line of JSON each.
 """
 
 import json
@@ -16,31 +17,31 @@ from grpc_status import rpc_status
 
 
 def left(_, context):
-    """How much time the caller has given, in seconds."""
+    """Returns the remaining time of the call, in seconds."""
     return json.dumps(context.time_remaining()).encode()
 
 
 def fail(request, context):
-    """Fails as it is told to."""
-    told = json.loads(request)
+    """Fails with the status in the request."""
+    wanted = json.loads(request)
     details = [
-        error_details_pb2.ErrorInfo(reason=told["reason"], domain=told["domain"], metadata=told["metadata"]),
-        error_details_pb2.RetryInfo(retry_delay=Duration(nanos=told["retry_nanos"])),
+        error_details_pb2.ErrorInfo(reason=wanted["reason"], domain=wanted["domain"], metadata=wanted["metadata"]),
+        error_details_pb2.RetryInfo(retry_delay=Duration(nanos=wanted["retry_nanos"])),
     ]
     packed = [Any() for _ in details]
-    for place, detail in zip(packed, details):
-        place.Pack(detail)
-    status = status_pb2.Status(code=told["code"], message=told["message"], details=packed)
+    for target, detail in zip(packed, details):
+        target.Pack(detail)
+    status = status_pb2.Status(code=wanted["code"], message=wanted["message"], details=packed)
     context.abort_with_status(rpc_status.to_status(status))
 
 
 def metadata(_, context):
-    """What came with the call."""
+    """Returns the metadata of the call."""
     return json.dumps([[key, value] for key, value in context.invocation_metadata() if isinstance(value, str)]).encode()
 
 
 def hang(_, context):
-    """Answers when the call is over."""
+    """Returns when the process ends."""
     over.acquire()
     return b""
 
@@ -51,24 +52,24 @@ class Methods(grpc.GenericRpcHandler):
         return method and grpc.unary_unary_rpc_method_handler(method)
 
 
-def call(question):
-    """A call, and how it has ended."""
-    with grpc.insecure_channel(question["to"]) as channel:
-        method = channel.unary_unary(question["method"])
+def call(request):
+    """Makes a call and returns its result."""
+    with grpc.insecure_channel(request["to"]) as channel:
+        method = channel.unary_unary(request["method"])
         try:
-            answer = method(question["message"].encode(), timeout=question.get("timeout"), metadata=question.get("metadata"))
-            return {"code": "OK", "answer": answer.decode()}
+            response = method(request["message"].encode(), timeout=request.get("timeout"), metadata=request.get("metadata"))
+            return {"code": "OK", "response": response.decode()}
         except grpc.RpcError as error:
             status = rpc_status.from_call(error)
-            told = {"code": error.code().name, "message": error.details()}
-            told["trailers"] = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+            result = {"code": error.code().name, "message": error.details()}
+            result["trailers"] = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
             for any in status.details if status else ():
                 info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
                 if any.Unpack(info):
-                    told["info"] = {"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)}
+                    result["info"] = {"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)}
                 if any.Unpack(retry):
-                    told["retry_nanos"] = retry.retry_delay.ToNanoseconds()
-            return told
+                    result["retry_nanos"] = retry.retry_delay.ToNanoseconds()
+            return result
 
 
 over = Semaphore(0)

@@ -1,9 +1,10 @@
-// OpenTelemetry-JS as a peer: one question a line on stdin, one answer a line on stdout, both JSON.
+// OpenTelemetry-JS as a peer.
+// It reads requests from stdin and writes responses to stdout, one line of JSON each.
 
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
-// The packages are beside the folder that this is started in, not beside this file.
+// The packages are installed in the working directory, not beside this file.
 const require = createRequire(`${process.cwd()}/`);
 const { ROOT_CONTEXT, baggageEntryMetadataFromString, propagation, trace } = require('@opentelemetry/api');
 const core = require('@opentelemetry/core');
@@ -20,34 +21,34 @@ const formats = {
   xray: new AWSXRayPropagator(),
 };
 
-function inject(question) {
+function inject(request) {
   let ctx = ROOT_CONTEXT;
-  if (question.trace) {
-    const traceState = question.state.length ? new core.TraceState(question.state.map((pair) => pair.join('=')).join(',')) : undefined;
-    const flags = question.sampled ? 1 : 0;
-    ctx = trace.setSpanContext(ctx, { traceId: question.trace, spanId: question.span, traceFlags: flags, traceState });
+  if (request.trace) {
+    const traceState = request.state.length ? new core.TraceState(request.state.map((pair) => pair.join('=')).join(',')) : undefined;
+    const flags = request.sampled ? 1 : 0;
+    ctx = trace.setSpanContext(ctx, { traceId: request.trace, spanId: request.span, traceFlags: flags, traceState });
   }
-  if (question.baggage.length) {
-    const entries = question.baggage.map(([key, value, metadata]) => [
+  if (request.baggage.length) {
+    const entries = request.baggage.map(([key, value, metadata]) => [
       key,
       metadata ? { value, metadata: baggageEntryMetadataFromString(metadata) } : { value },
     ]);
     ctx = propagation.setBaggage(ctx, propagation.createBaggage(Object.fromEntries(entries)));
   }
   const headers = [];
-  formats[question.format].inject(ctx, headers, { set: (carrier, name, value) => carrier.push([name, String(value)]) });
+  formats[request.format].inject(ctx, headers, { set: (carrier, name, value) => carrier.push([name, String(value)]) });
   return { headers };
 }
 
-function extract(question) {
-  // As Node's http has them: names in lower case, a header that came twice as a list.
+function extract(request) {
+  // As in Node's http: names are in lower case, and a header that occurs twice is a list.
   const carrier = {};
-  for (const [name, value] of question.headers) {
+  for (const [name, value] of request.headers) {
     const key = name.toLowerCase();
     carrier[key] = key in carrier ? [carrier[key], value].flat() : value;
   }
   const getter = { keys: Object.keys, get: (from, name) => from[name.toLowerCase()] };
-  const ctx = formats[question.format].extract(ROOT_CONTEXT, carrier, getter);
+  const ctx = formats[request.format].extract(ROOT_CONTEXT, carrier, getter);
   const span = trace.getSpanContext(ctx);
   const found = span && {
     trace: span.traceId,
@@ -61,6 +62,6 @@ function extract(question) {
 
 console.log(JSON.stringify(`OpenTelemetry-JS ${core.VERSION ?? require('@opentelemetry/core/package.json').version}`));
 for await (const line of createInterface({ input: process.stdin })) {
-  const question = JSON.parse(line);
-  console.log(JSON.stringify({ inject, extract }[question.do](question)));
+  const request = JSON.parse(line);
+  console.log(JSON.stringify({ inject, extract }[request.do](request)));
 }

@@ -1,4 +1,7 @@
-"""OpenTelemetry-Python as a peer: one question a line on stdin, one answer a line on stdout, both JSON."""
+"""OpenTelemetry-Python as a peer.
+
+It reads requests from stdin and writes responses to stdout, one line of JSON each.
+"""
 
 import json
 import logging
@@ -25,7 +28,7 @@ FORMATS = {
 
 
 class Headers(Getter):
-    """Of a request: the case of their names does not count."""
+    """The headers of a request. Their names are case-insensitive."""
 
     def get(self, carrier, key):
         return carrier.get(key.lower())
@@ -34,29 +37,29 @@ class Headers(Getter):
         return list(carrier)
 
 
-def inject(question):
+def inject(request):
     ctx = {}
-    if question.get("trace"):
+    if request.get("trace"):
         span = trace.SpanContext(
-            trace_id=int(question["trace"], 16),
-            span_id=int(question["span"], 16),
+            trace_id=int(request["trace"], 16),
+            span_id=int(request["span"], 16),
             is_remote=False,
-            trace_flags=trace.TraceFlags(int(question["sampled"])),
-            trace_state=TraceState(question["state"]),
+            trace_flags=trace.TraceFlags(int(request["sampled"])),
+            trace_state=TraceState(request["state"]),
         )
         ctx = trace.set_span_in_context(trace.NonRecordingSpan(span), ctx)
-    for key, value in question["baggage"]:
+    for key, value in request["baggage"]:
         ctx = baggage.set_baggage(key, value, ctx)
     carrier = {}
-    FORMATS[question["format"]].inject(carrier, ctx)
+    FORMATS[request["format"]].inject(carrier, ctx)
     return {"headers": list(carrier.items())}
 
 
-def extract(question):
+def extract(request):
     carrier = {}
-    for name, value in question["headers"]:
+    for name, value in request["headers"]:
         carrier.setdefault(name.lower(), []).append(value)
-    ctx = FORMATS[question["format"]].extract(carrier, {}, Headers())
+    ctx = FORMATS[request["format"]].extract(carrier, {}, Headers())
     span = trace.get_current_span(ctx).get_span_context()
     found = None
     if span.is_valid:
@@ -72,5 +75,5 @@ def extract(question):
 logging.disable(logging.CRITICAL)
 print(json.dumps("OpenTelemetry-Python " + version("opentelemetry-api")), flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    print(json.dumps({"inject": inject, "extract": extract}[asked["do"]](asked)), flush=True)
+    request = json.loads(line)
+    print(json.dumps({"inject": inject, "extract": extract}[request["do"]](request)), flush=True)

@@ -1,5 +1,6 @@
-//! What is not quite right, or not quite usual: what we make of it and what the peers make of it, at the versions that are pinned.
-//! `docs/comparison.md` tells of what differs.
+//! Edge cases: how this library and the peers read unusual and invalid headers.
+//!
+//! The versions of the peers are pinned. `docs/comparison.md` lists the differences.
 
 use throughline::propagation::Format::{self, B3, B3Multi, Baggage, Jaeger, TraceContext, XRay};
 
@@ -9,8 +10,8 @@ use super::propagators::extract;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
-/// Header lines, with `T` and `S` for the ids, and what everybody makes of them.
-const ALIKE: &[(Format, &[&str], &str)] = &[
+/// Header lines, with `T` and `S` for the ids, and the result of every implementation.
+const SAME: &[(Format, &[&str], &str)] = &[
     (TraceContext, &["traceparent: 00-T-S-01 "], "T/S/true"),
     (TraceContext, &["traceparent:00-T-S-01-"], "nothing"),
     (TraceContext, &["traceparent:cc-T-S-01-x"], "T/S/true"),
@@ -37,10 +38,11 @@ const ALIKE: &[(Format, &[&str], &str)] = &[
     (XRay, &["x-amzn-trace-id:Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Sampled=1"], "nothing"),
 ];
 
-/// What it is; the lines; what we make of it, OpenTelemetry-Python, and OpenTelemetry-JS.
-type Apart = (&'static str, Format, &'static [&'static str], [&'static str; 3]);
+/// The name of the case, the lines, and the results of this library, OpenTelemetry-Python and
+/// OpenTelemetry-JS.
+type Difference = (&'static str, Format, &'static [&'static str], [&'static str; 3]);
 
-const APART: &[Apart] = &[
+const DIFFERENT: &[Difference] = &[
     (
         "traceparent between several blanks",
         TraceContext,
@@ -85,16 +87,16 @@ const APART: &[Apart] = &[
         &["baggage:a=1;p=%2Cb%3D2"],
         ["a=\"1\";p=,b=2", "a=\"1;p=,b=2\"", "a=\"1\";p=%2Cb%3D2"],
     ),
-    ("blanks that are encoded", Baggage, &["baggage:a=%20x%20"], ["a=\" x \"", "a=\"x\"", "a=\" x \""]),
+    ("encoded blanks", Baggage, &["baggage:a=%20x%20"], ["a=\" x \"", "a=\"x\"", "a=\" x \""]),
     ("an empty baggage value", Baggage, &["baggage:a="], ["a=\"\"", "a=\"\"", "nothing"]),
     ("a percent sign in a baggage key", Baggage, &["baggage:a%20b=1"], ["a%20b=\"1\"", "a b=\"1\"", "a b=\"1\""]),
-    ("bytes that are no UTF-8", Baggage, &["baggage:a=x%ff"], ["a=\"x\u{fffd}\"", "a=\"x\u{fffd}\"", "nothing"]),
+    ("bytes that are not UTF-8", Baggage, &["baggage:a=x%ff"], ["a=\"x\u{fffd}\"", "a=\"x\u{fffd}\"", "nothing"]),
     ("blanks within a value", Baggage, &["baggage:a=x y,b=1"], ["b=\"1\"", "b=\"1\"", "a=\"x y\" b=\"1\""]),
     ("a baggage key twice", Baggage, &["baggage:a=1,a=2"], ["a=\"1\" a=\"2\"", "a=\"2\"", "a=\"2\""]),
     ("b3 without a decision", B3, &["b3:T-S"], ["T/S/false", "T/S/true", "T/S/false"]),
-    ("b3 with a decision that is none", B3, &["b3:T-S-true"], ["nothing", "T/S/true", "T/S/false"]),
+    ("b3 with an invalid decision", B3, &["b3:T-S-true"], ["nothing", "T/S/true", "T/S/false"]),
     ("b3 in upper case", B3, &["b3:4BF92F3577B34DA6A3CE929D0E0E4736-S-1"], ["nothing", "T/S/true", "nothing"]),
-    ("b3 with a parent that is none", B3, &["b3:T-S-1-xyz"], ["nothing", "T/S/true", "T/S/true"]),
+    ("b3 with an invalid parent", B3, &["b3:T-S-1-xyz"], ["nothing", "T/S/true", "T/S/true"]),
     (
         "uber-trace-id with encoded colons",
         Jaeger,
@@ -130,46 +132,47 @@ fn headers(lines: &[&str]) -> Vec<(String, String)> {
     lines.iter().map(pair).collect()
 }
 
-/// `T` and `S` where they stand between marks; the names and values of the table have none such.
+/// Replaces `T` and `S` by the ids where they are whole fields.
 fn ids(text: &str) -> String {
     let fields = text.split_inclusive(['-', ':', '/', ';', '=', '%', ' ']);
     let ids = fields.map(|field| match field.trim_end_matches(['-', ':', '/', ';', '=', '%', ' ']) {
         "T" => field.replacen('T', TRACE, 1),
         "S" => field.replacen('S', SPAN, 1),
-        // Behind `%3A`.
+        // After `%3A`.
         "3AS" => field.replacen('S', SPAN, 1),
         _ => field.to_owned(),
     });
     ids.collect()
 }
 
-fn check(who: usize, mut extract: impl FnMut(Format, &[(String, String)]) -> String) {
-    let alike = ALIKE.iter().map(|(format, lines, told)| ("", *format, *lines, *told));
-    let apart = APART.iter().map(|(what, format, lines, told)| (*what, *format, *lines, told[who]));
-    let mut wrong = Vec::new();
-    for (what, format, lines, told) in alike.chain(apart) {
+fn check(implementation: usize, mut extract: impl FnMut(Format, &[(String, String)]) -> String) {
+    let same = SAME.iter().map(|(format, lines, expected)| ("", *format, *lines, *expected));
+    let different = DIFFERENT.iter();
+    let different = different.map(|(name, format, lines, expected)| (*name, *format, *lines, expected[implementation]));
+    let mut failures = Vec::new();
+    for (name, format, lines, expected) in same.chain(different) {
         let extracted = extract(format, &headers(lines));
-        if extracted != ids(told) {
-            wrong.push(format!("{what} {lines:?}: {extracted}"));
+        if extracted != ids(expected) {
+            failures.push(format!("{name} {lines:?}: {extracted}"));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
-fn what_we_make_of_what_is_not_quite_right() {
+fn throughline_reads_the_edge_cases_as_listed() {
     check(0, extract);
 }
 
 #[test]
-fn what_opentelemetry_python_makes_of_it() {
+fn opentelemetry_python_reads_the_edge_cases_as_listed() {
     if let Some(mut peer) = Peer::python("otel_peer.py") {
         check(1, |format, headers| peer.extract(format, headers));
     }
 }
 
 #[test]
-fn what_opentelemetry_js_makes_of_it() {
+fn opentelemetry_js_reads_the_edge_cases_as_listed() {
     if let Some(mut peer) = Peer::node("otel_peer.mjs") {
         check(2, |format, headers| peer.extract(format, headers));
     }

@@ -1,4 +1,4 @@
-//! grpcio's server and client: time, trace and errors, both ways.
+//! grpcio as client and as server: deadlines, traces and errors, both ways.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use super::Peer;
 use crate::support::grpc::{call_grpc, serve_grpc};
 use crate::support::{PATIENCE, client};
 
-/// The peer, and its port.
+/// Starts the peer, and returns it with its address.
 fn peer() -> Option<(Peer, std::net::SocketAddr)> {
     let mut peer = Peer::python("grpc_peer.py")?;
-    let port = peer.answer().as_u64().unwrap();
+    let port = peer.response().as_u64().unwrap();
     Some((peer, ([127, 0, 0, 1], u16::try_from(port).unwrap()).into()))
 }
 
-/// Asks on a thread of its own, since the answer comes from this runtime.
-async fn ask(peer: Peer, question: Value) -> (Peer, Value) {
-    let asking = tokio::task::spawn_blocking(move || {
+/// Calls the peer on a blocking thread: this runtime must stay free to serve the peer.
+async fn call_peer(peer: Peer, request: Value) -> (Peer, Value) {
+    let calling = tokio::task::spawn_blocking(move || {
         let mut peer = peer;
-        let answer = peer.ask(&question);
-        (peer, answer)
+        let response = peer.call(&request);
+        (peer, response)
     });
-    timeout(PATIENCE, asking).await.expect("the peer answers").unwrap()
+    timeout(PATIENCE, calling).await.expect("the peer responds").unwrap()
 }
 
 #[tokio::test]
-async fn grpcio_calls_us_with_a_deadline_and_a_trace() {
+async fn a_call_from_grpcio_has_its_deadline_and_its_trace() {
     let Some((mut peer, _)) = peer() else { return };
     let address = serve_grpc(ContextLayer::internal(), async |request| {
         let ctx = request.extensions().get::<Context>().unwrap();
@@ -45,36 +45,38 @@ async fn grpcio_calls_us_with_a_deadline_and_a_trace() {
     for given in [0.987654, 3.0, 90.0, 1234.5, 4e4, 4e6] {
         let mut call = call.clone();
         call["timeout"] = given.into();
-        let answer;
-        (peer, answer) = ask(peer, call).await;
-        let (left, told, tenant): (f64, String, String) =
-            serde_json::from_str(answer["answer"].as_str().unwrap()).unwrap();
-        // It rounds up what it sends, by a hundredth at most.
+        let response;
+        (peer, response) = call_peer(peer, call).await;
+        let (left, trace_id, tenant): (f64, String, String) =
+            serde_json::from_str(response["response"].as_str().unwrap()).unwrap();
+        // grpcio rounds the timeout up, by at most 1 %.
         assert!(left > 0.0 && left <= given * 1.01, "{left} of {given}");
-        assert_eq!((&*told, &*tenant), (trace, "acme"));
+        assert_eq!((&*trace_id, &*tenant), (trace, "acme"));
     }
-    let (_, answer) = ask(peer, call).await;
-    let (left, ..): (Option<f64>, String, String) = serde_json::from_str(answer["answer"].as_str().unwrap()).unwrap();
-    assert_eq!(left, None, "no deadline is none");
+    let (_, response) = call_peer(peer, call).await;
+    let (left, ..): (Option<f64>, String, String) =
+        serde_json::from_str(response["response"].as_str().unwrap()).unwrap();
+    assert_eq!(left, None, "without a deadline, the service has none");
 }
 
 #[tokio::test]
-async fn grpcio_learns_that_its_deadline_or_ours_has_passed() {
+async fn grpcio_reads_deadline_exceeded_for_its_deadline_and_for_the_services_deadline() {
     let Some((mut peer, _)) = peer() else { return };
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut received) = unbounded_channel();
     let layer = ContextLayer::internal().max_timeout(Duration::from_secs(1));
     let address = serve_grpc(layer, move |request| {
-        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
-    // Without a deadline of its own it is told by us, in the trailers, and with its own by itself: it may then hang up before ours.
+    // Without its own deadline, grpcio reads the status in the trailers. With its own deadline, it
+    // may close the stream before the service sends the status.
     for given in [Value::Null, 0.5.into()] {
         let call = json!({ "to": address.to_string(), "method": "/a.B/C", "message": "", "timeout": &given });
-        let answer;
-        (peer, answer) = ask(peer, call).await;
-        assert_eq!(answer["code"], "DEADLINE_EXCEEDED", "{answer}");
-        let served = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+        let response;
+        (peer, response) = call_peer(peer, call).await;
+        assert_eq!(response["code"], "DEADLINE_EXCEEDED", "{response}");
+        let served = timeout(PATIENCE, received.recv()).await.unwrap().unwrap();
         timeout(PATIENCE, served.done()).await.unwrap();
         if given.is_null() {
             assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
@@ -83,7 +85,7 @@ async fn grpcio_learns_that_its_deadline_or_ours_has_passed() {
 }
 
 #[tokio::test]
-async fn grpcio_reads_our_errors() {
+async fn grpcio_reads_errors_of_this_library() {
     let Some((peer, _)) = peer() else { return };
     let address = serve_grpc(ContextLayer::internal(), async |_| {
         let missing = [("field".to_owned(), "amount".into())].into_iter().collect();
@@ -96,16 +98,16 @@ async fn grpcio_reads_our_errors() {
             .into())
     })
     .await;
-    let (_, answer) = ask(peer, json!({ "to": address.to_string(), "method": "/a.B/C", "message": "" })).await;
+    let (_, response) = call_peer(peer, json!({ "to": address.to_string(), "method": "/a.B/C", "message": "" })).await;
     assert_eq!(
-        (&answer["code"], &answer["message"]),
+        (&response["code"], &response["message"]),
         (&json!("RESOURCE_EXHAUSTED"), &json!("zu viel: 100 % für heute"))
     );
     assert_eq!(
-        (&answer["retry_nanos"], &answer["trailers"]["grpc-retry-pushback-ms"]),
+        (&response["retry_nanos"], &response["trailers"]["grpc-retry-pushback-ms"]),
         (&json!(1_500_000_000), &json!("1500"))
     );
-    let info = &answer["info"];
+    let info = &response["info"];
     assert_eq!((&info["reason"], &info["domain"]), (&json!("RESOURCE_EXHAUSTED"), &json!("throughline")));
     let details = r#"[{"@type":"example.com/Missing","field":"amount"}]"#;
     let metadata = json!({ "origin": "cards", "path": r#"["cards"]"#, "retryable": "true", "details": details });
@@ -143,16 +145,17 @@ async fn a_slow_grpcio_server_is_deadline_exceeded() {
 #[tokio::test]
 async fn errors_from_grpcio_are_read() {
     let Some((_peer, address)) = peer() else { return };
-    let ours = r#"{"code": 5, "message": "keine Karte: 100 % weg, ü", "reason": "NOT_FOUND", "domain": "throughline", "retry_nanos": 250000000,
+    let from_throughline = r#"{"code": 5, "message": "keine Karte: 100 % weg, ü", "reason": "NOT_FOUND", "domain": "throughline", "retry_nanos": 250000000,
         "metadata": {"origin": "cards", "path": "[\"cards\",\"api\"]", "retryable": "false", "details": "[{\"@type\":\"example.com/Missing\"}]"}}"#;
-    let status = call_grpc(&client(), &Context::background(), address, "/a.B/fail", ours).await.unwrap_err();
+    let status =
+        call_grpc(&client(), &Context::background(), address, "/a.B/fail", from_throughline).await.unwrap_err();
     let error = Error::from_grpc_status(status);
     assert_eq!((error.code(), error.message()), (Code::NotFound, "keine Karte: 100 % weg, ü"));
     assert_eq!((error.origin(), error.path().len(), error.retryable()), (Some("cards"), 2, Some(false)));
     assert_eq!((error.retry_after(), error.details().len()), (Some(Duration::from_millis(250)), 1));
 
-    let others = r#"{"code": 14, "message": "later", "reason": "QUOTA", "domain": "example.com", "metadata": {"origin": "x"}, "retry_nanos": 0}"#;
-    let status = call_grpc(&client(), &Context::background(), address, "/a.B/fail", others).await.unwrap_err();
+    let from_others = r#"{"code": 14, "message": "later", "reason": "QUOTA", "domain": "example.com", "metadata": {"origin": "x"}, "retry_nanos": 0}"#;
+    let status = call_grpc(&client(), &Context::background(), address, "/a.B/fail", from_others).await.unwrap_err();
     let error = Error::from_grpc_status(status);
     assert_eq!((error.code(), error.message(), error.origin()), (Code::Unavailable, "later", None));
 }

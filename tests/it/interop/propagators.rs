@@ -1,4 +1,4 @@
-//! What one side injects, the other extracts: many cases, the same ones in every run.
+//! Each side extracts what the other side injects. The generated cases are the same in every run.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use serde_json::json;
 use throughline::propagation::Format;
 use throughline::{Baggage, Context, Propagator, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-use super::{Peer, told};
+use super::{Peer, describe};
 
 const CASES: usize = 200;
 const SPANS: [Format; 5] = [Format::TraceContext, Format::B3, Format::B3Multi, Format::Jaeger, Format::XRay];
 
-/// What we extract, in the words of the peers.
+/// Extracts with this library, and returns the result in the notation of the peers.
 pub fn extract(format: Format, headers: &[(String, String)]) -> String {
     let ctx = Propagator::new([format]).extract(&Context::background(), &headers.to_vec());
-    // A bare decision makes a span of its own, which nobody has sent.
+    // A decision without a span creates a generated span, which no peer sent.
     let span =
         ctx.span_context().filter(|_| Propagator::new([format]).extract_span_context(&headers.to_vec()).is_some());
     let ids = span.map(|span| (span.trace_id().to_string(), span.span_id().to_string(), span.is_sampled()));
@@ -29,7 +29,7 @@ pub fn extract(format: Format, headers: &[(String, String)]) -> String {
             .collect();
         [member.key().to_owned(), member.value().into_owned(), properties.join(";")]
     });
-    told(ids, state.unwrap_or_default(), members.collect())
+    describe(ids, state.unwrap_or_default(), members.collect())
 }
 
 fn inject(format: Format, ctx: &Context) -> Vec<(String, String)> {
@@ -43,8 +43,8 @@ fn cases<S: Strategy>(strategy: S) -> impl Iterator<Item = S::Value> {
     std::iter::repeat_with(move || strategy.new_tree(&mut runner).unwrap().current()).take(CASES)
 }
 
-fn spans_cross_both_ways(mut peer: Peer) {
-    // Keys and values that both levels of W3C Trace Context have.
+fn check_spans_both_ways(mut peer: Peer) {
+    // Keys and values that are valid in both levels of W3C Trace Context.
     let state = prop::collection::btree_map("[a-z][a-z0-9_*/-]{0,20}", "[!-+--<>-~]{1,20}", 0..=8);
     let all = (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<bool>(), state);
     for format in SPANS {
@@ -53,7 +53,7 @@ fn spans_cross_both_ways(mut peer: Peer) {
             let (Some(trace), Some(span)) = (TraceId::from_bytes(trace), SpanId::from_bytes(span)) else { continue };
             let list = state.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
             let pairs: Vec<_> = state.into_iter().collect();
-            let expected = told(Some((trace.to_string(), span.to_string(), sampled)), pairs.clone(), Vec::new());
+            let expected = describe(Some((trace.to_string(), span.to_string(), sampled)), pairs.clone(), Vec::new());
 
             let what =
                 json!({ "trace": trace.to_string(), "span": span.to_string(), "sampled": sampled, "state": pairs });
@@ -61,26 +61,28 @@ fn spans_cross_both_ways(mut peer: Peer) {
             assert_eq!(extract(format, &headers), expected, "{headers:?}");
 
             let flags = TraceFlags::NONE.with_sampled(sampled);
-            let ours = SpanContext::new(trace, span, flags, list.parse::<TraceState>().unwrap(), true);
-            let headers = inject(format, &Context::background().with_remote_parent(ours));
+            let local = SpanContext::new(trace, span, flags, list.parse::<TraceState>().unwrap(), true);
+            let headers = inject(format, &Context::background().with_remote_parent(local));
             assert_eq!(peer.extract(format, &headers), expected, "{headers:?}");
         }
     }
 }
 
-/// Baggage both ways, with what the peer is known to do to values when it writes and when it reads them.
-fn baggage_crosses_both_ways(mut peer: Peer, writes: fn(&str) -> String, reads: fn(&str) -> Option<String>) {
+/// Checks baggage both ways.
+///
+/// `writes` and `reads` describe how the peer is known to change values.
+fn check_baggage_both_ways(mut peer: Peer, writes: fn(&str) -> String, reads: fn(&str) -> Option<String>) {
     let format = Format::Baggage;
     for members in cases(prop::collection::btree_map("[a-z_.][a-z0-9_.-]{0,8}", ".{0,12}|[ -~]{0,12}|\\PC{0,8}", 1..=8))
     {
         let expect = |value: fn(&str) -> Option<String>| {
             let each = members.iter().filter_map(|(key, text)| Some([key.clone(), value(text)?, String::new()]));
-            told(None, Vec::new(), each.collect())
+            describe(None, Vec::new(), each.collect())
         };
         let pairs: Vec<_> = members.iter().collect();
         let headers = peer.inject(format, json!({ "baggage": pairs }));
         let each = members.iter().map(|(key, text)| [key.clone(), writes(text), String::new()]);
-        assert_eq!(extract(format, &headers), told(None, Vec::new(), each.collect()), "{headers:?}");
+        assert_eq!(extract(format, &headers), describe(None, Vec::new(), each.collect()), "{headers:?}");
 
         let mut baggage = Baggage::EMPTY;
         for (key, value) in &members {
@@ -93,36 +95,38 @@ fn baggage_crosses_both_ways(mut peer: Peer, writes: fn(&str) -> String, reads: 
 
 #[test]
 fn opentelemetry_python_spans() {
-    Peer::python("otel_peer.py").into_iter().for_each(spans_cross_both_ways);
+    Peer::python("otel_peer.py").into_iter().for_each(check_spans_both_ways);
 }
 
 #[test]
 fn opentelemetry_js_spans() {
-    Peer::node("otel_peer.mjs").into_iter().for_each(spans_cross_both_ways);
+    Peer::node("otel_peer.mjs").into_iter().for_each(check_spans_both_ways);
 }
 
 #[test]
 fn opentelemetry_python_baggage() {
-    // It writes a blank as `+`, which is a plus, and strips what it has decoded.
+    // It writes a blank as `+`, which is read as a plus. It strips decoded values.
     let strip = |text: &str| {
         let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
         Some(text.trim_matches(is_blank).to_owned())
     };
     if let Some(peer) = Peer::python("otel_peer.py") {
-        baggage_crosses_both_ways(peer, |text| text.replace(' ', "+"), strip);
+        check_baggage_both_ways(peer, |text| text.replace(' ', "+"), strip);
     }
 }
 
 #[test]
 fn opentelemetry_js_baggage() {
-    // It reads no member whose value is empty.
+    // It ignores members with an empty value.
     let not_empty = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     if let Some(peer) = Peer::node("otel_peer.mjs") {
-        baggage_crosses_both_ways(peer, str::to_owned, not_empty);
+        check_baggage_both_ways(peer, str::to_owned, not_empty);
     }
 }
 
-/// Ours to the peer, and from there back: what a member carries behind its value is still its own. Python has no properties.
+/// From this library to the peer, and back: each member keeps its properties.
+///
+/// OpenTelemetry-Python does not support properties.
 #[test]
 fn opentelemetry_js_baggage_properties_and_back() {
     let Some(mut peer) = Peer::node("otel_peer.mjs") else { return };
@@ -132,7 +136,7 @@ fn opentelemetry_js_baggage_properties_and_back() {
     for members in cases(prop::collection::btree_map("[a-z_.][a-z0-9_.-]{0,8}", member, 1..=8)) {
         let all =
             || members.iter().map(|(key, (value, properties))| [key.clone(), value.clone(), properties.join(";")]);
-        let expected = told(None, Vec::new(), all().collect());
+        let expected = describe(None, Vec::new(), all().collect());
         let line: Vec<_> = all()
             .map(|[key, value, properties]| match &properties[..] {
                 "" => format!("{key}={value}"),

@@ -1,11 +1,14 @@
-//! W3C Trace Context over real HTTP: what comes out of `examples/w3c_service.rs` for what goes in. The situations are those of W3C's
-//! own validation suite, 41 of them, and so is the way they are asked: bytes on a socket, a service that makes calls, and a look at
-//! what its callee gets.
+//! W3C Trace Context over real HTTP, with `examples/w3c_service.rs` as the service under test.
+//!
+//! The 41 cases are those of the W3C validation suite. They run as in the suite:
+//! 1. The test writes the bytes of a request to a socket.
+//! 2. The service makes calls.
+//! 3. The test checks the headers that the callee receives.
 
-#[allow(dead_code, reason = "its main is the example's")]
+mod cases;
+#[allow(dead_code, reason = "the `main` of the example is not used here")]
 #[path = "../../../examples/w3c_service.rs"]
 mod service;
-mod situations;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,9 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::serve;
-use situations::{Request, SPAN, TRACE, Trace, situations};
+use cases::{Request, SPAN, TRACE, Trace, cases};
 
-/// The service, and what its callee gets.
+/// The service, and the requests that its callee received.
 struct Pair {
     service: SocketAddr,
     callee: SocketAddr,
@@ -30,28 +33,30 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Pair {
-        let (tell, calls) = unbounded_channel();
-        let callee = post(async move |headers: HeaderMap, body: Bytes| tell.send((headers, body)).unwrap());
+        let (sender, calls) = unbounded_channel();
+        let callee = post(async move |headers: HeaderMap, body: Bytes| sender.send((headers, body)).unwrap());
         let callee = serve(Router::new().fallback(callee)).await;
         Pair { service: serve(service::app()).await, callee, calls }
     }
 
-    /// Asks the service for `count` calls, with header lines as they stand; what it sent with them.
-    async fn ask(&mut self, lines: &[(String, String)], count: usize) -> Vec<HeaderMap> {
+    /// Requests `count` calls with these header lines, and returns the headers of each call.
+    async fn request(&mut self, lines: &[(String, String)], count: usize) -> Vec<HeaderMap> {
         let call = serde_json::json!({ "url": format!("http://{}/", self.callee), "arguments": [{ "n": 1 }] });
-        let answer = send(self.service, lines, &serde_json::Value::from(vec![call; count]).to_string()).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let response = send(self.service, lines, &serde_json::Value::from(vec![call; count]).to_string()).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
         let mut sent = Vec::new();
         while let Ok((headers, body)) = self.calls.try_recv() {
             assert_eq!(body, r#"[{"n":1}]"#);
             sent.push(headers);
         }
-        assert_eq!(sent.len(), count, "all calls have been answered before the request is");
+        assert_eq!(sent.len(), count, "all calls complete before the response");
         sent
     }
 }
 
-/// A request as bytes, since a client's library would tidy up names and blanks; the answer as text.
+/// Sends a request as bytes and returns the response as text.
+///
+/// An HTTP client library would normalize names and blanks.
 async fn send(to: SocketAddr, lines: &[(String, String)], body: &str) -> String {
     let mut request = format!("POST /any/path HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in lines {
@@ -60,12 +65,12 @@ async fn send(to: SocketAddr, lines: &[(String, String)], body: &str) -> String 
     request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
 }
 
-/// Why what was sent is wrong.
+/// Checks the headers of the calls. The error says what is wrong.
 fn check(request: &Request, sent: &[HeaderMap]) -> Result<(), String> {
     let mut spans = HashSet::from([SPAN.to_owned()]);
     for headers in sent {
@@ -80,15 +85,17 @@ fn check(request: &Request, sent: &[HeaderMap]) -> Result<(), String> {
             return wrong("not the format of version 00");
         }
         if trace == "0".repeat(32) || span == "0".repeat(16) || !spans.insert(span.to_owned()) {
-            return wrong("a parent-id that is zero, the caller's, or another call's");
+            return wrong("a parent-id that is zero, or the caller's or another call's");
         }
         let state: Vec<_> = headers.get_all("tracestate").iter().map(|line| line.to_str().unwrap()).collect();
         match &request.trace {
-            Trace::GoesOn { flags: expected } if (trace, flags) != (TRACE, *expected) => return wrong("a new trace"),
-            // No digit of a trace that can't be believed is believed.
-            Trace::Begins if trace.contains(&TRACE[1..31]) => return wrong("the same trace"),
-            // The suite asks for the random flag of traces that are continued only.
-            Trace::Begins if flags != "00" && flags != "01" => return wrong("flags that receivers of Level 1 reject"),
+            Trace::Continued { flags: expected } if (trace, flags) != (TRACE, *expected) => {
+                return wrong("a new trace");
+            }
+            // No digits of an invalid trace id are kept.
+            Trace::Started if trace.contains(&TRACE[1..31]) => return wrong("the same trace"),
+            // The suite requires the random flag only for traces that are continued.
+            Trace::Started if flags != "00" && flags != "01" => return wrong("flags that receivers of Level 1 reject"),
             _ if state.join("|") != request.state => return wrong("another tracestate"),
             _ => {}
         }
@@ -99,13 +106,13 @@ fn check(request: &Request, sent: &[HeaderMap]) -> Result<(), String> {
 #[tokio::test]
 async fn the_service_passes_all_41_cases_of_the_w3c_suite() {
     let mut pair = Pair::new().await;
-    let situations = situations();
-    let names: HashSet<_> = situations.iter().map(|(name, _)| *name).collect();
-    assert_eq!((situations.len(), names.len()), (41, 41));
+    let cases = cases();
+    let names: HashSet<_> = cases.iter().map(|(name, _)| *name).collect();
+    assert_eq!((cases.len(), names.len()), (41, 41));
     let mut wrong = Vec::new();
-    for (name, requests) in &situations {
+    for (name, requests) in &cases {
         for request in requests {
-            let sent = pair.ask(&request.lines, request.calls).await;
+            let sent = pair.request(&request.lines, request.calls).await;
             wrong.extend(check(request, &sent).err().map(|why| format!("{name}: {why}")));
         }
     }
@@ -115,13 +122,13 @@ async fn the_service_passes_all_41_cases_of_the_w3c_suite() {
 #[tokio::test]
 async fn an_invalid_request_is_a_400_a_failing_callee_is_a_503_and_the_service_keeps_serving() {
     let mut pair = Pair::new().await;
-    for body in ["", "{", "{}", "[1]", r#"[{"url":1,"arguments":[]}]"#, r#"[{"url":"no address","arguments":[]}]"#] {
-        let answer = send(pair.service, &[], body).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{body}: {answer}");
+    for body in ["", "{", "{}", "[1]", r#"[{"url":1,"arguments":[]}]"#, r#"[{"url":"not a url","arguments":[]}]"#] {
+        let response = send(pair.service, &[], body).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{body}: {response}");
     }
-    let answer = send(pair.service, &[], r#"[{"url":"http://127.0.0.1:1/","arguments":[]}]"#).await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    pair.ask(&[], 2).await;
+    let response = send(pair.service, &[], r#"[{"url":"http://127.0.0.1:1/","arguments":[]}]"#).await;
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    pair.request(&[], 2).await;
 }
 
 #[tokio::test]
@@ -129,8 +136,8 @@ async fn redirects_are_not_followed() {
     let mut pair = Pair::new().await;
     let to = format!("http://{}/", pair.callee);
     let moved = serve(Router::new().fallback(post(async move || axum::response::Redirect::temporary(&to)))).await;
-    let answer = send(pair.service, &[], &format!(r#"[{{"url":"http://{moved}/","arguments":[]}}]"#)).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = send(pair.service, &[], &format!(r#"[{{"url":"http://{moved}/","arguments":[]}}]"#)).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(pair.calls.try_recv().is_err());
 }
 

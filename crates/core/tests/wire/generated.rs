@@ -1,4 +1,4 @@
-//! Input for every parser: any bytes, and such as are nearly or wholly what the grammar wants.
+//! Generated input for every parser: any bytes, nearly valid input and valid input.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::properties as hold;
+use super::properties as check;
 
-/// Pieces of a grammar in any order, with any bytes between.
-fn pieces(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<u8>> {
+/// Pieces of a grammar in any order, with random bytes between them.
+fn pieces(pieces: &'static [&'static str], max: usize) -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 1..4),
     ];
-    vec(piece, 0..most).prop_map(|all| all.concat())
+    vec(piece, 0..max).prop_map(|all| all.concat())
 }
 
-/// `valid` with up to three bytes changed, put in or taken out.
+/// One of `valid` with up to three bytes changed, inserted or removed.
 fn nearly(valid: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<prop::sample::Index>(), any::<u8>(), 0..3);
     (select(valid), vec(change, 0..4)).prop_map(|(valid, changes)| {
@@ -34,8 +34,8 @@ fn nearly(valid: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
-    vec(any::<u8>(), 0..most)
+fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..max)
 }
 
 const TRACEPARENTS: &[&str] = &[
@@ -155,56 +155,56 @@ const HEADERS: &[&str] = &[
 proptest! {
     #[test]
     fn a_traceparent_is_valid_or_absent(line in prop_oneof![bytes(80), nearly(TRACEPARENTS)]) {
-        hold::traceparent(&line);
+        check::traceparent(&line);
     }
 
     #[test]
     fn a_tracestate_is_passed_on_byte_for_byte_or_dropped(lines in prop_oneof![bytes(300), pieces(LISTS, 60)]) {
-        hold::tracestate(&lines);
+        check::tracestate(&lines);
     }
 
     #[test]
     fn baggage_is_passed_on_in_whole_members_and_never_grows(lines in prop_oneof![bytes(300), pieces(LISTS, 200)]) {
-        hold::baggage(&lines);
+        check::baggage(&lines);
     }
 
     #[test]
     fn written_b3_is_read_back_the_same(lines in prop_oneof![bytes(100), pieces(B3, 10), nearly(B3), nearly(&["X-B3-TraceId: 64fe8b2a57d3eff7\nx-b3-spanid: e457b5a2e4d86bd1"])]) {
-        hold::b3(&lines);
+        check::b3(&lines);
     }
 
     #[test]
     fn a_written_jaeger_header_is_read_back_the_same(line in prop_oneof![bytes(100), pieces(JAEGER, 10), nearly(&["4bf92f3577b34da6:00f067aa0ba902b7:0:3"])]) {
-        hold::jaeger(&line);
+        check::jaeger(&line);
     }
 
     #[test]
     fn a_written_xray_header_is_read_back_the_same(line in prop_oneof![bytes(100), pieces(XRAY, 10), nearly(&["Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"])]) {
-        hold::xray(&line);
+        check::xray(&line);
     }
 
     #[test]
     fn a_peers_timeout_never_extends_the_local_one_and_no_timeout_is_sent_as_zero_or_rounded_up(line in prop_oneof![bytes(12), pieces(TIMES, 4)]) {
-        hold::timeouts(&line);
+        check::timeouts(&line);
     }
 
     #[test]
     fn a_requested_timeout_only_shortens_the_local_one(secs in any::<u64>(), shift in 0u32..64, nanos in 0u32..1_000_000_000) {
-        hold::deadline_holds(Duration::new(secs >> shift, nanos));
+        check::deadline_holds(Duration::new(secs >> shift, nanos));
     }
 
     #[test]
     fn a_different_clock_never_gives_a_message_more_time_than_it_had(lines in prop_oneof![bytes(60), pieces(MESSAGES, 8)]) {
-        hold::message(&lines);
+        check::message(&lines);
     }
 
     #[test]
     fn passing_headers_on_again_does_not_change_them(lines in prop_oneof![bytes(200), pieces(HEADERS, 16)]) {
-        hold::propagator(&lines);
+        check::propagator(&lines);
     }
 }
 
-/// R9: what a peer may say of its deadline, and what becomes of it below ours of a minute.
+/// R9: deadlines from a peer, below a local deadline of one minute.
 #[test]
 fn zero_overflowing_and_invalid_deadlines_are_clamped_or_absent() {
     for line in [
@@ -222,15 +222,15 @@ fn zero_overflowing_and_invalid_deadlines_are_clamped_or_absent() {
         "",
         "H",
     ] {
-        hold::timeouts(line.as_bytes());
+        check::timeouts(line.as_bytes());
     }
     for secs in [0, 1, u64::MAX, u64::MAX / 2, i64::MAX as u64] {
-        hold::deadline_holds(Duration::from_secs(secs));
-        hold::deadline_holds(Duration::new(secs, 999_999_999));
+        check::deadline_holds(Duration::from_secs(secs));
+        check::deadline_holds(Duration::new(secs, 999_999_999));
     }
 }
 
-/// Sizes at which buffers grow, limits end and lists are full.
+/// The sizes are near the points where buffers grow, limits apply, and lists are full.
 #[test]
 fn allocations_are_bounded_at_every_size() {
     for piece in
@@ -238,8 +238,8 @@ fn allocations_are_bounded_at_every_size() {
     {
         for bytes in [1, 2, 7, 8, 9, 63, 64, 65, 500, 1_000, 4_096, 8_191, 8_192, 8_193, 9_000, 20_000, 70_000] {
             let text = piece.repeat(bytes / piece.len() + 1);
-            hold::baggage(&text.as_bytes()[..bytes]);
-            hold::tracestate(&text.as_bytes()[..bytes]);
+            check::baggage(&text.as_bytes()[..bytes]);
+            check::tracestate(&text.as_bytes()[..bytes]);
         }
     }
 }

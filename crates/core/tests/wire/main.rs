@@ -1,6 +1,7 @@
-//! Bytes from a peer never panic, never allocate without bound, and go out clean: [`properties`] over made-up input.
+//! Bytes from a peer never panic, never allocate without bound, and are never sent on invalid.
 //!
-//! The fuzz targets in `fuzz/` assert the same functions over input that a fuzzer makes up.
+//! These tests check the [`properties`] with generated input. The fuzz targets in `fuzz/` check the
+//! same properties with input from a fuzzer.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 

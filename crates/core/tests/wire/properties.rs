@@ -1,6 +1,7 @@
-//! What holds of every parser, whatever bytes a peer sends: one function a parser, shared by the tests here and the fuzz targets.
+//! Properties of the parsers that hold for any bytes from a peer.
 //!
-//! Each panics where its promise is broken. None of them knows where its bytes come from.
+//! There is one function per parser. It panics if a property does not hold. The tests here and the
+//! fuzz targets call the same functions.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
@@ -13,14 +14,14 @@ use throughline_core::{Baggage, Context, Extractor, Propagator, SpanContext, Tra
 
 use super::counting::requested;
 
-/// `work`, which may ask for four times what came in, and a little that does not depend on it.
+/// Runs `work`, and asserts that it allocates at most `4 * input + constant` bytes.
 pub fn within<T>(input: usize, constant: usize, work: impl FnOnce() -> T) -> T {
     let (result, bytes) = requested(work);
     assert!(bytes <= 4 * input + constant, "{bytes} bytes allocated for {input} of input");
     result
 }
 
-/// Header lines as a peer sends them: `name: value`, with any bytes in the value.
+/// Header lines from a peer: `name: value`, with any bytes in the value.
 pub type Lines = Vec<(String, Vec<u8>)>;
 
 pub fn lines(data: &[u8]) -> Lines {
@@ -32,7 +33,7 @@ pub fn lines(data: &[u8]) -> Lines {
     data.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// Those of them that HTTP lets pass.
+/// Returns the lines that are valid HTTP headers.
 fn header_map(lines: &Lines) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines.iter().take(1_000) {
@@ -43,26 +44,26 @@ fn header_map(lines: &Lines) -> HeaderMap {
     headers
 }
 
-/// What goes out is printable ASCII or a tab, and a line of HTTP.
+/// Asserts that `text` is printable ASCII or tabs, and a valid HTTP header value.
 fn assert_sendable(text: &str) {
     assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')), "{text:?}");
     assert!(HeaderValue::from_str(text).is_ok());
 }
 
-/// The members of a list, without the empty ones.
+/// Counts the members of a list, without empty members.
 fn members<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> usize {
     let members = lines.into_iter().flat_map(|line| line.split(|byte| *byte == b','));
     members.filter(|member| !member.trim_ascii().is_empty()).count()
 }
 
-/// A request with these lines under one name, and a traceparent.
+/// Creates a request with these lines under one name, and a traceparent.
 fn carrier(name: &str, lines: &[&[u8]]) -> Lines {
     let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec();
     let lines = lines.iter().map(|line| (name.to_owned(), line.to_vec()));
     lines.chain([("traceparent".to_owned(), parent)]).collect()
 }
 
-/// What they come to on the wire, without what HPACK saves.
+/// Returns the size of the lines on the wire, without HPACK compression.
 fn size(lines: &Lines) -> usize {
     lines.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
@@ -71,7 +72,7 @@ fn list(data: &[u8]) -> Vec<&[u8]> {
     data.split(|byte| *byte == b'\n').collect()
 }
 
-/// Valid and written again as version 00, or absent.
+/// A `traceparent` is absent, or valid and written as version 00.
 pub fn traceparent(data: &[u8]) {
     let Some((trace_id, span_id, flags)) = within(0, 0, || w3c::parse_traceparent(data)) else { return };
     let span = SpanContext::new(trace_id, span_id, flags, TraceState::EMPTY, true);
@@ -79,20 +80,21 @@ pub fn traceparent(data: &[u8]) {
     assert!(line.starts_with(b"00-") && line[53] == b'0' && line[54] <= b'3');
     assert!(!line.iter().any(u8::is_ascii_uppercase));
     assert_eq!(w3c::parse_traceparent(&line), Some((trace_id, span_id, flags)));
-    // The ids are the sender's own digits.
+    // The digits of the ids are unchanged.
     assert_eq!(&line[3..52], &data.trim_ascii()[3..52]);
 }
 
-/// Passed on byte for byte, or dropped as a whole.
+/// A `tracestate` is passed on byte for byte, or dropped as a whole.
 pub fn tracestate(data: &[u8]) {
     let list = list(data);
     let Ok(state) = within(data.len(), 64, || TraceState::from_lines(list.iter().copied())) else { return };
     let carrier = carrier("tracestate", &list);
-    let parent = within(size(&carrier), 64, || w3c::extract(&carrier)).expect("a list never drops the traceparent");
+    let parent = within(size(&carrier), 64, || w3c::extract(&carrier))
+        .expect("an invalid tracestate never drops the traceparent");
     assert_eq!(parent.trace_state(), &state);
     assert_sendable(state.as_str());
     assert!(state.as_str().len() <= 8_192 && state.iter().count() <= 32);
-    assert_eq!(state.iter().count(), members(list.iter().copied()), "all of it or nothing");
+    assert_eq!(state.iter().count(), members(list.iter().copied()), "all members or none");
     if !state.is_empty() {
         assert_eq!(state.as_str().as_bytes(), list.join(&b','));
     }
@@ -110,14 +112,19 @@ pub fn tracestate(data: &[u8]) {
     }
 }
 
-/// Within its limits, in whole members; what is dropped is counted, and a value is never a member.
+/// Baggage is within its limits and has whole members. Drops are counted. A value is never a
+/// member.
 pub fn baggage(data: &[u8]) {
     let list = list(data);
     let read = within(data.len() + list.len(), 128, || Baggage::from_lines(list.iter().copied()));
     assert_sendable(read.as_str());
     assert!(read.as_str().len() <= Baggage::MAX_BYTES && read.iter().count() <= Baggage::MAX_MEMBERS);
     let kept = members([read.as_str().as_bytes()]);
-    assert_eq!(kept + read.dropped_count(), members(list.iter().copied()), "dropped and counted, or kept");
+    assert_eq!(
+        kept + read.dropped_count(),
+        members(list.iter().copied()),
+        "each member is kept, or dropped and counted"
+    );
     let lines = carrier("baggage", &list);
     let carrier = Counted::new(&lines);
     let extracted = within(size(&lines), 128, || baggage::extract(&carrier));
@@ -125,7 +132,7 @@ pub fn baggage(data: &[u8]) {
     let again = Baggage::from_lines([read.as_str().as_bytes()]);
     assert_eq!((&again, again.dropped_count()), (&read, 0), "a round trip changes nothing");
     within(0, 0, || read.iter().count());
-    // Decoding makes 3 bytes of U+FFFD out of a `%ff`, and of one half of a character.
+    // Decoding turns `%ff`, or half of a character, into U+FFFD, which has 3 bytes.
     within(read.as_str().len(), 64, || read.iter().map(|member| member.value().len()).sum::<usize>());
     for member in read.iter() {
         let value = member.value();
@@ -158,12 +165,12 @@ fn assert_all_sendable(lines: &Lines) {
     }
 }
 
-/// B3 in one header and in several: what is read is written, and read again as the same.
+/// B3 in one header and in several headers: a span that was read is written and read back the same.
 pub fn b3(data: &[u8]) {
     let lines = lines(data);
     let Some(received) = within(data.len(), 0, || b3::extract(&lines)) else { return };
     let Some(span) = received.span else {
-        assert_ne!(received.sampling, b3::Sampling::Deferred, "nothing is said by absence");
+        assert_ne!(received.sampling, b3::Sampling::Deferred, "without a span there must be a decision");
         return;
     };
     let debug = received.sampling == b3::Sampling::Debug;
@@ -173,32 +180,32 @@ pub fn b3(data: &[u8]) {
     b3::inject_multi(&span, debug, &mut several);
     for sent in [one, several] {
         assert_all_sendable(&sent);
-        let again = b3::extract(&sent).expect("what we write, we read");
+        let again = b3::extract(&sent).expect("a written header is valid");
         assert_same(again.span.as_ref().unwrap(), &span);
-        assert_eq!(again.sampling, received.sampling, "what is left open stays open");
+        assert_eq!(again.sampling, received.sampling, "an open decision stays open");
     }
 }
 
-/// `uber-trace-id`.
+/// `uber-trace-id`: a span that was read is written and read back the same.
 pub fn jaeger(data: &[u8]) {
     let lines = vec![("uber-trace-id".to_owned(), data.to_vec())];
     let Some(received) = within(data.len(), 0, || jaeger::extract(&lines)) else { return };
     let mut sent = Lines::new();
     jaeger::inject(&received.span, received.debug, &mut sent);
     assert_all_sendable(&sent);
-    let again = jaeger::extract(&sent).expect("what we write, we read");
+    let again = jaeger::extract(&sent).expect("a written header is valid");
     assert_same(&again.span, &received.span);
     assert_eq!(again.debug, received.debug);
 }
 
-/// `X-Amzn-Trace-Id`.
+/// `X-Amzn-Trace-Id`: a span that was read is written and read back the same.
 pub fn xray(data: &[u8]) {
     let lines = vec![("X-Amzn-Trace-Id".to_owned(), data.to_vec())];
     let Some(span) = within(data.len(), 0, || xray::extract(&lines)) else { return };
     let mut sent = Lines::new();
     xray::inject(&span, &mut sent);
     assert_all_sendable(&sent);
-    assert_same(&xray::extract(&sent).expect("what we write, we read"), &span);
+    assert_same(&xray::extract(&sent).expect("a written header is valid"), &span);
 }
 
 const TIMEOUTS: [TimeoutHeader; 4] = [
@@ -208,24 +215,24 @@ const TIMEOUTS: [TimeoutHeader; 4] = [
     TimeoutHeader::RequestTimeout,
 ];
 
-/// The deadline headers: never a panic, never longer than ours, rounded down and never zero on the way out.
+/// Deadline headers never extend the local deadline. They are sent rounded down, and never as zero.
 pub fn timeouts(data: &[u8]) {
     let list = list(data);
     for header in TIMEOUTS {
         let carrier: Lines = list.iter().map(|line| (header.name().to_string(), line.to_vec())).collect();
-        let least = within(0, 0, || deadline::extract_shortest(&[header], &carrier));
-        assert_eq!(least, list.iter().filter_map(|line| header.parse(line)).min(), "the minimum of all");
-        let Some(timeout) = least else { continue };
+        let shortest = within(0, 0, || deadline::extract_shortest(&[header], &carrier));
+        assert_eq!(shortest, list.iter().filter_map(|line| header.parse(line)).min(), "the minimum of all");
+        let Some(timeout) = shortest else { continue };
         deadline_holds(timeout);
     }
 }
 
-/// Of any time that a peer grants: a local limit stands, and what goes on is less.
+/// A requested timeout never extends the local one, and the timeout that is sent on is shorter.
 pub fn deadline_holds(timeout: Duration) {
-    const OURS: Duration = Duration::from_secs(60);
+    const LOCAL: Duration = Duration::from_secs(60);
     assert!(Context::background().with_timeout(timeout).remaining().is_none_or(|left| left <= timeout));
-    let ours = Context::background().with_timeout(OURS);
-    assert!(ours.with_timeout(timeout).remaining().unwrap() <= timeout.min(OURS));
+    let local = Context::background().with_timeout(LOCAL);
+    assert!(local.with_timeout(timeout).remaining().unwrap() <= timeout.min(LOCAL));
     for reserve in [
         ReplyReserve::DEFAULT,
         ReplyReserve::NONE,
@@ -249,12 +256,12 @@ pub fn deadline_holds(timeout: Duration) {
         }
     }
     if let Some(text) = GrpcTimeout::new(timeout) {
-        let read = deadline::parse_grpc_timeout(text.as_str().as_bytes()).expect("what we write, we read");
+        let read = deadline::parse_grpc_timeout(text.as_str().as_bytes()).expect("a written header is valid");
         assert!(Duration::ZERO < read && read <= timeout);
     }
 }
 
-/// The times of messages, whatever the receiver's clock says.
+/// The times of a message never grow, at any time of the receiver's clock.
 pub fn message(data: &[u8]) {
     let carrier = lines(data);
     let times = within(0, 0, || message::extract(&carrier));
@@ -266,7 +273,7 @@ pub fn message(data: &[u8]) {
     {
         let left = times.remaining(now);
         assert_eq!(left.is_some(), times.expires_at.is_some());
-        assert!(most.is_none_or(|most| left.unwrap() <= most), "no clock gives more than the sender had to give");
+        assert!(most.is_none_or(|most| left.unwrap() <= most), "never more than the sender's remaining time");
         assert!(times.age(now) <= now.duration_since(UNIX_EPOCH).unwrap_or_default());
         let mut sent = Lines::new();
         if message::inject(now, left, &mut sent).is_ok() {
@@ -279,7 +286,7 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// All headers in all formats: what comes in is bounded, goes out clean, and does not grow however often it is passed on.
+/// All formats: extracting is bounded, injected headers are valid, and passing on changes nothing.
 pub fn propagator(data: &[u8]) {
     let lines = lines(data);
     let all = [Format::XRay, Format::Jaeger, Format::B3Multi, Format::B3, Format::TraceContext, Format::Baggage];
@@ -292,7 +299,7 @@ pub fn propagator(data: &[u8]) {
     }
 }
 
-/// Pairs that an environment can hold.
+/// Returns the lines as environment variables.
 fn environment(lines: &Lines) -> impl Iterator<Item = (String, String)> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).replace('\0', "");
     lines.iter().map(move |(name, value)| (name.to_uppercase().replace('-', "_"), text(value)))
@@ -317,12 +324,12 @@ fn passes_on<E: Extractor>(propagator: &Propagator, carrier: &E) {
     match (again.span_context(), ctx.span_context()) {
         (Some(again), Some(span)) => {
             assert_same(again, span);
-            // B3 and the others have no place for it.
+            // B3 and the other formats have no tracestate.
             assert!(again.trace_state() == span.trace_state());
         }
         (again, span) => assert_eq!(again, span),
     }
     let mut twice = Lines::new();
     propagator.inject(&again, &mut twice);
-    assert_eq!(twice, sent, "passed on again, it is the same");
+    assert_eq!(twice, sent, "passing on again changes nothing");
 }

@@ -295,8 +295,8 @@ impl Subscription {
     ///   the error is not [`retryable`](Error::retryable). It is published to the [dead-letter
     ///   subject](Consumer::dead_letter), [counted](super::GroupCounters::given_up), and logged to
     ///   `tracing` at the level ERROR.
-    /// - If the consumer's base context is done and the error is retryable, the message goes back
-    ///   to the group and is not given up.
+    /// - If the consumer's base context is done, the message goes back to the group and is not
+    ///   given up, unless the error is not retryable.
     ///
     /// # Cancellation safety
     /// If the future is dropped, it takes no more messages. Messages that are being handled

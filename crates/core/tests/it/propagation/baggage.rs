@@ -1,4 +1,4 @@
-//! W3C Baggage, by its vectors and by its properties.
+//! W3C Baggage: the vectors of the specification, and properties.
 
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
@@ -73,7 +73,7 @@ fn unchanged_baggage_is_passed_on_byte_for_byte() {
     for text in ["k=v", " k = %7a ;p;q = 1\t,k=2,, ", "what is this", "%"] {
         assert_eq!(passed_on(&[text.as_bytes()]).as_deref(), Some(text));
     }
-    assert_eq!(passed_on(&[b"a=1 ", b"", b"b=2"]).as_deref(), Some("a=1 ,,b=2"), "lines combine in order");
+    assert_eq!(passed_on(&[b"a=1 ", b"", b"b=2"]).as_deref(), Some("a=1 ,,b=2"), "lines are combined in order");
     for nothing in [&[][..], &[b"" as &[u8]], &[b" ,\t", b","]] {
         assert_eq!(passed_on(nothing), None);
     }
@@ -86,7 +86,7 @@ fn the_last_member_of_a_key_is_read_and_insert_replaces_all_of_them() {
     assert_eq!(baggage.insert("k", "4").unwrap().as_str(), "j=2,k=4");
     assert_eq!(baggage.remove("k").as_str(), "j=2");
     assert_eq!(baggage.remove("x").as_str(), baggage.as_str(), "untouched");
-    assert_eq!(baggage.get("K"), None, "keys have a case");
+    assert_eq!(baggage.get("K"), None, "keys are case-sensitive");
     assert!(baggage.remove("k").remove("j").is_empty());
 }
 
@@ -109,7 +109,7 @@ fn a_change_drops_and_counts_invalid_members() {
     let removed = baggage.remove("k");
     assert_eq!((removed.as_str(), removed.dropped_count()), ("", 3));
     let same = baggage.remove("x");
-    assert_eq!((same.as_str(), same.dropped_count()), (baggage.as_str(), 1), "nothing was changed");
+    assert_eq!((same.as_str(), same.dropped_count()), (baggage.as_str(), 1), "the baggage is unchanged");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_member_that_does_not_fit_is_an_error() {
     assert_eq!(full.insert("k3", "1").unwrap().iter().count(), 64);
     assert!(Baggage::EMPTY.insert("k", &"x".repeat(8_190)).is_ok());
     assert!(Baggage::EMPTY.insert("k", &"x".repeat(8_191)).is_err());
-    assert!(Baggage::EMPTY.insert("k", &",".repeat(2_731)).is_err(), "it counts encoded");
+    assert!(Baggage::EMPTY.insert("k", &",".repeat(2_731)).is_err(), "the limit applies to the encoded value");
     assert!(Baggage::EMPTY.insert_with("k", "v", [("p", Some("x".repeat(8_192).as_str()))]).is_err());
 }
 
@@ -178,11 +178,11 @@ fn a_context_carries_baggage() {
     assert!(ctx.baggage().is_empty());
     let below = ctx.with_baggage(of("k=v")).with_cancel();
     assert_eq!(below.baggage().get("k").as_deref(), Some("v"));
-    assert_eq!(below.detach().baggage(), below.baggage(), "it is a value like others");
+    assert_eq!(below.detach().baggage(), below.baggage(), "baggage is a value like others");
     assert_eq!(format!("{:?}", of("card=4111;p,b=2")), r#"Baggage{"card", "b"}"#, "values may be private");
 }
 
-/// The grammar again, slow and plain (§3.3.1): key, value, and the pairs of properties, all before decoding.
+/// A simple and slow parser of the grammar (§3.3.1): key, value and properties, not decoded.
 type Plain<'a> = (&'a str, &'a str, Vec<(&'a str, Option<&'a str>)>);
 
 fn bare(text: &str) -> &str {
@@ -228,7 +228,7 @@ proptest! {
         let members = |text: &[u8]| text.split(|byte| *byte == b',').filter(|member| !member.trim_ascii().is_empty()).count();
         let came: usize = lines.iter().map(|line| members(line)).sum();
         prop_assert!(members(baggage.as_str().as_bytes()) + baggage.dropped_count() == came);
-        prop_assert_eq!(of(baggage.as_str()), baggage.clone(), "what is sent is read as it is");
+        prop_assert_eq!(of(baggage.as_str()), baggage.clone(), "sent baggage is read back unchanged");
         let set = baggage.insert("zz", "1").unwrap_or(baggage.clone());
         prop_assert!(set.iter().count() <= baggage.iter().count() + 1);
         for member in baggage.iter() {

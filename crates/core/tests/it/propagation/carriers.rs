@@ -1,4 +1,4 @@
-//! Every carrier takes what is injected, gives it back, and holds nothing stale.
+//! Every carrier returns what was injected, and keeps no old values.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
@@ -30,7 +30,7 @@ fn round_trip<C: Injector + Extractor>(mut carrier: C) {
     let first = span("congo=t61, rojo=1");
     inject_all(&mut carrier, &first, &bags);
     assert_carries(&carrier, &first, &bags);
-    // Again, with less: nothing of the first is left.
+    // Inject again with fewer values: no old value is left.
     let second = span("");
     inject_all(&mut carrier, &second, &Baggage::EMPTY);
     assert_carries(&carrier, &second, &Baggage::EMPTY);
@@ -60,7 +60,7 @@ fn a_child_process_receives_its_context_in_its_environment() {
 
     baggage::inject(&Baggage::EMPTY, &mut child);
     let removed = child.get_envs().any(|(name, value)| name == "BAGGAGE" && value.is_none());
-    assert!(removed, "what this process has of its own parent is not inherited");
+    assert!(removed, "the child does not inherit the context of this process's parent");
 }
 
 #[test]

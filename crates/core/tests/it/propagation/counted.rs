@@ -1,4 +1,4 @@
-//! What is malformed is dropped and counted, by what it was; what is not there, or says nothing by right, is not.
+//! Malformed headers are dropped and counted by kind. Valid and absent headers are not counted.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use throughline_core::propagation::deadline::{self, TimeoutHeader};
@@ -8,7 +8,7 @@ use throughline_core::{Codec, Context, Key, Propagator};
 static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
 static TENANT: Key<u64> = Key::baggage("tenant");
 
-/// What is counted of a request in which everything is read that can be.
+/// Extracts everything from a request, and returns the counts of dropped headers.
 fn dropped(lines: &[(&'static str, &str)]) -> [u64; 5] {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
@@ -85,6 +85,6 @@ fn malformed_headers_are_counted_by_kind() {
         b3.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
     let carrier = Counted::new(&headers);
     assert_eq!(Propagator::new([Format::B3, Format::B3Multi]).extract_span_context(&carrier), None);
-    assert_eq!(carrier.dropped().spans, 2, "each header once, however many formats read it");
+    assert_eq!(carrier.dropped().spans, 2, "a header counts once, even if several formats read it");
     assert_eq!(dropped(&[("x-shard", "the third"), ("throughline-principal", "%00")]), [0, 0, 0, 0, 2]);
 }

@@ -37,7 +37,7 @@ fn a_deadline_that_has_passed_is_not_sent() {
     let mut headers = HeaderMap::new();
     headers.insert("grpc-timeout", "1S".parse().unwrap());
     assert!(inject(Duration::ZERO, &ReplyReserve::DEFAULT, &mut headers).is_err());
-    assert!(headers.is_empty(), "the caller's own header does not go on");
+    assert!(headers.is_empty(), "the caller's header is removed");
     assert!(inject(Duration::from_nanos(1), &ReplyReserve::NONE, &mut headers).is_ok());
     assert_eq!(headers["grpc-timeout"], "1n");
 }
@@ -60,9 +60,9 @@ proptest! {
             None => prop_assert_eq!(timeout, Duration::ZERO),
             Some(text) => {
                 prop_assert!(text.as_str().len() <= 9);
-                let read = parse_grpc_timeout(text.as_str().as_bytes()).expect("it is the grammar's");
+                let read = parse_grpc_timeout(text.as_str().as_bytes()).expect("the written timeout is valid");
                 prop_assert!(read <= timeout && read > Duration::ZERO);
-                prop_assert!(timeout - read <= timeout / 100_000, "less than one of the unit");
+                prop_assert!(timeout - read <= timeout / 100_000, "the error is less than one unit");
             }
         }
     }

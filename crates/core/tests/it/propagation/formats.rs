@@ -1,4 +1,4 @@
-//! B3, Jaeger and X-Ray, by their specifications' vectors, and the choice among all formats.
+//! B3, Jaeger and X-Ray: the vectors of their specifications. Then the choice between all formats.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     lines.iter().map(line).collect()
 }
 
-/// Trace id, span id and whether it is sampled.
+/// Returns the trace id, the span id, and whether the span is sampled.
 fn parts(span: SpanContext) -> (String, String, bool) {
     assert!(span.is_remote() && span.trace_state().is_empty());
     (span.trace_id().to_string(), span.span_id().to_string(), span.is_sampled())
@@ -242,7 +242,7 @@ fn otel_propagators_names_the_formats() {
     assert_eq!(of("none,b3"), Propagator::new([Format::B3]));
     let mut unknown = Vec::new();
     assert_eq!(Propagator::from_names("zipkin,b4", |name| unknown.push(name.to_owned())), Propagator::default());
-    assert_eq!(unknown, ["zipkin", "b4"], "a bad value is told of, and ignored");
+    assert_eq!(unknown, ["zipkin", "b4"], "unknown names are reported and ignored");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn the_last_format_with_a_span_counts() {
     let w3c = Some(W3C[3..35].to_owned());
     assert_eq!(trace_id(&[Format::B3, Format::TraceContext]), w3c);
     assert_eq!(trace_id(&[Format::TraceContext, Format::B3]), Some(LONG.to_owned()));
-    assert_eq!(trace_id(&[Format::TraceContext, Format::Jaeger, Format::XRay]), w3c, "the last that has one");
+    assert_eq!(trace_id(&[Format::TraceContext, Format::Jaeger, Format::XRay]), w3c, "the last format with a span");
     assert_eq!(trace_id(&[Format::Baggage]), None);
 }
 
@@ -267,7 +267,7 @@ fn a_decision_without_a_span_applies_to_the_new_trace() {
     assert!(!ctx.span_context().unwrap().is_sampled());
     assert_eq!(both.extract_span_context(&headers(&[("b3", "0")])), None, "there is no span to link to");
     let ctx = both.extract(&root, &headers(&[("b3", "0"), ("traceparent", W3C)]));
-    assert_eq!(ctx.span_context().unwrap().trace_id().to_string(), W3C[3..35], "a span says more");
+    assert_eq!(ctx.span_context().unwrap().trace_id().to_string(), W3C[3..35], "a span counts before a decision");
     for (line, expected) in
         [(("b3", "1"), "1"), (("b3", "d"), "d"), (("x-b3-sampled", "1"), "1"), (("x-b3-flags", "1"), "d")]
     {
@@ -278,11 +278,12 @@ fn a_decision_without_a_span_applies_to_the_new_trace() {
         span.end();
         assert_eq!(memory.count(), 1, "{line:?}");
         assert_eq!(sent["b3"], format!("{}-{}-{expected}", ids.trace_id(), ids.span_id()));
-        assert!(!ids.flags().is_random(), "the random flag is set by choice only");
+        assert!(!ids.flags().is_random(), "the random flag is not set by default");
     }
 }
 
-/// openzipkin/b3-propagation, "Sampling State": "Absent means defer the decision to the receiver of this header."
+/// openzipkin/b3-propagation, "Sampling State": "Absent means defer the decision to the receiver of
+/// this header."
 #[test]
 fn a_decision_that_b3_leaves_open_is_made_by_the_sampler_or_passed_on_open() {
     let formats = [Format::Jaeger, Format::B3, Format::B3Multi];
@@ -325,9 +326,9 @@ fn a_decision_stays_open_beside_a_traceparent_of_the_same_span() {
     };
     let ids = format!("{LONG}-{SPAN}");
     assert_eq!(passed_on(&ids, &format!("00-{ids}-00")), ids);
-    assert_eq!(passed_on(&ids, &format!("00-{ids}-01")), format!("{ids}-1"), "it is decided");
+    assert_eq!(passed_on(&ids, &format!("00-{ids}-01")), format!("{ids}-1"), "the decision is made");
     let below = format!("{LONG}-{SHORT}");
-    assert_eq!(passed_on(&ids, &format!("00-{below}-00")), format!("{below}-0"), "so it is by a span below");
+    assert_eq!(passed_on(&ids, &format!("00-{below}-00")), format!("{below}-0"), "a child span makes the decision too");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The deadline headers that a service may opt into, and the times of messages.
+//! The optional deadline headers, and the times of messages.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -69,8 +69,8 @@ fn connect_timeouts_are_written_rounded_down_and_never_zero() {
         (result.is_ok(), headers.get("connect-timeout-ms").map(|line| line.to_str().unwrap().to_owned()))
     };
     assert_eq!(write(Duration::from_micros(1_999)), (true, Some("1".into())));
-    assert_eq!(write(Duration::from_micros(999)), (false, None), "what was there does not go on");
-    assert_eq!(write(Duration::MAX), (true, Some("9999999999".into())), "ten digits at most");
+    assert_eq!(write(Duration::from_micros(999)), (false, None), "the old value is removed");
+    assert_eq!(write(Duration::MAX), (true, Some("9999999999".into())), "at most ten digits");
 }
 
 #[test]
@@ -84,9 +84,13 @@ fn time_in_the_queue_shortens_the_remaining_time() {
     assert_eq!((times.remaining(sent + ms(400)), times.age(sent + ms(400))), (Some(ms(600)), ms(400)));
     assert_eq!(times.remaining(sent + ms(1_000)), Some(ms(0)));
     assert_eq!(times.remaining(sent + ms(9_000)), Some(ms(0)));
-    // A receiver whose clock is an hour behind.
+    // The receiver's clock is one hour behind.
     let early = sent - ms(3_600_000);
-    assert_eq!((times.remaining(early), times.age(early)), (Some(ms(1_000)), ms(0)), "a clock gives nobody time");
+    assert_eq!(
+        (times.remaining(early), times.age(early)),
+        (Some(ms(1_000)), ms(0)),
+        "a clock that is behind does not add time"
+    );
 }
 
 #[test]

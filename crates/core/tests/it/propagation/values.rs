@@ -1,4 +1,4 @@
-//! Values of keys that are declared for the wire: what is sent of them, and what is read.
+//! Wire keys: which values are sent, and which are read.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -6,14 +6,14 @@ use http::HeaderMap;
 use throughline_core::propagation::{WireKey, values};
 use throughline_core::{Codec, Context, Key, Propagator};
 
-/// What `ctx` sends by default.
+/// Returns the headers that `ctx` injects by default.
 fn sent(ctx: &Context) -> HeaderMap {
     let mut headers = HeaderMap::new();
     Propagator::default().inject(ctx, &mut headers);
     headers
 }
 
-/// `ctx` as a receiver has it that lists `keys`, and to which `baggage` came.
+/// Returns the context of a receiver that lists `keys` and received `baggage`.
 fn received(keys: &[&'static dyn WireKey], baggage: &str) -> Context {
     let mut headers = HeaderMap::new();
     headers.insert("baggage", baggage.parse().unwrap());
@@ -28,7 +28,7 @@ fn a_member_that_is_read_is_passed_on_byte_for_byte_until_its_value_changes() {
         ["tenant=007;ttl=60,note=x", "tenant=%37;ttl=60, rate=1.50 ,note=x", "rate=1e3,tenant=+7", "tenant=abc;p,note"]
     {
         let ctx = received(&[&TENANT, &RATE], line);
-        assert_eq!(sent(&ctx)["baggage"], line, "nobody has set anything");
+        assert_eq!(sent(&ctx)["baggage"], line, "no value was set");
         assert_eq!(ctx.value(&TENANT), line.contains('7').then_some(&7));
     }
     let ctx = received(&[&TENANT], "tenant=007;ttl=60,note=x");
@@ -132,7 +132,7 @@ fn a_key_cannot_use_a_reserved_header_name() {
         "proxy-connection",
         "traceparent",
         "throughline-principal",
-        // Between gRPC's services a value under such a name is binary, in base64.
+        // In gRPC, the value of such a header is binary, in base64.
         "x-shard-bin",
         "-bin",
         "X-Shard",

@@ -1,4 +1,4 @@
-//! W3C Trace Context Level 2, by its vectors and by its properties.
+//! W3C Trace Context Level 2: the vectors of the specification, and properties.
 
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
@@ -25,8 +25,8 @@ fn valid_traceparents_are_parsed() {
     assert_eq!(flags(format!("00-{IDS}-00")), Some(0));
     assert_eq!(flags(format!("00-{IDS}-01")), Some(1));
     assert_eq!(flags(format!("00-{IDS}-03")), Some(3), "the random flag is kept");
-    assert_eq!(flags(format!("00-{IDS}-ff")), Some(3), "bits without a meaning are dropped");
-    assert_eq!(flags(format!(" \t00-{IDS}-01\t ")), Some(1), "optional white space");
+    assert_eq!(flags(format!("00-{IDS}-ff")), Some(3), "undefined bits are dropped");
+    assert_eq!(flags(format!(" \t00-{IDS}-01\t ")), Some(1), "optional whitespace");
     assert_eq!(flags(format!("cc-{IDS}-01")), Some(1), "a higher version");
     assert_eq!(flags(format!("cc-{IDS}-01-what-the-future-holds")), Some(1));
 }
@@ -73,21 +73,21 @@ fn a_tracestate_is_passed_on_byte_for_byte_or_not_at_all() {
         sent.get("tracestate").map(|state| state.to_str().unwrap().to_owned())
     };
     assert_eq!(with(&["rojo=00f, congo=t61 "]).as_deref(), Some("rojo=00f, congo=t61 "));
-    assert_eq!(with(&["a=1", "", "b=2"]).as_deref(), Some("a=1,,b=2"), "lines combine in order");
-    assert_eq!(with(&["a=1,a=2"]).as_deref(), Some("a=1,a=2"), "a key twice is its sender's fault");
+    assert_eq!(with(&["a=1", "", "b=2"]).as_deref(), Some("a=1,,b=2"), "lines are combined in order");
+    assert_eq!(with(&["a=1,a=2"]).as_deref(), Some("a=1,a=2"), "a duplicate key is passed on");
     assert_eq!(with(&["a=1", "b"]), None, "a bad member");
     let members = |count| (0..count).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
     assert!(with(&[&members(32)]).is_some() && with(&[&members(33)]).is_none());
-    assert_eq!(with(&[]), None, "what was there is not ours to send");
-    assert_eq!(extract(&headers(&[("tracestate", "a=1")])), None, "without a traceparent it says nothing");
+    assert_eq!(with(&[]), None, "an old value is removed");
+    assert_eq!(extract(&headers(&[("tracestate", "a=1")])), None, "without a traceparent it is ignored");
 }
 
-/// The callee's spans belong to the trace, recorded or not.
+/// The callee's spans belong to the same trace, even if they are not recorded.
 #[test]
 fn a_traceparent_is_sent_for_an_unsampled_span_too() {
     let mut sent = HeaderMap::new();
     inject(&parent(&format!("00-{IDS}-02")).unwrap(), &mut sent);
-    assert_eq!(sent["traceparent"], format!("00-{IDS}-02"), "and the random flag goes on exactly as it came");
+    assert_eq!(sent["traceparent"], format!("00-{IDS}-02"), "the random flag is passed on unchanged");
 }
 
 #[test]

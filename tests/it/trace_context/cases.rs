@@ -1,4 +1,4 @@
-//! The situations: header lines in, and what must come out.
+//! The cases of the suite: the header lines of a request, and the expected headers of the calls.
 
 /// The caller's trace, and its span.
 pub const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -6,18 +6,18 @@ pub const SPAN: &str = "00f067aa0ba902b7";
 
 pub struct Request {
     pub lines: Vec<(String, String)>,
-    /// How many calls the service is asked for.
+    /// The number of calls that the service makes.
     pub calls: usize,
     pub trace: Trace,
-    /// What goes out as `tracestate`; empty: none.
+    /// The expected `tracestate` of the calls; empty if there is none.
     pub state: String,
 }
 
 pub enum Trace {
-    /// The caller's, with these flags.
-    GoesOn { flags: &'static str },
-    /// One that has nothing of the caller's.
-    Begins,
+    /// The caller's trace continues, with these flags.
+    Continued { flags: &'static str },
+    /// A new trace starts, independent of the caller.
+    Started,
 }
 
 impl Request {
@@ -31,21 +31,21 @@ impl Request {
     }
 }
 
-/// A `traceparent` under this name that is believed.
+/// A valid `traceparent` under this name.
 fn named(name: &str, value: &str) -> Request {
-    Request::new(&[(name, value)], Trace::GoesOn { flags: "01" })
+    Request::new(&[(name, value)], Trace::Continued { flags: "01" })
 }
 
-fn believed(traceparent: &str) -> Request {
+fn continued(traceparent: &str) -> Request {
     named("traceparent", traceparent)
 }
 
-/// A `traceparent` that is not.
-fn begins(traceparent: &str) -> Request {
-    Request::new(&[("traceparent", traceparent)], Trace::Begins)
+/// An invalid `traceparent`.
+fn started(traceparent: &str) -> Request {
+    Request::new(&[("traceparent", traceparent)], Trace::Started)
 }
 
-/// Lines of `tracestate` beside a valid `traceparent`, and what becomes of them.
+/// Lines of `tracestate` with a valid `traceparent`, and the expected `tracestate`.
 fn state(lines: &[&str], out: &str) -> Request {
     state_named("tracestate", lines, out)
 }
@@ -54,66 +54,66 @@ fn state_named(name: &str, lines: &[&str], out: &str) -> Request {
     let traceparent = format!("00-{TRACE}-{SPAN}-00");
     let mut all = vec![("traceparent", traceparent.as_str())];
     all.extend(lines.iter().map(|line| (name, *line)));
-    let request = Request::new(&all, Trace::GoesOn { flags: "00" });
+    let request = Request::new(&all, Trace::Continued { flags: "00" });
     Request { state: out.to_owned(), ..request }
 }
 
-/// Passed on as they came.
+/// A `tracestate` that is passed on unchanged.
 fn kept(line: &str) -> Request {
     state(&[line], line)
 }
 
-/// Dropped, and the trace goes on without.
+/// A `tracestate` that is dropped. The trace continues.
 fn dropped(lines: &[&str]) -> Request {
     state(lines, "")
 }
 
-pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
+pub fn cases() -> Vec<(&'static str, Vec<Request>)> {
     let ids = format!("{TRACE}-{SPAN}");
     let valid = format!("00-{ids}-01");
-    let long = |trace: &str, span: &str| begins(&format!("00-{trace}-{span}-01"));
+    let long = |trace: &str, span: &str| started(&format!("00-{trace}-{span}-01"));
     let members = |from: u32, to: u32| (from..=to).map(|i| format!("m{i}={i}")).collect::<Vec<_>>().join(",");
     let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/";
     let value: String = (' '..='~').filter(|c| !",=".contains(*c)).collect();
 
     vec![
-        // traceparent: whose trace it is
-        ("no header at all", vec![Request::new(&[], Trace::Begins)]),
-        ("a traceparent alone", vec![believed(&valid)]),
+        // traceparent: which trace
+        ("no header at all", vec![Request::new(&[], Trace::Started)]),
+        ("a traceparent alone", vec![continued(&valid)]),
         (
-            "two traceparents say nothing, the same or not",
+            "two traceparents are invalid, equal or not",
             vec![
-                Request::new(&[("traceparent", &valid), ("traceparent", &valid)], Trace::Begins),
-                Request::new(&[("traceparent", &valid), ("traceparent", &valid.replace("4b", "5b"))], Trace::Begins),
+                Request::new(&[("traceparent", &valid), ("traceparent", &valid)], Trace::Started),
+                Request::new(&[("traceparent", &valid), ("traceparent", &valid.replace("4b", "5b"))], Trace::Started),
             ],
         ),
         (
-            "names that are nearly right",
-            ["trace-parent", "trace.parent"].map(|name| Request::new(&[(name, &valid)], Trace::Begins)).into(),
+            "names that are almost right",
+            ["trace-parent", "trace.parent"].map(|name| Request::new(&[(name, &valid)], Trace::Started)).into(),
         ),
         ("names in any case", ["TraceParent", "TRACEPARENT", "tRaCePaReNt"].map(|name| named(name, &valid)).into()),
         (
-            "blanks around it",
-            [" {}", "\t{}", "{} ", "{}\t", "\t {} \t"].map(|it| believed(&it.replace("{}", &valid))).into(),
+            "blanks around the value",
+            [" {}", "\t{}", "{} ", "{}\t", "\t {} \t"].map(|it| continued(&it.replace("{}", &valid))).into(),
         ),
         // traceparent: the version
-        ("version 00 ends where it ends", [".", "-", "-and-more"].map(|it| begins(&format!("{valid}{it}"))).into()),
+        ("version 00 with extra characters", [".", "-", "-and-more"].map(|it| started(&format!("{valid}{it}"))).into()),
         (
-            "a later version is read as far as 00 goes, and may add to it behind a dash",
+            "a later version is read like version 00, and may have more fields after a dash",
             vec![
-                believed(&format!("cc-{ids}-01")),
-                believed(&format!("cc-{ids}-01-and-more")),
-                begins(&format!("cc-{ids}-01.and-more")),
+                continued(&format!("cc-{ids}-01")),
+                continued(&format!("cc-{ids}-01-and-more")),
+                started(&format!("cc-{ids}-01.and-more")),
             ],
         ),
-        ("version ff is none", vec![begins(&format!("ff-{ids}-01"))]),
-        ("a version with other characters", [".0", "0.", "0A"].map(|it| begins(&format!("{it}-{ids}-01"))).into()),
-        ("a version too long", ["000", "0000"].map(|it| begins(&format!("{it}-{ids}-01"))).into()),
-        ("a version too short", vec![begins(&format!("0-{ids}-01"))]),
+        ("version ff is invalid", vec![started(&format!("ff-{ids}-01"))]),
+        ("a version with invalid characters", [".0", "0.", "0A"].map(|it| started(&format!("{it}-{ids}-01"))).into()),
+        ("a version too long", ["000", "0000"].map(|it| started(&format!("{it}-{ids}-01"))).into()),
+        ("a version too short", vec![started(&format!("0-{ids}-01"))]),
         // traceparent: the trace-id
         ("a trace-id of zeros", vec![long(&"0".repeat(32), SPAN)]),
         (
-            "a trace-id with other characters",
+            "a trace-id with invalid characters",
             vec![long(&format!(".{}", &TRACE[1..]), SPAN), long(&format!("{}.", &TRACE[..31]), SPAN)],
         ),
         ("a trace-id too long", vec![long(&format!("{TRACE}3"), SPAN), long(&format!("3{TRACE}"), SPAN)]),
@@ -121,42 +121,42 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
         // traceparent: the parent-id
         ("a parent-id of zeros", vec![long(TRACE, &"0".repeat(16))]),
         (
-            "a parent-id with other characters",
+            "a parent-id with invalid characters",
             vec![long(TRACE, &format!(".{}", &SPAN[1..])), long(TRACE, &format!("{}.", &SPAN[..15]))],
         ),
         ("a parent-id too long", vec![long(TRACE, &format!("{SPAN}7"))]),
         ("a parent-id too short", vec![long(TRACE, &SPAN[1..])]),
         // traceparent: the flags
-        ("flags with other characters", [".0", "0.", "0F"].map(|it| begins(&format!("00-{ids}-{it}"))).into()),
-        ("flags too long", vec![begins(&format!("00-{ids}-001"))]),
-        ("flags too short", vec![begins(&format!("00-{ids}-1"))]),
+        ("flags with invalid characters", [".0", "0.", "0F"].map(|it| started(&format!("00-{ids}-{it}"))).into()),
+        ("flags too long", vec![started(&format!("00-{ids}-001"))]),
+        ("flags too short", vec![started(&format!("00-{ids}-1"))]),
         (
-            "the random flag is passed on as it is, and no other that has no meaning",
+            "the random flag is passed on, and undefined flags are not",
             [("00", "00"), ("02", "02"), ("03", "03"), ("fd", "01"), ("ff", "03")]
                 .map(|(got, flags)| {
-                    Request::new(&[("traceparent", &format!("00-{ids}-{got}"))], Trace::GoesOn { flags })
+                    Request::new(&[("traceparent", &format!("00-{ids}-{got}"))], Trace::Continued { flags })
                 })
                 .into(),
         ),
-        // tracestate: whether it is read at all
+        // tracestate: whether it is read
         (
             "a tracestate without a traceparent",
-            ["a=1", "a=1,b=2"].map(|it| Request::new(&[("tracestate", it)], Trace::Begins)).into(),
+            ["a=1", "a=1,b=2"].map(|it| Request::new(&[("tracestate", it)], Trace::Started)).into(),
         ),
         ("a tracestate beside a traceparent", vec![kept("a=1,b=2")]),
         (
-            "names of it that are nearly right",
+            "tracestate names that are almost right",
             ["trace-state", "trace.state"].map(|name| state_named(name, &["a=1"], "")).into(),
         ),
         (
-            "its name in any case",
+            "the tracestate name in any case",
             ["TraceState", "TRACESTATE", "tRaCeStAtE"].map(|name| state_named(name, &["a=1"], "a=1")).into(),
         ),
-        ("an empty one", vec![dropped(&[""]), state(&["a=1", ""], "a=1,"), state(&["", "a=1"], ",a=1")]),
+        ("an empty tracestate", vec![dropped(&[""]), state(&["a=1", ""], "a=1,"), state(&["", "a=1"], ",a=1")]),
         // tracestate: as a list
         ("several lines are one list, in order", vec![state(&["a=1,b=2", "c=3,d=4", "e=5"], "a=1,b=2,c=3,d=4,e=5")]),
         (
-            "a key that comes twice is its sender's fault, and passed on",
+            "a duplicate key is passed on",
             vec![
                 kept("a=1,a=1"),
                 kept("a=1,a=2"),
@@ -165,7 +165,7 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
             ],
         ),
         (
-            "blanks between members, and around them all",
+            "blanks between members, and around the list",
             vec![
                 kept("a=1 \t , \t b=2, \t c=3"),
                 kept("a=1\t \t,\t \tb=2,\t \tc=3"),
@@ -176,7 +176,7 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
             ],
         ),
         (
-            "32 members, and no more",
+            "at most 32 members",
             vec![
                 state(&[&members(1, 20), &members(21, 32)], &members(1, 32)),
                 dropped(&[&members(1, 20), &members(21, 33)]),
@@ -187,13 +187,13 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
             "every character that is allowed",
             vec![kept(&format!("{key}={value}")), kept(&format!("{key}@{key}={value}"))],
         ),
-        ("a key with other characters", ["a =1", "A=1", "a.b=1", "b=2,_a=1"].map(|line| dropped(&[line])).into()),
+        ("a key with invalid characters", ["a =1", "A=1", "a.b=1", "b=2,_a=1"].map(|line| dropped(&[line])).into()),
         (
-            "an at sign is a character of a key, but not its first",
+            "an at sign in a key, but not as its first character",
             vec![kept("a@=1,b=2"), kept("a@@c=1,b=2"), kept("a@c@d=1,b=2"), kept("0a@c=1"), dropped(&["@a=1,b=2"])],
         ),
         (
-            "a key of 256 characters, and no more, an at sign or not",
+            "a key of at most 256 characters, with or without an at sign",
             vec![
                 kept(&format!("a=1,{}=1", "z".repeat(256))),
                 dropped(&["a=1", &format!("{}=1", "z".repeat(257))]),
@@ -204,7 +204,7 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
             ],
         ),
         (
-            "a value with other characters, or none",
+            "a value with invalid characters, or an empty value",
             vec![
                 dropped(&["a=b=c"]),
                 dropped(&["a=,b=3"]),
@@ -213,11 +213,8 @@ pub fn situations() -> Vec<(&'static str, Vec<Request>)> {
             ],
         ),
         // several calls for one request
-        ("each call has a parent-id of its own, in the caller's trace", vec![believed(&valid).calls(3)]),
-        ("each call has a parent-id of its own, without a caller", vec![Request::new(&[], Trace::Begins).calls(3)]),
-        (
-            "each call has a parent-id of its own, after a traceparent that is none",
-            vec![long(&"0".repeat(32), SPAN).calls(3)],
-        ),
+        ("each call has its own parent-id, in the caller's trace", vec![continued(&valid).calls(3)]),
+        ("each call has its own parent-id, without a caller", vec![Request::new(&[], Trace::Started).calls(3)]),
+        ("each call has its own parent-id, after an invalid traceparent", vec![long(&"0".repeat(32), SPAN).calls(3)]),
     ]
 }
