@@ -135,8 +135,8 @@ pub(super) fn status(headers: &HeaderMap) -> Option<Option<Code>> {
 ///
 /// Like [`status`]. Without a `grpc-status`, an HTTP status that is not a success becomes a code.
 pub(super) fn status_of_head(status: StatusCode, headers: &HeaderMap) -> Option<Option<Code>> {
-    let meant = || (!status.is_success()).then(|| Some(Code::from_http_status_of_grpc(status)));
-    self::status(headers).or_else(meant)
+    let from_http = || (!status.is_success()).then(|| Some(Code::from_http_status_of_grpc(status)));
+    self::status(headers).or_else(from_http)
 }
 
 /// The error that a status describes. From an external host, only its code is trusted.

@@ -94,12 +94,12 @@ pub(super) fn with_server<'a>(mut span: SpanBuilder<'a>, uri: &Uri, headers: &He
     // The brackets around an IPv6 address are part of the URL, not of the address.
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     span = span.attribute("server.address", cut(address));
-    let of_scheme = || match uri.scheme_str() {
+    let default_port = || match uri.scheme_str() {
         Some("http") => Some(80),
         Some("https") => Some(443),
         _ => None,
     };
-    match authority.port_u16().or_else(of_scheme) {
+    match authority.port_u16().or_else(default_port) {
         Some(port) => span.attribute("server.port", port),
         None => span,
     }

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 /// A source folder, and the paths that its code must not name.
 struct Layer {
-    place: &'static str,
+    folder: &'static str,
     may_not_name: &'static [&'static str],
 }
 
 const LAYERS: &[Layer] = &[
-    Layer { place: "crates/core/src/context", may_not_name: &["crate::trace", "crate::propagation", "http::"] },
-    Layer { place: "crates/core/src/trace", may_not_name: &["crate::propagation", "http::", "tracing::"] },
-    Layer { place: "crates/core/src", may_not_name: &["opentelemetry", "tracing::", "throughline::"] },
+    Layer { folder: "crates/core/src/context", may_not_name: &["crate::trace", "crate::propagation", "http::"] },
+    Layer { folder: "crates/core/src/trace", may_not_name: &["crate::propagation", "http::", "tracing::"] },
+    Layer { folder: "crates/core/src", may_not_name: &["opentelemetry", "tracing::", "throughline::"] },
     Layer {
-        place: "src/error",
+        folder: "src/error",
         may_not_name: &[
             "crate::middleware",
             "crate::telemetry",
@@ -23,13 +23,13 @@ const LAYERS: &[Layer] = &[
             "throughline_core::trace",
         ],
     },
-    Layer { place: "src/middleware", may_not_name: &["crate::telemetry", "crate::otel", "opentelemetry"] },
-    Layer { place: "src/telemetry", may_not_name: &["crate::middleware", "crate::error", "reqwest"] },
+    Layer { folder: "src/middleware", may_not_name: &["crate::telemetry", "crate::otel", "opentelemetry"] },
+    Layer { folder: "src/telemetry", may_not_name: &["crate::middleware", "crate::error", "reqwest"] },
     Layer {
-        place: "crates/transport/src",
+        folder: "crates/transport/src",
         may_not_name: &["throughline_view", "opentelemetry", "throughline::telemetry"],
     },
-    Layer { place: "crates/view/src", may_not_name: &["throughline::", "throughline_transport", "opentelemetry"] },
+    Layer { folder: "crates/view/src", may_not_name: &["throughline::", "throughline_transport", "opentelemetry"] },
 ];
 
 /// Each package, and the workspace packages that it may depend on. Dev-dependencies do not count.
@@ -46,9 +46,9 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rust_files(place: &Path) -> Vec<PathBuf> {
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![place.to_path_buf()];
+    let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
             let path = entry.unwrap().path();
@@ -96,7 +96,7 @@ fn upward_arrows(source: &str, forbidden: &[&str]) -> Vec<String> {
 fn no_use_path_points_upward() {
     let mut wrong = Vec::new();
     for layer in LAYERS {
-        for file in rust_files(&root().join(layer.place)) {
+        for file in rust_files(&root().join(layer.folder)) {
             let source = fs::read_to_string(&file).unwrap();
             for arrow in upward_arrows(&source, layer.may_not_name) {
                 wrong.push(format!("{}:{arrow}", file.display()));
@@ -169,8 +169,8 @@ fn every_feature_and_every_dependency_is_used() {
 #[test]
 fn unsafe_code_stays_in_the_tree() {
     let mut wrong = Vec::new();
-    for place in ["src", "crates/core/src", "crates/transport/src", "crates/view/src", "examples/bank/src"] {
-        for file in rust_files(&root().join(place)) {
+    for folder in ["src", "crates/core/src", "crates/transport/src", "crates/view/src", "examples/bank/src"] {
+        for file in rust_files(&root().join(folder)) {
             if file.to_string_lossy().contains("crates/core/src/context/tree") {
                 continue;
             }
@@ -191,10 +191,10 @@ fn unsafe_code_stays_in_the_tree() {
 ///
 /// The wall clock dates spans, once per process, and converts the dates of `Retry-After`.
 #[test]
-fn the_wall_clock_is_read_in_three_places() {
+fn the_wall_clock_is_read_in_three_files() {
     let mut readers = Vec::new();
-    for place in ["src", "crates/core/src", "crates/transport/src", "crates/view/src"] {
-        for file in rust_files(&root().join(place)) {
+    for folder in ["src", "crates/core/src", "crates/transport/src", "crates/view/src"] {
+        for file in rust_files(&root().join(folder)) {
             let source = fs::read_to_string(&file).unwrap();
             let reads = |line: &str| names(code(line), "SystemTime::now") || code(line).contains("UNIX_EPOCH.elapsed");
             if source.lines().any(reads) {

@@ -105,8 +105,8 @@ pub(crate) fn message(span: &SpanView) -> Option<&str> {
             let event = span.record.events.iter().rev().find(|event| event.name == "exception");
             let exception = || event?.attributes.get("exception.message")?.as_str();
             let message = Some(&**description).filter(|text| !text.trim().is_empty()).or_else(exception)?;
-            let (said, kind) = (plain(message), plain(kind));
-            (said != kind && said != format!("{kind} error")).then_some(message)
+            let (message_text, kind) = (plain(message), plain(kind));
+            (message_text != kind && message_text != format!("{kind} error")).then_some(message)
         }
         End::Cancelled(_) => span.text("throughline.cancel.message"),
         End::Shed(_) => span.cause(),

@@ -220,10 +220,10 @@ impl Drawing<'_> {
         let left = pen.paint(&format!("{left:>8}"), Style::Dim);
         let line = format!("{}{name} {bar}{took:>8}{left}  {ended}", pen.paint(guide, Style::Dim));
         let _ = writeln!(self.out, "{}", line.trim_end());
-        if let Some(said) = message_below {
+        if let Some(text) = message_below {
             let room = widths.all().saturating_sub(below.chars().count());
-            let said = pen.paint(&cut(&said, room, pen.unicode), Style::Red);
-            let _ = writeln!(self.out, "{}{said}", pen.paint(below, Style::Dim));
+            let text = pen.paint(&cut(&text, room, pen.unicode), Style::Red);
+            let _ = writeln!(self.out, "{}{text}", pen.paint(below, Style::Dim));
         }
     }
 
@@ -239,23 +239,23 @@ impl Drawing<'_> {
             End::Quiet | End::Responded(_) => None,
         };
         let origin = span.text("throughline.error.origin").filter(|origin| *origin != &*spans[named].service);
-        let said = message(span).or_else(|| message(&spans[named]));
+        let text = message(span).or_else(|| message(&spans[named]));
         // A message that a line below shows is not repeated here.
-        let is_shown_below = |child: &usize| message(&spans[*child]) == said && End::of(&spans[*child]).is_trouble();
-        let said = said.filter(|_| !spans[named].children.iter().any(is_shown_below));
-        let words = end.words(origin, said, room, self.pen.unicode);
+        let is_shown_below = |child: &usize| message(&spans[*child]) == text && End::of(&spans[*child]).is_trouble();
+        let text = text.filter(|_| !spans[named].children.iter().any(is_shown_below));
+        let words = end.words(origin, text, room, self.pen.unicode);
         if columns(&words) <= room {
             return (words, style, None);
         }
         let has_failed = |child: &usize| matches!(End::of(&spans[*child]), End::Failed(_));
-        match (end, said) {
-            (End::Failed(kind), Some(said)) if !spans[named].children.iter().any(has_failed) => {
-                let said = if kind.is_empty() { words.clone() } else { said.to_owned() };
+        match (end, text) {
+            (End::Failed(kind), Some(text)) if !spans[named].children.iter().any(has_failed) => {
+                let text = if kind.is_empty() { words.clone() } else { text.to_owned() };
                 let words = match kind.is_empty() {
                     true => "error".to_owned(),
                     false => end.words(origin, None, room, self.pen.unicode),
                 };
-                (words, style, Some(said))
+                (words, style, Some(text))
             }
             _ => (words, style, None),
         }

@@ -1,7 +1,7 @@
 //! The life of one call: its headers, its span and its error.
 //!
-//! A call begins with [`Call::begin`]. It ends with [`Call::finish`], once: then the span ends, and
-//! the body of the request.
+//! A call begins with [`Call::begin`] and ends with [`Call::finish`], which ends the span and the
+//! body of the request.
 
 use std::error::Error as StdError;
 use std::fmt::Display;
@@ -201,8 +201,8 @@ impl Call {
     ///
     /// Returns `false` if the response is not gRPC and its body must be dropped.
     pub(super) fn record_head(&mut self, status: StatusCode, headers: &mut HeaderMap) -> bool {
-        let is_foreign = self.is_grpc && !grpc::is_grpc(headers);
-        if is_foreign && grpc::status(headers).is_none() {
+        let is_not_grpc = self.is_grpc && !grpc::is_grpc(headers);
+        if is_not_grpc && grpc::status(headers).is_none() {
             // gRPC over HTTP/2, "Responses": a proxy or a server without gRPC sent this response.
             let error = Error::new(Code::from_http_status_of_grpc(status), format!("HTTP {status}, which is not gRPC"));
             grpc::write_status(error, headers);
@@ -217,7 +217,7 @@ impl Call {
             }
         }
         self.record_grpc_status(grpc::status_of_head(status, headers), headers);
-        !is_foreign
+        !is_not_grpc
     }
 
     /// Records the gRPC status in trailers.
@@ -268,11 +268,11 @@ impl Call {
 
     /// The error that a response describes, as far as its sender is trusted. Ends the call.
     pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-        let meant = match self.is_grpc {
+        let code = match self.is_grpc {
             true => Code::from_http_status_of_grpc(status),
             false => Code::from_http_status(status).unwrap_or(Code::Unknown),
         };
-        let error = Error::from_head(meant, headers);
+        let error = Error::from_head(code, headers);
         let error = if self.is_external { error } else { error.with_problem_body(headers, body) };
         let error = error.with_default_origin(self.host.as_deref());
         if let Some(span) = &self.span {

@@ -110,8 +110,8 @@ where
         let mut call = call.expect("a future is not polled after it is ready");
         Poll::Ready(match response {
             Some(Ok(mut response)) => {
-                let is_passed = call.record_head(response.status(), response.headers_mut());
-                Ok(response.map(|body| CallBody::new(Some(body).filter(|_| is_passed), call)))
+                let keeps_body = call.record_head(response.status(), response.headers_mut());
+                Ok(response.map(|body| CallBody::new(Some(body).filter(|_| keeps_body), call)))
             }
             Some(Err(e)) => Err(call.failed(e)),
             None => {
