@@ -1,4 +1,4 @@
-//! A batch on its way to several exporters, counted once.
+//! A batch that several exporters export, and that is counted once.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,28 +6,28 @@ use throughline_core::trace::Batch;
 
 use super::stats::{Counters, DropReason};
 
-/// A batch on its way to all lanes.
+/// A batch in the backlogs of the lanes.
 pub(super) struct QueuedBatch {
     pub(super) batch: Batch,
-    /// The number of spans that came before it.
+    /// The number of spans in earlier batches.
     pub(super) start: u64,
     pub(super) bytes: usize,
     outcome: Mutex<Outcome>,
 }
 
 struct Outcome {
-    /// Lanes that have not finished it.
+    /// The number of lanes that have not settled the batch.
     lanes: usize,
     loss: Loss,
 }
 
 impl QueuedBatch {
-    /// A batch for so many lanes. `loss` is what the other lanes have lost of it already.
+    /// Makes a batch for `lanes` lanes. `loss` is the loss of the lanes that have no room for it.
     pub(super) fn new(batch: Batch, start: u64, bytes: usize, lanes: usize, loss: Loss) -> Self {
         QueuedBatch { batch, start, bytes, outcome: Mutex::new(Outcome { lanes, loss }) }
     }
 
-    /// A lane has finished it, but for the `loss`. The last lane counts.
+    /// Settles the batch for one lane. The last lane counts the spans.
     pub(super) fn settle(&self, counters: &Counters, loss: Loss) {
         let count = self.batch.spans.len() as u64;
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ impl QueuedBatch {
     }
 }
 
-/// What a lane has lost of a batch.
+/// The spans of a batch that were lost, with the reason.
 #[derive(Clone, Copy)]
 pub(super) struct Loss {
     pub(super) reason: DropReason,
@@ -51,10 +51,11 @@ pub(super) struct Loss {
 impl Loss {
     pub(super) const NONE: Loss = Loss { reason: DropReason::ExportFailed, spans: 0 };
 
-    /// What two lanes have lost together, of `count` spans: each span counts once, for the reason that has cost the most.
+    /// Combines the losses of two lanes, for a batch of `count` spans.
     ///
-    /// A receiver does not say which spans it has rejected. Two receivers are taken to have rejected different ones, so
-    /// that no span counts as exported which is not.
+    /// Each span counts once, for the reason that lost the most spans. A receiver does not report
+    /// which spans it rejected. Two receivers are assumed to have rejected different spans, so that
+    /// no rejected span counts as exported.
     fn with(self, other: Loss, count: u64) -> Loss {
         match (self.reason, other.reason) {
             (DropReason::Rejected, DropReason::Rejected) => {

@@ -85,8 +85,8 @@ impl Builder {
     /// Copies the values of a context with these names to its spans, as attributes.
     ///
     /// The values are members of the baggage, and values of keys that are propagated
-    /// (`Key::baggage`, `Key::header`). They are copied when a span starts, under the same names. An
-    /// attribute that is set on the span itself is not replaced. Log lines have the values too
+    /// (`Key::baggage`, `Key::header`). They are copied when a span starts, under the same names.
+    /// An attribute that is set on the span itself is not replaced. Log lines have the values too
     /// (`Telemetry::log_format`). By default nothing is copied.
     ///
     /// ```
@@ -163,8 +163,8 @@ impl Builder {
 
     /// Limits the time of an exporter for one batch, with all attempts. The default is 30 s.
     ///
-    /// Pauses that the receiver requests do not count. When the time has passed, the batch is dropped
-    /// ([`DropReason::ExportTimeout`](super::DropReason::ExportTimeout)).
+    /// Pauses that the receiver requests do not count. When the time has passed, the batch is
+    /// dropped ([`DropReason::ExportTimeout`](super::DropReason::ExportTimeout)).
     pub fn export_timeout(mut self, timeout: Duration) -> Self {
         self.export_timeout = timeout;
         self
@@ -192,16 +192,17 @@ impl Builder {
     ///   `OTEL_SERVICE_NAME` is not set;
     /// - `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`;
     /// - `OTEL_TRACES_EXPORTER` (`otlp`, `none`);
-    /// - `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and `_MAX_EXPORT_BATCH_SIZE`;
+    /// - `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT`, `_MAX_QUEUE_SIZE` and
+    ///   `_MAX_EXPORT_BATCH_SIZE`;
     /// - the span limits;
-    /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`, `_TIMEOUT` and `_INSECURE`, each also
-    ///   as `OTEL_EXPORTER_OTLP_TRACES_…`.
+    /// - `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`, `_TIMEOUT` and `_INSECURE`, each
+    ///   also as `OTEL_EXPORTER_OTLP_TRACES_…`.
     ///
     /// An OTLP exporter is added if `OTEL_TRACES_EXPORTER` names it or an endpoint is set. With
     /// `OTEL_SDK_DISABLED` it is not added, and an invalid endpoint is not an error.
     ///
-    /// `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY` and `_CLIENT_CERTIFICATE` are not supported. If
-    /// they are set, a warning is written to stderr.
+    /// `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY` and `_CLIENT_CERTIFICATE` are not supported.
+    /// If they are set, a warning is written to stderr.
     ///
     /// `OTEL_PROPAGATORS` is not read here. The layers and the events read it, in
     /// [`Propagator::current_default`](crate::Propagator::current_default), even if no span is

@@ -1,6 +1,6 @@
 //! The `OTEL_*` variables (OpenTelemetry specification, "Environment Variable Specification").
 //!
-//! An empty variable is one that is not set; one that makes no sense is ignored, with a warning.
+//! An empty variable counts as not set. An invalid variable is ignored, with a warning.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use throughline_core::trace::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SpanLimits, TraceIdRatio};
 
-/// 30 years: nobody waits longer, and a clock that it is added to does not overflow.
+/// 30 years: in practice unlimited, and adding it to the current time does not overflow.
 const NO_LIMIT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// Reads variables, and remembers what it had to ignore.
+/// Reads variables, and collects warnings about ignored values.
 pub(super) struct Env<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
     pub(super) warnings: Vec<String>,
@@ -43,7 +43,7 @@ impl<'a> Env<'a> {
         self.warnings.push(format!("{name}={value:?} is ignored: {reason}"));
     }
 
-    /// Only `true` is true, in any case.
+    /// Returns whether the variable is `true`, in any letter case.
     pub(super) fn is_true(&mut self, name: &str) -> bool {
         match self.text(name) {
             Some(value) if value.eq_ignore_ascii_case("true") => true,
@@ -55,7 +55,7 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// A number of something of which there must be one at least.
+    /// Reads a number that must be at least 1.
     pub(super) fn count(&mut self, name: &str) -> Option<usize> {
         let count = self.parse(name)?;
         if count == 0 {
@@ -68,12 +68,14 @@ impl<'a> Env<'a> {
         self.parse(name).map(Duration::from_millis)
     }
 
-    /// How long something may take; 0 is no limit (OpenTelemetry configuration, `timeout` of exporters and batch processors).
+    /// Reads a timeout in milliseconds. 0 means no limit.
+    ///
+    /// OpenTelemetry configuration, `timeout` of exporters and batch processors.
     pub(super) fn timeout(&mut self, name: &str) -> Option<Duration> {
         self.millis(name).map(|limit| if limit.is_zero() { NO_LIMIT } else { limit })
     }
 
-    /// `k=v,k=v` with percent-encoded values (W3C Baggage, "baggage-string").
+    /// Reads `k=v,k=v` with percent-encoded values (W3C Baggage, "baggage-string").
     pub(super) fn pairs(&mut self, name: &str) -> Vec<(String, String)> {
         let Some(list) = self.text(name) else { return Vec::new() };
         let mut pairs = Vec::new();
@@ -83,14 +85,18 @@ impl<'a> Env<'a> {
                     let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
                     pairs.push((key.trim().to_owned(), value));
                 }
-                // Values may be secrets: the member is not shown.
+                // The member is not shown: its value may be a secret.
                 _ => self.warn(name, "…", &"a member is not key=value"),
             }
         }
         pairs
     }
 
-    /// `OTEL_TRACES_EXPORTER`, a list: `Some` if there may be an OTLP exporter, with whether one is asked for.
+    /// Reads the list `OTEL_TRACES_EXPORTER`.
+    ///
+    /// - `Some(true)`: add an OTLP exporter.
+    /// - `Some(false)`: add one only if an endpoint is set.
+    /// - `None`: add no exporter.
     pub(super) fn exporter(&mut self, by_default: bool) -> Option<bool> {
         const NAME: &str = "OTEL_TRACES_EXPORTER";
         let list = self.text(NAME).unwrap_or_default();
@@ -99,13 +105,13 @@ impl<'a> Env<'a> {
             match name {
                 "none" => is_none = true,
                 "otlp" => is_otlp = true,
-                other => self.warn(NAME, other, &"there is no such exporter"),
+                other => self.warn(NAME, other, &"unknown exporter"),
             }
         }
         if is_otlp { Some(true) } else { (!is_none).then_some(by_default) }
     }
 
-    /// `OTEL_TRACES_SAMPLER` and its argument.
+    /// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
     pub(super) fn sampler(&mut self) -> Option<Arc<dyn Sampler>> {
         let name = self.text("OTEL_TRACES_SAMPLER")?;
         Some(match name.as_str() {
@@ -116,7 +122,7 @@ impl<'a> Env<'a> {
             "parentbased_always_off" => Arc::new(ParentBased::new(AlwaysOff)),
             "parentbased_traceidratio" => Arc::new(ParentBased::new(self.ratio())),
             _ => {
-                self.warn("OTEL_TRACES_SAMPLER", &name, &"there is no such sampler");
+                self.warn("OTEL_TRACES_SAMPLER", &name, &"unknown sampler");
                 return None;
             }
         })
@@ -134,7 +140,7 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The span limits; those that no variable names are as `default` has them.
+    /// Reads the span limits. A limit without a variable keeps the value of `default`.
     pub(super) fn limits(&mut self, default: SpanLimits) -> SpanLimits {
         let general_count = self.parse("OTEL_ATTRIBUTE_COUNT_LIMIT");
         let general_length = self.parse("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");

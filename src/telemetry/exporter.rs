@@ -16,8 +16,8 @@ use throughline_core::trace::Batch;
 /// Each exporter has its own thread with a tokio runtime. Its methods are called inside that
 /// runtime, with one batch at a time.
 ///
-/// - An exporter that is slow, or blocks its thread, does not delay the other exporters. It does not
-///   delay a [`shutdown`](super::TelemetryGuard::shutdown) beyond the limit of the shutdown.
+/// - An exporter that is slow, or blocks its thread, does not delay the other exporters. It does
+///   not delay a [`shutdown`](super::TelemetryGuard::shutdown) beyond the limit of the shutdown.
 /// - A timeout can't stop a call that blocks the thread.
 /// - If a call panics, its batch is dropped and counted. The next batch is exported as usual.
 ///
@@ -100,8 +100,8 @@ pub enum ExportError {
         message: Cow<'static, str>,
         /// The pause that the receiver requests, at most 10 minutes; a longer one is shortened.
         ///
-        /// Nothing is exported during the pause. The pause does not count towards the export timeout
-        /// of the batch. Without a requested pause, pauses grow from 0.2 s to 5 s.
+        /// Nothing is exported during the pause. The pause does not count towards the export
+        /// timeout of the batch. Without a requested pause, pauses grow from 0.2 s to 5 s.
         after: Option<Duration>,
     },
 }

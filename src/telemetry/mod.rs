@@ -126,8 +126,8 @@ impl Telemetry {
 
     /// Returns the tracer that makes the spans.
     ///
-    /// Pass it to [`Context::with_tracer`](crate::Context::with_tracer) or to the `tracer` method of
-    /// a middleware layer.
+    /// Pass it to [`Context::with_tracer`](crate::Context::with_tracer) or to the `tracer` method
+    /// of a middleware layer.
     pub fn tracer(&self) -> &Tracer {
         &self.0.tracer
     }
@@ -158,8 +158,8 @@ impl Telemetry {
 
     /// Exports all spans that have ended, and flushes the exporters.
     ///
-    /// It returns when that is done, or after `limit`. The limit holds even if an exporter blocks its
-    /// thread. It is real time: a paused tokio clock does not shorten it.
+    /// It returns when that is done, or after `limit`. The limit holds even if an exporter blocks
+    /// its thread. It is real time: a paused tokio clock does not shorten it.
     ///
     /// # Errors
     /// - The limit has passed. Spans that are still queued stay queued.
@@ -181,8 +181,8 @@ impl fmt::Debug for Telemetry {
 
 /// Owns a [`Telemetry`] and shuts it down: made by [`init`] and [`Builder::build`].
 ///
-/// Dropping the guard without [`shutdown`](Self::shutdown) blocks the thread for up to 2 s to export
-/// the queued spans. If spans were dropped, it writes a line to stderr.
+/// Dropping the guard without [`shutdown`](Self::shutdown) blocks the thread for up to 2 s to
+/// export the queued spans. If spans were dropped, it writes a line to stderr.
 #[must_use = "telemetry is shut down when its guard is dropped"]
 pub struct TelemetryGuard {
     telemetry: Telemetry,

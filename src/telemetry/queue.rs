@@ -1,14 +1,18 @@
-//! Finished spans on their way from the tasks that ended them to the exporters.
+//! The queue of ended spans between the tasks and the export threads.
 //!
 //! - **batch**: spans that are exported together. All lanes get the same batches.
-//! - **lane**: an exporter with its thread. Each lane works at its own speed.
-//! - **backlog**: the batches that a lane has not finished, oldest first. The first one is on its way.
-//! - **position**: the number of spans, in the order of the queue, that a lane has finished.
+//! - **lane**: an exporter with its thread. Each lane exports at its own speed.
+//! - **backlog**: the batches that a lane has not finished, oldest first. The first one is being
+//!   exported.
+//! - **position**: the number of spans, in queue order, that a lane has finished.
+//! - **settled**: a lane has exported a batch or has given it up.
 //!
-//! Invariants, all under the one lock:
-//! 1. A batch is formed by a lane whose backlog is empty, so one lane never leaves more than one batch unfinished.
-//! 2. A lane that lags behind keeps at most [`Bounds`] in its backlog. It loses what comes on top; the other lanes do not.
-//! 3. A batch is counted once, when every lane has finished or lost it.
+//! Invariants, all under the lock of `state`:
+//! 1. A lane forms a batch only if its backlog is empty. So with a single lane, at most one batch
+//!    is unfinished.
+//! 2. A lane that lags behind keeps at most [`Bounds`] in its backlog. It loses the batches beyond
+//!    that. The other lanes do not lose them.
+//! 3. A batch is counted once, when every lane has settled it.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -25,12 +29,14 @@ use super::exporter::ExportError;
 use super::size::size;
 use super::stats::{Counters, DropReason};
 
-/// How much may wait. What comes on top is dropped, and counted; whoever ends a span never waits.
+/// The limits of the queue.
+///
+/// Spans beyond a limit are dropped and counted. Ending a span never waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) spans: usize,
     pub(super) bytes: usize,
-    /// As many are worth an export at once.
+    /// The largest batch. When this many spans are queued, they are exported at once.
     pub(super) batch: usize,
 }
 
@@ -41,26 +47,26 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Set under the lock of `state`.
     is_closed: AtomicBool,
-    /// One for each lane: it has something to do, or a shutdown has begun.
+    /// One for each lane: notified when the lane may have work, or when a shutdown starts.
     wake: Box<[Notify]>,
-    /// The time of a shutdown is over: lanes drop what they do.
+    /// Notified when the limit of a shutdown has passed: lanes stop at once.
     abandoned: Notify,
-    /// A lane has flushed, or has ended.
+    /// Notified when a lane has flushed or has ended.
     pub(super) progress: Condvar,
 }
 
 pub(super) struct State {
     spans: VecDeque<SpanRecord>,
-    /// The size of each of `spans`.
+    /// The size of each span in `spans`.
     sizes: VecDeque<usize>,
     bytes: usize,
-    /// Spans that have been put into batches, ever.
+    /// Total number of spans that were put into batches.
     formed: u64,
     pub(super) lanes: Box<[LaneState]>,
-    /// When the shutdown that has begun gives up.
+    /// The end of the limit of a shutdown; `None` before a shutdown.
     shutdown_deadline: Option<Instant>,
     is_abandoned: bool,
-    /// Flushes of exporters that failed, ever.
+    /// Total number of failed flushes of exporters.
     pub(super) failed_flushes: u64,
 }
 
@@ -70,25 +76,25 @@ pub(super) struct LaneState {
     backlog: VecDeque<Arc<QueuedBatch>>,
     spans: usize,
     bytes: usize,
-    /// The positions that flushes wait for, in the order in which they were asked for.
+    /// The positions that flushes wait for, in the order of the requests.
     flush_targets: VecDeque<u64>,
-    /// Flushes that are done.
+    /// Total number of finished flushes.
     pub(super) flushes_done: u64,
-    /// Attempts that failed, ever.
+    /// Total number of failed attempts.
     pub(super) failures: u64,
     /// Whether the last attempt failed.
     pub(super) is_failing: bool,
     pub(super) error: Option<ExportError>,
 }
 
-/// What a lane does next.
+/// The next action of a lane.
 pub(super) enum Step {
     Send(Arc<QueuedBatch>),
-    /// Flushes the exporter for so many who asked.
+    /// Flush the exporter, for this number of requests.
     Flush(usize),
-    /// Waits for the batch to fill up.
+    /// Wait until the batch is full or due.
     Fill,
-    /// Waits for a span.
+    /// Wait for a span.
     Idle,
     End,
 }
@@ -116,7 +122,7 @@ impl Queue {
         }
     }
 
-    /// What `lane` does next; `is_scheduled` says that spans have waited long enough.
+    /// Returns the next action of `lane`. `is_scheduled`: the schedule delay has passed.
     pub(super) fn step(&self, lane: usize, is_scheduled: bool) -> Step {
         let mut state = self.lock();
         let lane_state = &state.lanes[lane];
@@ -139,10 +145,10 @@ impl Queue {
         }
     }
 
-    /// Puts the oldest spans into a batch, for all lanes.
+    /// Puts the oldest spans into a batch and adds it to the backlogs of all lanes.
     fn form_batch(&self, state: &mut State) -> Arc<QueuedBatch> {
         let (spans, bytes): (Vec<_>, usize) = if state.spans.len() <= self.bounds.batch {
-            // New ones, so that a burst's room is not kept for ever.
+            // A new deque, so that the memory of a burst is freed.
             state.sizes = VecDeque::new();
             (mem::take(&mut state.spans).into(), state.bytes)
         } else {
@@ -172,7 +178,9 @@ impl Queue {
         batch
     }
 
-    /// `lane` has exported the batch, but for the `loss`. One that has been given up meanwhile is counted already.
+    /// Settles a batch for `lane`, which has exported all of it except the `loss`.
+    ///
+    /// A batch that was given up in the meantime is counted already and is not counted again.
     pub(super) fn finished(&self, lane: usize, batch: &Arc<QueuedBatch>, loss: Loss) {
         let mut state = self.lock();
         let lane_state = &mut state.lanes[lane];
@@ -184,7 +192,7 @@ impl Queue {
         }
     }
 
-    /// `lane` has flushed its exporter for `count` who asked.
+    /// Records that `lane` has flushed its exporter, for `count` requests.
     pub(super) fn flushed(&self, lane: usize, count: usize, error: Option<ExportError>) {
         let mut state = self.lock();
         let lane_state = &mut state.lanes[lane];
@@ -198,7 +206,7 @@ impl Queue {
         self.progress.notify_all();
     }
 
-    /// Notes how the last attempt of `lane` went.
+    /// Records the result of the last attempt of `lane`.
     pub(super) fn record_attempt(&self, lane: usize, error: Option<&ExportError>) {
         let lane_state = &mut self.lock().lanes[lane];
         match error {
@@ -207,7 +215,7 @@ impl Queue {
         }
     }
 
-    /// `lane` is no more. What it had not finished is lost.
+    /// Records that `lane` has ended, and counts its unfinished batches as dropped.
     pub(super) fn ended(&self, lane: usize) {
         let mut state = self.lock();
         state.lanes[lane].has_ended = true;
@@ -218,17 +226,19 @@ impl Queue {
             self.give_up_spans(&mut state, DropReason::ExporterPanicked)
         });
         drop(state);
-        // Freed without the lock.
+        // Freed after the lock is released.
         drop((backlog, spans));
         self.progress.notify_all();
     }
 
-    /// Asks all lanes to export what has ended by now, and to flush. For each one, how many flushes it will then have done.
+    /// Requests all lanes to export the spans that have ended, and to flush.
+    ///
+    /// Returns for each lane the value of `flushes_done` at which this request is finished.
     pub(super) fn request_flush(&self) -> Vec<u64> {
         let mut state = self.lock();
         let target = state.formed + state.spans.len() as u64;
         let request = |lane: &mut LaneState| {
-            // One that has ended would never forget it.
+            // A lane that has ended would never finish the request.
             lane.flush_targets.extend((!lane.has_ended).then_some(target));
             lane.flushes_done + lane.flush_targets.len() as u64
         };
@@ -238,25 +248,25 @@ impl Queue {
         tickets
     }
 
-    /// Takes no more spans from here on.
+    /// Closes the queue: later spans are dropped.
     pub(super) fn close(&self) {
         let _state = self.lock();
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Asks all lanes to export what there is, and to end.
+    /// Requests all lanes to export the queued spans and to end.
     pub(super) fn request_end(&self, until: Instant) {
         self.close();
         self.lock().shutdown_deadline = Some(until);
         self.wake.iter().for_each(Notify::notify_one);
     }
 
-    /// When the shutdown that has begun gives up.
+    /// Returns the end of the limit of a shutdown; `None` before a shutdown.
     pub(super) fn shutdown_deadline(&self) -> Option<Instant> {
         self.lock().shutdown_deadline
     }
 
-    /// Counts all that is left as lost. The lanes end as soon as they can.
+    /// Counts all queued spans as dropped. The lanes end as soon as they can.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         state.is_abandoned = true;
@@ -264,7 +274,7 @@ impl Queue {
         let give_up = |lane| self.give_up_backlog(lane, DropReason::ShutdownTimeout);
         let backlogs: Vec<_> = state.lanes.iter_mut().map(give_up).collect();
         drop(state);
-        // Freed without the lock.
+        // Freed after the lock is released.
         drop((spans, backlogs));
         self.abandoned.notify_waiters();
     }
@@ -285,16 +295,16 @@ impl Queue {
         backlog
     }
 
-    /// Returns when there may be another [`step`](Self::step) for `lane`.
+    /// Waits until `lane` may have another [`step`](Self::step).
     pub(super) async fn wait_for_work(&self, lane: usize) {
         self.wake[lane].notified().await;
     }
 
-    /// Returns when the time of a shutdown is over.
+    /// Waits until the limit of a shutdown has passed.
     pub(super) async fn abandoned(&self) {
         let abandoned = self.abandoned.notified();
         tokio::pin!(abandoned);
-        // From here on it is notified, and before that the state says so.
+        // After this line a notification is not missed. An earlier one is visible in the state.
         abandoned.as_mut().enable();
         if !self.lock().is_abandoned {
             abandoned.await;
@@ -302,7 +312,7 @@ impl Queue {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Only an allocation failure could have panicked under the lock; what is there is whole.
+        // Only a failed allocation can panic under the lock, and the state stays consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What is known about the process (OpenTelemetry semantic conventions 1.45, "Resource").
+//! The resource of the process (OpenTelemetry semantic conventions 1.45, "Resource").
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use throughline_core::TraceId;
 use throughline_core::trace::{Attributes, Resource};
 
-/// The resource of `service`; what `given` says comes first, except for the name.
+/// Makes the resource of `service`. `custom` replaces all attributes except the name.
 pub(super) fn resource(service: &str, custom: impl IntoIterator<Item = (String, String)>) -> Resource {
     let mut attributes = Attributes::new();
     attributes.set("service.name", service.to_owned());
@@ -25,7 +25,7 @@ pub(super) fn resource(service: &str, custom: impl IntoIterator<Item = (String, 
     Resource::new(attributes)
 }
 
-/// A random UUID, version 4 (RFC 9562, 5.4), of so many random bytes.
+/// Makes a UUID, version 4 (RFC 9562, 5.4), from random bytes.
 fn uuid(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0F | 0x40;
     bytes[8] = bytes[8] & 0x3F | 0x80;
@@ -33,13 +33,16 @@ fn uuid(mut bytes: [u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// Not one of OpenTelemetry's names, but the one by which Jaeger's query API tells hosts apart: without it, a message that was dealt with
-/// after its sender's span had ended looks to it like one from a host whose clock is ahead.
+/// Returns the IP address of this host, for the attribute `ip`.
+///
+/// `ip` is not an OpenTelemetry name. Jaeger's query API uses it to distinguish hosts. Without it,
+/// a message that is handled after the sender's span has ended looks to Jaeger as if it came from a
+/// host whose clock is ahead.
 fn ip() -> &'static str {
     static IP: OnceLock<String> = OnceLock::new();
     IP.get_or_init(|| {
-        // To connect a socket of this kind sends nothing: it asks the routing table which of our addresses would be the sender's. The
-        // other one is of those reserved for documentation (RFC 5737).
+        // Connecting a UDP socket sends nothing. It only looks up the local address in the routing
+        // table. The remote address is reserved for documentation (RFC 5737).
         let local = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
             socket.connect("192.0.2.1:9")?;
             socket.local_addr()
@@ -48,7 +51,9 @@ fn ip() -> &'static str {
     })
 }
 
-/// One for the process, whatever happens to the host meanwhile: Jaeger takes a second one for a clock to be corrected.
+/// Returns the host name, which stays the same for the whole process.
+///
+/// If the name changed, Jaeger would take it for a second host and correct its clock.
 fn host_name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {

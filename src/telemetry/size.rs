@@ -1,11 +1,11 @@
-//! How much memory finished spans take up.
+//! The approximate memory size of ended spans.
 
 use std::mem;
 
 use throughline_core::trace::{Attributes, Status, Value};
 use throughline_core::{SpanContext, SpanRecord};
 
-/// About what a span takes up, in bytes.
+/// Returns the approximate size of a span in bytes.
 pub(super) fn size(span: &SpanRecord) -> usize {
     let events = span.events.iter().map(|event| mem::size_of_val(event) + event.name.len() + heap(&event.attributes));
     let links =
@@ -28,6 +28,7 @@ fn heap(attributes: &Attributes) -> usize {
         Value::StrArray(items) => items.iter().map(|item| item.len() + mem::size_of_val(item)).sum(),
         _ => 0,
     };
-    // The pair itself counts again, though the first ones lie inline: those that do not are the ones that could be many.
+    // The first pairs are stored inline, so they count twice. The rest, which may be many, is on
+    // the heap.
     attributes.iter().map(|(key, content)| mem::size_of_val(content) + key.len() + value(content)).sum()
 }

@@ -1,7 +1,7 @@
 //! The export threads.
 //!
-//! Each exporter has a thread with a runtime of its own. It depends neither on the user's runtime nor on the other exporters, however
-//! slow they are. Nothing that happens on it is traced.
+//! Each exporter has its own thread with its own runtime. The thread does not depend on the user's
+//! runtime, and a slow exporter does not delay the others. Nothing on an export thread is traced.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -21,10 +21,12 @@ use super::exporter::{ExportError, ExportFuture, Exporter};
 use super::queue::{Queue, Step};
 use super::stats::DropReason;
 
-/// The first pause between two attempts, at most. Each further one is twice as long.
+/// The longest first pause between two attempts. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A receiver can't silence an exporter for longer, with a wrong clock or on purpose.
+/// The longest pause that a receiver can request.
+///
+/// Without a limit, a receiver with a wrong clock, or a malicious one, could stop the export.
 const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(600);
 
 pub(super) type OnError = Arc<dyn Fn(&ExportError) + Send + Sync>;
@@ -32,7 +34,7 @@ pub(super) type OnError = Arc<dyn Fn(&ExportError) + Send + Sync>;
 /// An exporter with its thread.
 pub(super) struct Worker {
     pub(super) queue: Arc<Queue>,
-    /// Which of the queue's lanes it is.
+    /// The index of its lane in the queue.
     pub(super) lane: usize,
     pub(super) exporter: Box<dyn Exporter>,
     pub(super) schedule_delay: Duration,
@@ -40,16 +42,16 @@ pub(super) struct Worker {
     pub(super) on_error: OnError,
 }
 
-/// What lasts from one batch to the next.
+/// The state of the receiver, kept from one batch to the next.
 #[derive(Default)]
 struct ReceiverState {
-    /// Whether the last batch did not arrive: an outage is reported once.
+    /// Whether the last batch was lost. An outage is reported once.
     is_failing: bool,
-    /// The receiver has requested a pause until then.
+    /// The end of the pause that the receiver has requested, with its error.
     paused: Option<(Instant, ExportError)>,
 }
 
-/// Says when its thread ends, however it ends.
+/// Tells the queue that the thread ends, also when it panics.
 struct EndGuard(Arc<Queue>, usize);
 
 impl Drop for EndGuard {
@@ -61,7 +63,7 @@ impl Drop for EndGuard {
 impl Worker {
     pub(super) fn spawn(self) -> io::Result<()> {
         let end_guard = EndGuard(Arc::clone(&self.queue), self.lane);
-        // Made here, so that `build` can return the error.
+        // Built on the caller's thread, so that `build` can return the error.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(disable_tracing).build()?;
         thread::Builder::new().name("throughline-export".into()).spawn(move || {
@@ -73,16 +75,17 @@ impl Worker {
                     () = self.work() => {}
                 }
             });
-            // What an exporter writes as it is dropped is written before a shutdown returns.
+            // Dropped before the lane ends: an exporter may write when it is dropped, and a
+            // shutdown waits for that.
             catch_panic(|| drop(self.exporter));
             drop(end_guard);
-            // A look-up of a host that hangs on the blocking pool keeps nobody.
+            // Does not wait for a host look-up that hangs on the blocking pool.
             runtime.shutdown_background();
         })?;
         Ok(())
     }
 
-    /// Exports until a shutdown has begun and nothing is left.
+    /// Exports batches until a shutdown has started and the queue is empty.
     async fn work(&self) {
         let mut receiver = ReceiverState::default();
         let mut scheduled = None;
@@ -116,13 +119,13 @@ impl Worker {
         self.queue.flushed(self.lane, 0, error);
     }
 
-    /// Exports a batch, with as many attempts as it takes.
+    /// Exports a batch, with retries. Returns the spans that were lost.
     async fn export(&self, batch: &Batch, receiver: &mut ReceiverState) -> Loss {
         let count = batch.spans.len() as u64;
         let lost = |reason, spans, error: ExportError, receiver: &mut ReceiverState| {
             self.queue.record_attempt(self.lane, Some(&error));
             if !mem::replace(&mut receiver.is_failing, true) {
-                // A panic in it is not worth more than the batch.
+                // A panic of the callback must not end the thread.
                 catch_panic(|| (self.on_error)(&error));
             }
             Loss { reason, spans }
@@ -165,13 +168,13 @@ impl Worker {
                     (false, after.map(|after| after.min(LONGEST_REQUESTED_PAUSE)))
                 }
             };
-            // A part is random, so that a thousand processes do not come back together, and so that a receiver which
-            // says "at once" for ever is not called in a tight loop.
+            // A part of the pause is random, so that a thousand processes do not retry together. It
+            // also prevents a tight loop with a receiver that always requests a pause of 0.
             let random = pause.mul_f64(fastrand::f64() / 2.0);
             let wait = requested.unwrap_or(pause / 2) + random;
             pause = (pause * 2).min(LONGEST_PAUSE);
             if requested.is_some_and(|requested| !requested.is_zero()) {
-                // The receiver's time, and not the batch's.
+                // A requested pause does not count towards the export timeout.
                 *batch_deadline += wait;
             }
             let next = Instant::now() + wait;
@@ -192,10 +195,11 @@ impl Worker {
         }
     }
 
-    /// Waits for the next attempt, and returns whether to make it.
+    /// Waits for the next attempt. Returns `false` if there is no next attempt.
     ///
-    /// A pause that the receiver has requested is kept, and given up where it ends after the shutdown. Any other one ends when a
-    /// shutdown begins: there is one attempt more.
+    /// - A pause that the receiver has requested is kept. If it would end after the limit of a
+    ///   shutdown, the batch is given up.
+    /// - Any other pause ends when a shutdown starts, so that there is one more attempt.
     async fn pause(&self, until: Instant, is_requested: bool) -> bool {
         let was_closing = self.queue.shutdown_deadline().is_some();
         loop {
@@ -214,7 +218,7 @@ impl Worker {
         }
     }
 
-    /// What goes wrong as the exporter writes out what it holds.
+    /// Flushes or shuts down the exporter. Returns the error, if any.
     async fn flush<'a>(&self, flush: impl FnOnce() -> ExportFuture<'a>) -> Option<ExportError> {
         let error = match timeout_at(after(self.export_timeout), catch_panic_in(flush)).await {
             Ok(Some(Ok(()))) => return None,
@@ -231,14 +235,16 @@ impl Worker {
     }
 }
 
-/// The time after `limit`, or 30 years from now if there is no such time.
+/// Returns the time `limit` from now, at most 30 years from now.
 fn after(limit: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     let now = Instant::now();
     now.checked_add(limit.min(FAR)).unwrap_or(now + FAR)
 }
 
-/// What the future that `start` makes is ready with; `None` if it panics. A panic as it is dropped changes nothing.
+/// Runs the future that `start` makes. Returns `None` if it panics.
+///
+/// A panic in the drop of the future is caught and ignored.
 async fn catch_panic_in<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Option<T> {
     struct Guarded<'a, T>(Option<BoxFuture<'a, T>>);
 
@@ -249,7 +255,7 @@ async fn catch_panic_in<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Opti
     }
 
     let mut guarded = Guarded(Some(catch_panic(start)?));
-    let future = guarded.0.as_mut().expect("it is taken as it is dropped");
+    let future = guarded.0.as_mut().expect("it is taken only in drop");
     poll_fn(|cx| match catch_panic(|| future.as_mut().poll(cx)) {
         Some(Poll::Pending) => Poll::Pending,
         Some(Poll::Ready(output)) => Poll::Ready(Some(output)),
@@ -260,21 +266,22 @@ async fn catch_panic_in<'a, T>(start: impl FnOnce() -> BoxFuture<'a, T>) -> Opti
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What `run` returns; `None` if it panics.
+/// Returns the result of `run`, or `None` if it panics.
 fn catch_panic<T>(run: impl FnOnce() -> T) -> Option<T> {
-    // The payload may panic again when it is dropped.
+    // Dropping the panic payload may panic again, so it is leaked.
     catch_unwind(AssertUnwindSafe(run)).map_err(mem::forget).ok()
 }
 
 thread_local! {
-    /// Held until the thread ends.
+    /// Keeps the default subscriber of the thread until the thread ends.
     static NO_SUBSCRIBER: Cell<Option<DefaultGuard>> = const { Cell::new(None) };
 }
 
-/// Keeps the exporters' own events on this thread from becoming spans and logs to export.
+/// Disables `tracing` on this thread.
 ///
-/// A subscriber of its own would be registered with `tracing`, and with two of them in a process each callsite asks both
-/// at each event.
+/// Otherwise the events of an exporter would become spans and logs to export. `Dispatch::none` is
+/// used because any other subscriber is registered with `tracing`. With two registered subscribers
+/// in a process, each callsite checks both at each event.
 fn disable_tracing() {
     NO_SUBSCRIBER.set(Some(dispatcher::set_default(&Dispatch::none())));
 }

@@ -1,4 +1,6 @@
-//! What the fields of `tracing` spans and events mean. The names are those that `tracing-opentelemetry` knows.
+//! Reads the fields of `tracing` spans and events.
+//!
+//! The special names are the same as in `tracing-opentelemetry`.
 
 use std::fmt::Debug;
 
@@ -7,7 +9,7 @@ use tracing::field::{Field, Visit};
 
 const EXCEPTION_MESSAGE: &str = "exception.message";
 
-/// The kind of a span: the one field that a span needs which may not be recorded.
+/// The field `otel.kind`, which is needed even if the span is not recorded.
 #[derive(Default)]
 pub(super) struct KindField(pub(super) Option<SpanKind>);
 
@@ -31,13 +33,13 @@ pub(super) struct SpanFields {
     pub(super) attributes: Vec<(&'static str, Value)>,
     pub(super) name: Option<String>,
     pub(super) kind: Option<SpanKind>,
-    /// The value of `otel.status_code`, where it is one.
+    /// The value of `otel.status_code`, if it is valid.
     code: Option<Status>,
     description: Option<String>,
 }
 
 impl SpanFields {
-    /// `Unset` where no field says so. A description alone is an error.
+    /// Returns `Unset` if no field sets the status. A description without a code is an error.
     pub(super) fn status(&mut self) -> Status {
         match (self.code.take(), self.description.take()) {
             (Some(Status::Ok), _) => Status::Ok,
@@ -105,7 +107,7 @@ pub(super) struct EventFields {
     error: Option<String>,
     /// The text of the field `exception.message`.
     exception: Option<String>,
-    /// Whether a field says that the event is an error.
+    /// Whether a field marks the event as an error.
     pub(super) is_error: bool,
 }
 
@@ -117,7 +119,9 @@ impl EventFields {
         fields
     }
 
-    /// What went wrong: the field that says so, else the event's message. The texts that are not used become attributes.
+    /// Returns the error message: `exception.message`, else `error`, else the event's message.
+    ///
+    /// The texts that are not used become attributes.
     pub(super) fn take_error(&mut self) -> Option<String> {
         let mut texts = [self.exception.take(), self.error.take(), self.message.take()].into_iter();
         let mut names = ["exception.message", "error", "message"].into_iter();
@@ -134,7 +138,7 @@ impl EventFields {
         let value = value.into();
         match field.name() {
             "message" => self.message = Some(value.to_string()),
-            // `error = false` is no error.
+            // `error = false` does not mark an error.
             "error" if value.as_bool() == Some(false) => _ = self.attributes.set("error", value),
             "error" => {
                 self.is_error = true;
@@ -144,7 +148,7 @@ impl EventFields {
                 self.is_error = true;
                 self.exception = Some(value.to_string());
             }
-            // What the `log` crate's records say of themselves; their target is the event's.
+            // Fields of records from the `log` crate. Their target becomes the target of the event.
             "log.target" => _ = self.attributes.set("target", value),
             "log.module_path" | "log.file" | "log.line" => {}
             name => {
@@ -188,8 +192,11 @@ impl Visit for EventFields {
     }
 }
 
-/// The text with its sources, for an error that is formatted with `%` and shows them in its alternate form, as `anyhow`'s
-/// does. The alternate form of a `Debug` is another text, not a longer one.
+/// Returns the text with its sources, for an error formatted with `%`.
+///
+/// `anyhow::Error`, for example, shows its sources in its alternate form (`{:#}`). For errors that
+/// do not, it returns `None`. It also does for `Debug` values: their alternate form is a different
+/// text, not a longer one.
 fn with_sources(text: &str, value: &dyn Debug) -> Option<String> {
     let alternate = format!("{value:#?}");
     alternate.strip_prefix(text).is_some_and(|sources| sources.starts_with(": ")).then_some(alternate)

@@ -1,11 +1,11 @@
-//! Where a span or an event comes from in the code, and on which thread it was.
+//! The code location and the thread of spans and events.
 
 use std::thread;
 
 use throughline_core::trace::Value;
 use tracing_core::Metadata;
 
-/// Which of these attributes spans and events get.
+/// Which location attributes spans and events get.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Location {
     pub(super) is_code: bool,
@@ -13,7 +13,7 @@ pub(super) struct Location {
 }
 
 thread_local! {
-    /// A `ThreadId` shows its number in its `Debug` only.
+    /// The number of the thread. A `ThreadId` shows it in its `Debug` form only.
     static THREAD_ID: Option<u64> = {
         let id = format!("{:?}", thread::current().id());
         id.trim_start_matches("ThreadId(").trim_end_matches(')').parse().ok()
@@ -36,7 +36,9 @@ impl Location {
     }
 }
 
-/// The function that `#[instrument]` has made the span of. Its metadata is that of any span with such a name.
+/// Returns the path of the function, for a span made by `#[instrument]`.
+///
+/// The metadata does not differ from other spans whose name is an identifier, so these match too.
 fn function(metadata: &Metadata<'_>) -> Option<String> {
     let is_in_identifier = |c: char| c.is_alphanumeric() || c == '_';
     let name = metadata.name();

@@ -1,4 +1,4 @@
-//! Spans and events of the `tracing` crate as spans and events of ours, and the other way round.
+//! The layer that connects the spans and events of `tracing` with those of this library.
 
 mod fields;
 mod location;
@@ -24,29 +24,37 @@ pub(super) use nesting::{find_descendant, find_enclosing};
 
 /// A layer for a `tracing` subscriber: made by [`Telemetry::layer`](super::Telemetry::layer).
 ///
-/// It turns each `tracing` span into a span of this library and each event into an event of the span it happens in. In turn, what a
-/// context starts while a `tracing` span is entered, as a client's span, is a child of the `tracing` span. Filters decide which spans and
-/// events the layer gets. It gets none of the export thread.
+/// - Each `tracing` span becomes a span of this library.
+/// - Each `tracing` event becomes an event of the span around it.
+/// - A span that a context starts while a `tracing` span is entered, such as a client span, is a
+///   child of the `tracing` span.
+///
+/// Filters decide which spans and events the layer gets. It gets nothing from export threads.
 ///
 /// # Parents
 /// | a `tracing` span that starts | is a child of |
 /// |---|---|
 /// | with `parent: &span` | that span |
-/// | with `parent: None` | no span: it starts a new trace, which links the span it would be in |
+/// | with `parent: None` | no span: it starts a new trace, with a link to the span around it |
 /// | in a `tracing` span that started within the ambient [`Context`] | that `tracing` span |
 /// | otherwise | the span of the ambient context, or its remote parent |
 ///
-/// A span goes where the spans of the ambient context go. Where that context names no tracer, and is in no span of one, it goes where its
-/// parent goes, or to the telemetry that made the layer.
+/// A span is exported by the tracer of the ambient context. If that context sets no tracer, and is
+/// in no span of a tracer, the span uses the tracer of its parent, or else the telemetry that made
+/// the layer.
 ///
-/// What is spawned with [`Context::spawn`] is below the innermost span. `tokio::spawn(work.instrument(Span::current()))` stays in the trace
-/// in a `tracing` span only: in a handler without one, `Span::current()` is disabled and carries nothing.
+/// Work spawned with [`Context::spawn`] is a child of the innermost span.
+/// `tokio::spawn(work.instrument(Span::current()))` stays in the trace only inside a `tracing`
+/// span. In a handler without a `tracing` span, `Span::current()` is disabled and carries no
+/// context.
 ///
-/// [`Context::current`] does not change when a `tracing` span is entered: `Context::current().current_span()` is the context's span, and
+/// [`Context::current`] does not change when a `tracing` span is entered.
+/// `Context::current().current_span()` is the span of the context.
 /// `tracing::Span::current().record(…)` writes to the `tracing` span.
 ///
 /// # Fields
-/// Fields become attributes, also those that are recorded later. These have a meaning of their own, as in `tracing-opentelemetry`:
+/// Fields become attributes, including fields that are recorded later. These fields are special, as
+/// in `tracing-opentelemetry`:
 ///
 /// | field of a span | effect |
 /// |---|---|
@@ -55,24 +63,29 @@ pub(super) use nesting::{find_descendant, find_enclosing};
 /// | `otel.status_code` | the status: `OK` or `ERROR`, in any case |
 /// | `otel.status_description`, `otel.status_message` | the status is an error with this description, unless it is `OK` |
 ///
-/// An event at the level `ERROR`, or with a field `error` or `exception.*`, is an `exception` event and sets the span's status to an
-/// error. Its `exception.message` is the field `exception.message`, else `error`, else the event's message. For a field that is a
-/// `dyn Error` it includes the chain of sources. One that is formatted with `%`, as by `#[instrument(err)]`, gives its own text, and the
-/// sources where its `{:#}` shows them, as that of `anyhow::Error` does. Other events have their message as the name. Both have `level` and
-/// `target`.
+/// An event at level `ERROR`, or with a field `error` or `exception.*`, becomes an `exception`
+/// event and sets the status of the span to an error. Its `exception.message` is the first of these
+/// that exists: the field `exception.message`, the field `error`, the message of the event.
 ///
-/// Samplers see the fields that a span is created with. The fields of a span that is not recorded are not formatted, with two
-/// exceptions: `otel.kind`, and the first span of a trace in this process, which is the one that samplers decide on.
+/// - A field that is a `dyn Error` includes the chain of sources.
+/// - An error that is formatted with `%`, as by `#[instrument(err)]`, includes its sources only if
+///   its `{:#}` shows them, as `anyhow::Error` does.
+///
+/// The name of any other event is its message. All events have the attributes `level` and `target`.
+///
+/// Samplers see the fields at the creation of a span. Fields of a span that is not recorded are not
+/// formatted, with two exceptions: `otel.kind`, and all fields of the first span of a trace in this
+/// process, because samplers decide on that span.
 ///
 /// # Limits
-/// A context finds `tracing` spans through a `tracing_subscriber::Registry`, which nearly all subscribers stand on. With others the spans of
-/// contexts are no children of `tracing` spans.
+/// A context finds `tracing` spans through a `tracing_subscriber::Registry`. Nearly all subscribers
+/// use one. With other subscribers, spans of contexts are not children of `tracing` spans.
 pub struct Layer {
     tracer: Tracer,
     location: Location,
 }
 
-/// What a span takes from the `tracing` span that is its parent.
+/// The parts of the parent `tracing` span that a new span needs.
 struct Outer {
     ctx: Context,
     base: Option<SpanId>,
@@ -83,9 +96,10 @@ impl Layer {
         Layer { tracer, location: Location::default() }
     }
 
-    /// Whether spans and events get `code.file.path` and `code.line.number`; default: no.
+    /// Adds `code.file.path` and `code.line.number` to spans and events. The default is off.
     ///
-    /// Spans get `code.function.name`, too, if their name is one that a function can have: `#[instrument]` names its spans so.
+    /// A span also gets `code.function.name` if its name is a valid function name, like the names
+    /// that `#[instrument]` gives.
     ///
     /// ```
     /// use throughline::telemetry;
@@ -101,7 +115,9 @@ impl Layer {
         self
     }
 
-    /// Whether spans and events get `thread.id` and `thread.name`, of the thread that started them; default: no.
+    /// Adds `thread.id` and `thread.name` to spans and events. The default is off.
+    ///
+    /// The thread is the one that starts the span or emits the event.
     #[must_use]
     pub fn with_threads(mut self, threads: bool) -> Self {
         self.location.is_thread = threads;
@@ -112,7 +128,7 @@ impl Layer {
         let ambient = Context::current();
         let is_explicit = new.parent().is_some();
         let names_tracer = ambient.named_tracer().is_some();
-        // A span that no tracer started is one of a caller, as far as recording goes.
+        // A span that no tracer started is treated like a span of the caller.
         let is_in_span = ambient.span_context().is_some_and(|span| !span.is_remote())
             && (names_tracer || ambient.tracer().is_enabled());
         let outer = outer.and_then(|outer| {
@@ -158,7 +174,7 @@ impl Layer {
         Data { span, ambient: nesting::id(&ambient), base }
     }
 
-    /// What `new` is created with, formatted.
+    /// Formats the fields that `new` is created with.
     fn fields(&self, new: &NewSpan<'_>) -> SpanFields {
         let mut fields = SpanFields::default();
         fields.attributes = self.location.attributes(new.metadata());
@@ -180,7 +196,7 @@ fn write(span: CurrentSpan<'_>, mut fields: SpanFields) {
     }
 }
 
-/// The context below the span with this id, if the layer has seen it.
+/// Returns the context of the span with this id, if the layer has seen the span.
 fn context_of<S: Subscriber + for<'a> LookupSpan<'a>>(id: &Id, scope: &Scope<'_, S>) -> Option<Context> {
     let span = scope.span(id)?;
     let extensions = span.extensions();
@@ -190,7 +206,7 @@ fn context_of<S: Subscriber + for<'a> LookupSpan<'a>>(id: &Id, scope: &Scope<'_,
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
     fn on_new_span(&self, new: &NewSpan<'_>, id: &Id, scope: Scope<'_, S>) {
         let Some(span) = scope.span(id) else { return };
-        // Of two layers in one registry the first does it.
+        // With two layers in one registry, the first one handles the span.
         if span.extensions().get::<Data>().is_some() {
             return;
         }
@@ -200,7 +216,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, scope: Scope<'_, S>) {
-        // Formatting the values is the user's code: it runs outside of the registry's lock.
+        // Formatting runs user code, so it must not run under the lock of the registry.
         let Some(ctx) = context_of(id, &scope) else { return };
         let span = ctx.current_span();
         if !span.is_recording() {
@@ -220,7 +236,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
 
     fn on_event(&self, event: &Event<'_>, scope: Scope<'_, S>) {
         if event.metadata().target() == crate::ERROR_LOG_TARGET {
-            // The span has it already.
+            // The middleware has recorded the error on the span already.
             return;
         }
         let ctx = nesting::context_of_event(event, scope.event_span(event));
@@ -243,7 +259,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
 
     fn on_close(&self, id: Id, scope: Scope<'_, S>) {
         let data = scope.span(&id).and_then(|span| span.extensions_mut().remove::<Data>());
-        // Outside of the registry's lock: what it ends with is the user's.
+        // Dropped outside the lock of the registry: ending the span may run user code.
         drop(data);
     }
 }

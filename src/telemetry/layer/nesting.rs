@@ -1,11 +1,11 @@
-//! Which span is innermost: that of the ambient context, or that of `tracing`.
+//! Decides which span is innermost: the span of the ambient context or the `tracing` span.
 //!
-//! Each `tracing` span keeps two span ids, so that no question walks up the spans:
+//! Each `tracing` span stores two span ids, so that the decision does not walk up the parents:
 //!
-//! - **ambient**: the span of the ambient context at its start. While the same span is ambient, the `tracing` span was
-//!   started within it, and is further in.
-//! - **base**: the nearest span above it that a context is in. It is another one where the `tracing` span was given its
-//!   parent, or started on a task without the context.
+//! - **ambient**: the span of the ambient context when the `tracing` span started. If that span is
+//!   still ambient, the `tracing` span started inside it, so the `tracing` span is further in.
+//! - **base**: the nearest ancestor that is the span of a context. It differs from **ambient** if the
+//!   `tracing` span has an explicit parent, or started on a task without the context.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tracing_core::{Event, Subscriber};
 use tracing_subscriber::Registry;
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-/// What a `tracing` span carries.
+/// The data that the layer stores in a `tracing` span.
 pub(super) struct Data {
     pub(super) span: Span,
     pub(super) ambient: Option<SpanId>,
@@ -24,30 +24,30 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Whether it is the span `outer`, or further in than that.
+    /// Whether this span is `outer`, or is inside `outer`.
     fn is_within(&self, outer: SpanId) -> bool {
         let id = self.span.span_context().map(SpanContext::span_id);
         [id, self.ambient, self.base].contains(&Some(outer))
     }
 
-    /// Whether it is the innermost of the two: of this span and that of the ambient context.
+    /// Whether this span is inside the span of `ambient`, or `ambient` has no span.
     pub(super) fn is_inside_span_of(&self, ambient: &Context) -> bool {
         id(ambient).is_none_or(|outer| self.is_within(outer))
     }
 }
 
-/// The answer of `find` about the nearest span, from `span` up, that the layer has seen.
+/// Calls `find` with the nearest span, from `span` up, that the layer has seen.
 pub(super) fn nearest<'a, S: LookupSpan<'a>, T>(span: &SpanRef<'a, S>, find: impl Fn(&Data) -> Option<T>) -> Option<T> {
-    // A filter may keep spans from the layer.
+    // A filter may hide spans from the layer.
     span.scope().find_map(|span| span.extensions().get::<Data>().map(&find)).flatten()
 }
 
-/// The id of the context's span, or of its remote parent.
+/// Returns the id of the context's span or remote parent.
 pub(super) fn id(ctx: &Context) -> Option<SpanId> {
     ctx.span_context().map(SpanContext::span_id)
 }
 
-/// The answer of `find` about the `tracing` span that is entered on this thread.
+/// Calls `find` with the `tracing` span that is entered on this thread.
 fn entered<T>(find: impl Fn(&Data) -> Option<T>) -> Option<T> {
     dispatcher::get_default(|dispatch| {
         let registry = dispatch.downcast_ref::<Registry>()?;
@@ -56,7 +56,7 @@ fn entered<T>(find: impl Fn(&Data) -> Option<T>) -> Option<T> {
     })
 }
 
-/// The entered span, if it is further in than the context's.
+/// Returns the entered span if it is inside the span of the context.
 pub(in crate::telemetry) fn find_descendant() -> FindDescendant {
     Arc::new(|ctx: &Context| {
         let outer = id(ctx)?;
@@ -64,9 +64,10 @@ pub(in crate::telemetry) fn find_descendant() -> FindDescendant {
     })
 }
 
-/// The entered span, for a context that is in no span of this process, if no other context is ambient.
+/// Returns the context of the entered span, for a context without a local span.
 ///
-/// A context that names a tracer was set up to start traces. It joins only a span that no context stands above.
+/// Returns `None` if another context is ambient. A context that sets a tracer is meant to start
+/// traces. It joins the entered span only if no ancestor of that span is the span of a context.
 pub(in crate::telemetry) fn find_enclosing(ctx: &Context) -> Option<Context> {
     let remote = id(ctx);
     if remote.is_none() && id(&Context::current()).is_some() {
@@ -82,7 +83,10 @@ pub(in crate::telemetry) fn find_enclosing(ctx: &Context) -> Option<Context> {
     })
 }
 
-/// The context that an event happens in: that of the `tracing` span around it if it is further in than the ambient one.
+/// Returns the context of an event.
+///
+/// It is the context of the `tracing` span around the event if that span is inside the span of the
+/// ambient context. Otherwise it is the ambient context.
 pub(in crate::telemetry) fn context_of_event<'a, S: LookupSpan<'a>>(
     event: &Event<'_>,
     outer: Option<SpanRef<'a, S>>,

@@ -1,4 +1,4 @@
-//! Span records as OTLP messages.
+//! Encodes span records as OTLP messages.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValueKind;

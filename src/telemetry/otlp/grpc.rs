@@ -15,23 +15,26 @@ use tonic::{Code, ConnectError, Request, Status};
 use super::{Config, USER_AGENT, encode, error_chain, rejected, sources, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
 
-/// How long a connection may be silent while a request is open, before a ping.
+/// How long a connection with a request in flight may be idle before a ping.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long the response to a ping may take.
+/// The timeout for the response to a ping.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct GrpcExporter {
     config: Config,
-    /// The URL as messages show it.
+    /// The URL without credentials, for messages.
     endpoint: String,
     connector: Endpoint,
-    /// Made on the export thread, whose runtime drives its connection. Taken while a request is open.
+    /// Made on the export thread, whose runtime drives the connection.
+    ///
+    /// `None` while a request is in flight.
     channel: Mutex<Option<Channel>>,
 }
 
 impl GrpcExporter {
     pub(super) fn new(config: Config, uri: Uri, endpoint: String) -> Self {
-        let connector = Endpoint::from(uri).user_agent(USER_AGENT).expect("a constant of visible ASCII");
+        let connector =
+            Endpoint::from(uri).user_agent(USER_AGENT).expect("a constant of visible ASCII is a valid header value");
         let connector = connector.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         GrpcExporter { config, endpoint, connector, channel: Mutex::new(None) }
     }
@@ -42,7 +45,8 @@ impl GrpcExporter {
         let headers = MetadataMap::from_headers(self.config.headers.clone());
         let request = Request::from_parts(headers, Default::default(), encode::request(batch));
         let response = TraceServiceClient::new(channel.clone()).export(request).await;
-        // Not kept when this future is dropped before: the connection may be dead, and nothing else would show it.
+        // If this future is dropped earlier, the channel is not kept: the connection may be dead,
+        // and nothing else would detect that.
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
         match response {
             Ok(response) => rejected(response.into_inner().partial_success).map_or(Ok(()), Err),
@@ -57,12 +61,12 @@ impl Exporter for GrpcExporter {
     }
 }
 
-/// Which codes are worth another attempt: the OTLP specification's table.
+/// Maps a status to an error. The retryable codes are from the table of the OTLP specification.
 fn status_error(endpoint: &str, status: &Status) -> ExportError {
     if sources(status).any(|error| error.is::<ConnectError>()) {
         return unreachable(endpoint, status);
     }
-    let message = format!("{endpoint} answered {:?}: {}", status.code(), error_chain(status));
+    let message = format!("{endpoint} responded with {:?}: {}", status.code(), error_chain(status));
     let after = retry_info(status.details());
     let is_transient = match status.code() {
         Code::Cancelled
@@ -72,14 +76,14 @@ fn status_error(endpoint: &str, status: &Status) -> ExportError {
         | Code::Unavailable
         | Code::DataLoss => true,
         Code::ResourceExhausted => after.is_some(),
-        // How tonic reports a connection that was lost.
+        // tonic reports a lost connection with these codes and a source.
         Code::Unknown | Code::Internal => status.source().is_some(),
         _ => false,
     };
     if is_transient { ExportError::unavailable(message, after) } else { ExportError::failed(message) }
 }
 
-/// `google.rpc.Status`, as far as it is needed.
+/// `google.rpc.Status`, with the field that is used.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]

@@ -1,7 +1,8 @@
 //! OTLP over HTTP, with binary protobuf.
 //!
-//! One connection by hyper itself. A client with more to it is in the way here: it sets TLS up, which fails without CA certificates even
-//! where every URL is plain, and it follows redirects, which makes a GET without spans of the POST.
+//! It uses one connection, with hyper directly. A full HTTP client has two problems here:
+//! - It sets up TLS, which fails without CA certificates even if no URL uses TLS.
+//! - It follows redirects, which turns the POST into a GET without spans.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -26,19 +27,19 @@ use super::{Config, USER_AGENT, encode, error_chain, rejected, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
 use crate::url::redacted;
 
-/// Larger responses are not read, and end their connection.
+/// The largest response body, in bytes. A larger one is not read, and its connection is closed.
 const MAX_RESPONSE: usize = 64 * 1024;
 
 pub(super) struct HttpExporter {
     headers: HeaderMap,
-    /// Where the connection goes: the collector, or a proxy.
+    /// The peer of the connection: the collector or a proxy.
     connect_to: Uri,
-    /// What the request asks for: a path, or all of the URL where a proxy is asked.
+    /// The request target: a path, or the full URL if a proxy is used.
     target: Uri,
-    /// The URL as messages show it, with the proxy.
+    /// The URL without credentials, with the proxy, for messages.
     endpoint: String,
     connector: HttpConnector,
-    /// Made on the export thread, whose runtime drives it. Taken while a request is open.
+    /// Opened on the export thread, whose runtime drives it. `None` while a request is in flight.
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
@@ -59,7 +60,7 @@ impl HttpExporter {
         headers.extend(host.map(|host| (header::HOST, host)));
         if let Some(proxy) = Matcher::from_env().intercept(&uri).filter(|_| !is_on_this_host(&uri)) {
             headers.extend(proxy.basic_auth().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
-            exporter.endpoint.push_str(" by the proxy ");
+            exporter.endpoint.push_str(" through the proxy ");
             exporter.endpoint.push_str(&redacted(&proxy.uri().to_string()));
             (exporter.connect_to, exporter.target) = (proxy.uri().clone(), uri);
         }
@@ -77,23 +78,23 @@ impl HttpExporter {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_RESPONSE).collect().await;
         if body.is_ok() {
-            // Not kept when this future is dropped before: the connection may be dead.
+            // If this future is dropped earlier, the connection is not kept: it may be dead.
             *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
         if head.status.is_success() {
-            // What can't be read was not said: the status counts.
+            // A body that can't be read is ignored: the status counts.
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let partial = ExportTraceServiceResponse::decode(body).unwrap_or_default().partial_success;
             return rejected(partial).map_or(Ok(()), Err);
         }
-        let message = format!("{} answered {}", self.endpoint, head.status);
+        let message = format!("{} responded with {}", self.endpoint, head.status);
         Err(match head.status.as_u16() {
             429 | 502 | 503 | 504 => ExportError::unavailable(message, retry_after(&head.headers)),
             _ => ExportError::failed(message),
         })
     }
 
-    /// The connection of before, unless it has been closed, or a new one.
+    /// Returns the kept connection, or a new one if it is closed.
     async fn connection(&self) -> Result<SendRequest<Full<Bytes>>, ExportError> {
         let kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut kept) = kept
@@ -104,7 +105,7 @@ impl HttpExporter {
         let connected = self.connector.clone().call(self.connect_to.clone()).await;
         let stream: TokioIo<TcpStream> = connected.map_err(|e| unreachable(&self.endpoint, &e))?;
         let (sender, connection) = handshake(stream).await.map_err(|e| self.connection_error(&e))?;
-        // Its errors are those of the requests on it.
+        // Its errors are reported by the requests on it.
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -120,7 +121,7 @@ impl Exporter for HttpExporter {
     }
 }
 
-/// A proxy would look for such a collector on a host of its own.
+/// Whether the collector is on this host. A proxy would look for it on the proxy's host.
 fn is_on_this_host(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let name = host.trim_end_matches('.').to_ascii_lowercase();

@@ -74,9 +74,9 @@ impl fmt::Debug for Config {
 
 /// Exports spans with OTLP.
 ///
-/// A collector on this host (`localhost`, loopback addresses) is always reached without a proxy. For
-/// other collectors, OTLP over HTTP uses the variables `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. OTLP
-/// over gRPC ignores them.
+/// A collector on this host (`localhost`, loopback addresses) is always reached without a proxy.
+/// For other collectors, OTLP over HTTP uses the variables `HTTP_PROXY`, `ALL_PROXY` and
+/// `NO_PROXY`. OTLP over gRPC ignores them.
 ///
 /// # Examples
 /// ```
@@ -89,17 +89,18 @@ impl fmt::Debug for Config {
 pub struct OtlpExporter {
     exporter: Box<dyn Exporter>,
     timeout: Duration,
-    /// The URL as messages show it.
+    /// The URL without credentials, for messages.
     endpoint: String,
 }
 
 impl OtlpExporter {
     /// Makes an exporter that sends to `url`. It does not connect yet.
     ///
-    /// Over HTTP, `url` is the full URL with the path. Over gRPC, it has a scheme, a host and a port.
+    /// Over HTTP, `url` is the full URL with the path. Over gRPC, it has a scheme, a host and a
+    /// port.
     ///
-    /// Credentials in `url` are sent as an `Authorization` header, unless `config` has one. Messages
-    /// show `url` without credentials.
+    /// Credentials in `url` are sent as an `Authorization` header, unless `config` has one.
+    /// Messages show `url` without credentials.
     ///
     /// # Errors
     /// `url` is not a URL, or its scheme is not `http`. For TLS, run a collector on this host.

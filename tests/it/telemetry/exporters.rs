@@ -1,4 +1,4 @@
-//! Exporters of the user's own: what is called when, and several side by side.
+//! Custom exporters: when their methods are called, and several exporters side by side.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
@@ -15,7 +15,7 @@ fn spans(telemetry: &TelemetryGuard, count: usize) {
     (0..count).for_each(|_| ctx.span("work").start().end());
 }
 
-/// Returns the same for each batch.
+/// Returns the same result for each batch.
 struct Always(Result<(), ExportError>);
 
 impl Exporter for Always {
@@ -32,7 +32,7 @@ fn fails() -> Always {
     Always(Err(ExportError::failed("down")))
 }
 
-/// Holds spans back until it is flushed.
+/// Buffers spans until it is flushed.
 #[derive(Clone, Default)]
 struct Buffered {
     held: Arc<Mutex<usize>>,
@@ -70,7 +70,7 @@ async fn t15_buffered_spans_are_written_before_a_flush_or_a_shutdown_returns() {
 
 #[tokio::test]
 async fn t15_an_exporter_is_dropped_before_a_shutdown_returns() {
-    /// Writes as it is dropped, as a `BufWriter` does.
+    /// Writes when it is dropped, like a `BufWriter`.
     struct Late(Arc<AtomicUsize>, AtomicUsize);
 
     impl Exporter for Late {
@@ -145,23 +145,23 @@ async fn t15_a_span_is_counted_once_with_several_exporters() {
     assert_eq!(lost(fails(), rejects(1)).await, (0, 10));
     assert_eq!(lost(fails(), fails()).await, (0, 10));
     assert_eq!(lost(rejects(1), Always(Ok(()))).await, (1, 0));
-    assert_eq!(lost(rejects(1), rejects(2)).await, (3, 0), "they may be different ones");
+    assert_eq!(lost(rejects(1), rejects(2)).await, (3, 0), "the rejected spans may differ");
     assert_eq!(lost(rejects(7), rejects(8)).await, (10, 0));
 }
 
-/// Blocks its thread at each batch until it may go on, and says how many spans it has then.
+/// Blocks its thread at each batch until it is released, then sends the number of spans.
 struct Blocking(Mutex<mpsc::Receiver<()>>, UnboundedSender<usize>);
 
 impl Exporter for Blocking {
     fn export<'a>(&'a self, batch: &'a Batch) -> ExportFuture<'a> {
-        // An error says that it may always go on.
+        // An error means that it is released for good.
         let _ = self.0.lock().unwrap().recv();
         let _ = self.1.send(batch.spans.len());
         Box::pin(async { Ok(()) })
     }
 }
 
-/// Says how many spans it has been given.
+/// Sends the number of spans of each batch.
 struct Prompt(UnboundedSender<usize>);
 
 impl Exporter for Prompt {
@@ -183,7 +183,7 @@ async fn t15_an_exporter_that_blocks_its_thread_does_not_delay_the_others() {
     while received < 200 {
         received += by_prompt.recv().await.unwrap();
     }
-    assert_eq!((telemetry.stats().exported, telemetry.stats().queued), (0, 200), "not by all");
+    assert_eq!((telemetry.stats().exported, telemetry.stats().queued), (0, 200), "not exported by all exporters");
     drop(release);
     telemetry.shutdown(PATIENCE).await.unwrap();
     let mut received = 0;
@@ -206,7 +206,7 @@ async fn r12_only_an_exporter_that_lags_behind_loses_spans() {
     }
     drop(release);
     let last = (*telemetry).clone();
-    telemetry.shutdown(PATIENCE).await.expect("what was lost was lost before");
+    telemetry.shutdown(PATIENCE).await.expect("the spans were dropped before the shutdown");
     let mut received = 0;
     while let Some(spans) = by_slow.recv().await {
         received += spans;

@@ -1,4 +1,4 @@
-//! How long a flush and a shutdown take, whatever the exporters do.
+//! The limits of a flush and a shutdown, with exporters that block.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, mpsc};
@@ -28,7 +28,7 @@ enum At {
     OnError,
 }
 
-/// Blocks its thread, until the other end of the channel is dropped.
+/// Blocks its thread until the other end of the channel is dropped.
 #[derive(Clone)]
 struct Gate(At, Arc<Mutex<mpsc::Receiver<()>>>);
 
@@ -95,7 +95,7 @@ async fn r25_a_shutdown_keeps_its_limit_wherever_an_exporter_blocks_its_thread()
         assert_eq!((error.lost, error.stats.queued), (lost, 0), "{at:?}");
         drop(release);
         let stats = telemetry.stats();
-        assert_eq!(stats, error.stats, "{at:?}: what is given up is not counted again");
+        assert_eq!(stats, error.stats, "{at:?}: spans that were given up are not counted again");
     }
 }
 
@@ -133,7 +133,7 @@ async fn r25_a_limit_is_real_time_when_the_clock_is_paused() {
     let (release, guard) = gated(At::Export);
     span(&guard);
     let telemetry = (*guard).clone();
-    // The clock goes on by itself while nothing else happens.
+    // The paused clock advances while the runtime is idle.
     let shutdown = tokio::spawn(guard.shutdown(PATIENCE));
     tokio::time::sleep(NEVER).await;
     drop(release);
@@ -141,7 +141,7 @@ async fn r25_a_limit_is_real_time_when_the_clock_is_paused() {
     assert_eq!(telemetry.stats().exported, 1);
 }
 
-/// An address where nothing listens.
+/// Returns an address without a listener.
 fn nowhere() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -159,18 +159,19 @@ async fn r25_a_shutdown_ends_when_the_collector_refuses_the_connection_and_repor
             let guard = refused(protocol).max_batch(1).on_error(|_| {}).build().unwrap();
             (0..5).for_each(|_| span(&guard));
             if is_in_a_pause {
-                // Long enough for a first attempt, or as good as the other case.
+                // Usually long enough for a first attempt. If not, this is the same as the other
+                // case.
                 let error = guard.force_flush(SHORT).await.unwrap_err();
-                assert_eq!((error.lost, error.stats.queued), (0, 5), "it is tried again");
+                assert_eq!((error.lost, error.stats.queued), (0, 5), "it is retried");
             }
-            let error = timeout(PATIENCE, guard.shutdown(NEVER)).await.expect("at once").unwrap_err();
+            let error = timeout(PATIENCE, guard.shutdown(NEVER)).await.expect("it ends at once").unwrap_err();
             assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 5, "{error}");
             assert!(error.to_string().contains("connection refused"), "{error}");
         }
     }
 }
 
-/// What it writes goes to the stderr of a process, so it is looked at in one of the test's own.
+/// It checks the stderr of a process, so it runs in its own process.
 #[test]
 fn r25_dropping_the_guard_reports_that_the_collector_refuses_the_connection() {
     let test = "telemetry::limits::r25_dropping_the_guard_reports_that_the_collector_refuses_the_connection";

@@ -1,4 +1,4 @@
-//! OTLP against a receiver that decodes it.
+//! OTLP to a receiver that decodes the requests.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -88,7 +88,7 @@ async fn retryable_responses_are_retried() {
 
 #[tokio::test]
 async fn a_batch_that_is_refused_permanently_is_dropped_and_counted() {
-    // 3 is gRPC's INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED without a time to come back at.
+    // 3 is gRPC's INVALID_ARGUMENT. 8 is RESOURCE_EXHAUSTED, here without a retry delay.
     for (protocol, refusal) in
         [(Protocol::HttpProtobuf, 400), (Protocol::HttpProtobuf, 500), (Protocol::Grpc, 3), (Protocol::Grpc, 8)]
     {
@@ -230,13 +230,13 @@ fn debug_does_not_show_header_values() {
     assert!(!shown.contains("secret"), "{shown}");
 }
 
-/// Variables of proxies count for a process, so these are looked at in processes of the tests' own.
+/// Proxy variables apply to a whole process, so these tests run in their own processes.
 const PROXIES: [&str; 3] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY"];
 
 #[tokio::test]
 async fn a_collector_on_this_host_is_reached_without_a_proxy() {
     let test = "telemetry::otlp::a_collector_on_this_host_is_reached_without_a_proxy";
-    // Nothing is there.
+    // No proxy listens there.
     if !is_own_process(test, &PROXIES.map(|name| (name, "http://127.0.0.1:1"))) {
         return;
     }
@@ -258,7 +258,7 @@ async fn a_collector_on_this_host_is_reached_without_a_proxy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_on_another_host_is_reached_through_the_proxy() {
     let test = "telemetry::otlp::a_collector_on_another_host_is_reached_through_the_proxy";
-    // It takes the place of a proxy: what arrives there is the request for another host.
+    // The collector acts as the proxy: it gets the request for another host.
     let proxy = Collector::default();
     let url = format!("http://user:secret@{}", proxy.http().await);
     if !tokio::task::block_in_place(|| is_own_process(test, &PROXIES.map(|name| (name, url.as_str())))) {

@@ -1,4 +1,4 @@
-//! Collectors that start late or throttle, and connections that are cut or die without a word.
+//! Collectors that start late or throttle, and connections that are cut or go silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,10 +64,10 @@ async fn r24_nothing_is_sent_during_a_pause_and_spans_stay_queued() {
         spans(&telemetry, 99);
         let error = telemetry.force_flush(Duration::from_millis(50)).await.unwrap_err();
         assert_eq!((error.lost, error.stats.queued), (0, 100), "{error}");
-        // The shutdown would be over before the pause, so it is no use to wait.
+        // The pause would end after the limit of the shutdown, so the shutdown does not wait.
         let error = telemetry.shutdown(Duration::from_secs(20)).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportFailed), 100, "{error}");
-        assert!(error.error.is_some_and(|error| error.to_string().contains("answered")));
+        assert!(error.error.is_some_and(|error| error.to_string().contains("responded with")));
         assert_eq!(collector.attempts(), 1);
     }
 }
@@ -75,7 +75,7 @@ async fn r24_nothing_is_sent_during_a_pause_and_spans_stay_queued() {
 #[tokio::test]
 async fn r11_spans_wait_for_a_collector_that_starts_late() {
     for protocol in BOTH {
-        // A socket that does not listen refuses, and keeps its port.
+        // A bound socket that does not listen refuses connections and reserves its port.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let telemetry = exporting(protocol, socket.local_addr().unwrap(), Config::default());
@@ -107,12 +107,12 @@ async fn r11_a_connection_that_is_cut_loses_no_span() {
     }
 }
 
-/// Stands between an exporter and its collector.
+/// A TCP proxy between an exporter and its collector.
 #[derive(Clone, Default)]
 struct Proxy {
-    /// So many connections are closed when the first bytes have come.
+    /// The number of connections to close after their first byte.
     cuts: Arc<AtomicUsize>,
-    /// Connections of before take bytes and pass none on, and are never closed.
+    /// If set, earlier connections read bytes, forward none, and are never closed.
     is_dead: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
@@ -176,7 +176,7 @@ async fn r22_a_silent_connection_is_replaced_after_an_export_timeout() {
         let (collector, proxy) = (Collector::default(), Proxy::default());
         let address = proxy.before(address(protocol, &collector).await).await;
         let path = if protocol == Protocol::Grpc { "" } else { "/v1/traces" };
-        // No limit of the attempt, only the one of the batch.
+        // An attempt has no limit, only the batch has one.
         let config = Config { timeout: Duration::MAX, ..Config::default() };
         let exporter = OtlpExporter::new(protocol, &format!("http://{address}{path}"), config).unwrap();
         let builder = telemetry::builder("cards").exporter(exporter).on_error(|_| {});
@@ -188,7 +188,7 @@ async fn r22_a_silent_connection_is_replaced_after_an_export_timeout() {
         let error = telemetry.force_flush(PATIENCE).await.unwrap_err();
         assert_eq!(error.stats.dropped_because(DropReason::ExportTimeout), 1, "{error}");
         spans(&telemetry, 1);
-        telemetry.force_flush(PATIENCE).await.expect("by another connection");
+        telemetry.force_flush(PATIENCE).await.expect("another connection is used");
         telemetry.shutdown(PATIENCE).await.unwrap();
     }
 }

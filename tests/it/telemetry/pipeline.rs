@@ -1,4 +1,4 @@
-//! From a span's end to its exporter: what is counted, what is lost, and what can't be.
+//! The way of spans to their exporter: which ones are exported, dropped and counted.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use throughline::trace::{Batch, Status};
 use crate::support::collector::Collector;
 use crate::support::{PATIENCE, is_own_process};
 
-/// Takes batches as `behaviour` says.
+/// Handles each batch with the behaviour that the function returns.
 struct Custom<F>(F);
 
 impl<F: Fn(&Batch) -> Behaviour + Send + Sync + 'static> Exporter for Custom<F> {
@@ -88,7 +88,7 @@ fn r10_a_shutdown_exports_at_once_on_any_runtime() {
     let one_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     for runtime in [current, one_worker] {
         let memory = MemoryExporter::default();
-        // A schedule that nobody would wait for.
+        // A schedule delay that is longer than the test.
         let builder = telemetry::builder("cards").exporter(memory.clone()).schedule_delay(Duration::from_secs(3600));
         let telemetry = builder.build().unwrap();
         runtime.block_on(async {
@@ -134,7 +134,7 @@ async fn r12_a_full_queue_drops_and_counts_spans_without_blocking() {
     let telemetry = builder.build().unwrap();
     spans(&telemetry, 10_000);
     let stats = telemetry.stats();
-    // What the thread has taken by now is on its way, one batch at most.
+    // The export thread has taken at most one batch.
     let dropped = stats.dropped_because(DropReason::QueueFull);
     assert!((9_890..=9_900).contains(&dropped), "{stats}");
     assert_eq!(stats.emitted, stats.queued + stats.exported + stats.dropped());
@@ -198,7 +198,7 @@ async fn a_flush_returns_at_its_limit_when_an_exporter_hangs() {
     let telemetry = quiet(telemetry::builder("cards")).exporter(Custom(|_: &Batch| Behaviour::Hang)).build().unwrap();
     spans(&telemetry, 1);
     let error = telemetry.force_flush(Duration::from_millis(10)).await.unwrap_err();
-    assert_eq!((error.lost, error.stats.queued), (0, 1), "it is not given up");
+    assert_eq!((error.lost, error.stats.queued), (0, 1), "the span is still queued");
     let error = telemetry.shutdown(Duration::from_millis(10)).await.unwrap_err();
     assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 1);
 }
@@ -216,9 +216,9 @@ async fn r14_a_shutdown_keeps_its_limit_while_an_earlier_flush_waits() {
     let flush = tokio::spawn(async move { flushing.force_flush(Duration::from_secs(3600)).await });
     entries.recv().await.unwrap();
     let shutdown = tokio::time::timeout(PATIENCE, telemetry.shutdown(Duration::from_millis(10)));
-    let error = shutdown.await.expect("its own limit counts").unwrap_err();
+    let error = shutdown.await.expect("the limit of the shutdown holds").unwrap_err();
     assert_eq!(error.stats.dropped_because(DropReason::ShutdownTimeout), 1);
-    flush.await.unwrap().expect_err("what it waited for is lost");
+    flush.await.unwrap().expect_err("the span it waited for was dropped");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn r13_an_export_future_that_panics_when_dropped_loses_only_its_batch() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
-            panic!("a call that panics as it is dropped");
+            panic!("a future that panics when dropped");
         }
     }
     struct Panics;
@@ -283,7 +283,7 @@ async fn t16_unlimited_durations_do_not_panic() {
     assert_eq!(memory.spans().len(), 2);
 }
 
-/// The default of a process is set once, so it is looked at in a process of the test's own; the receiver stays in this one.
+/// It sets the default of a process, so it runs in its own process. The receiver stays in this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t11_init_sets_the_default_once_and_exports_by_otlp_as_the_environment_says() {
     let collector = Collector::default();

@@ -93,9 +93,9 @@ async fn samplers_are_chosen_by_name() {
         count(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "1.0")]).await,
         1
     );
-    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "nonsense")]).await, 1, "what makes no sense is ignored");
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "nonsense")]).await, 1, "an invalid value is ignored");
     assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "7")]).await, 1);
-    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "")]).await, 1, "empty is unset");
+    assert_eq!(count(&[("OTEL_TRACES_SAMPLER", "")]).await, 1, "an empty value counts as not set");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn limits_without_a_variable_keep_the_value_of_the_builder() {
     telemetry.shutdown(PATIENCE).await.unwrap();
     let span = &memory.spans()[0];
     assert_eq!((span.attributes.len(), span.dropped_attributes_count), (1, 1));
-    assert_eq!(span.attributes.get("a"), Some(&Value::from("lo")), "what a variable says replaces it");
+    assert_eq!(span.attributes.get("a"), Some(&Value::from("lo")), "the variable replaces the value of the builder");
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_grpc_endpoint_needs_no_scheme_when_insecure_is_set() {
     assert!(telemetry::builder("cards").from_variables(&get).build().is_err(), "TLS is the default");
 }
 
-/// What is ignored is named on stderr, so it is looked at in a process of the test's own.
+/// It checks the stderr of a process, so it runs in its own process.
 #[test]
 fn unsupported_and_invalid_variables_are_reported_on_stderr() {
     const CASES: [(&str, &str, &str); 15] = [
@@ -195,8 +195,8 @@ fn unsupported_and_invalid_variables_are_reported_on_stderr() {
         ("OTEL_EXPORTER_OTLP_INSECURE", "yes", "neither true nor false"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "neither grpc nor http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "invalid digit"),
-        ("OTEL_TRACES_EXPORTER", "console", "there is no such exporter"),
-        ("OTEL_TRACES_SAMPLER", "sometimes", "there is no such sampler"),
+        ("OTEL_TRACES_EXPORTER", "console", "unknown exporter"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "unknown sampler"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "more than 0"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", "more than 0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1", "invalid digit"),

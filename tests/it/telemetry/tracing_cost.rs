@@ -1,4 +1,4 @@
-//! What the layer does for spans that are not recorded, for deep ones, and for callsites that nobody listens to.
+//! The cost of the layer for unrecorded spans, nested spans and disabled callsites.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanData};
 use super::tracing_layer::subscriber;
 use crate::support::{PATIENCE, Traced, is_own_process};
 
-/// What a sampler has seen.
+/// Records the spans that it samples.
 #[derive(Clone, Default)]
 struct RecordingSampler(Arc<Mutex<Vec<String>>>);
 
@@ -64,13 +64,13 @@ async fn t22_fields_of_unrecorded_spans_are_not_formatted() {
     });
     assert_eq!(FORMATTED.load(Ordering::SeqCst), 0);
 
-    // Of a span that the sampler decides on, and of those that are recorded, they are.
+    // Fields are formatted for the span that the sampler decides on, and for recorded spans.
     let traced = Traced::new("cards");
     tracing::subscriber::with_default(subscriber(&traced), || info_span!("root").in_scope(work));
     assert_eq!(FORMATTED.load(Ordering::SeqCst), 4);
 }
 
-/// Counts how often a span is looked up.
+/// Counts the look-ups of spans.
 struct Counting {
     registry: Registry,
     lookups: Arc<AtomicUsize>,
@@ -150,7 +150,7 @@ async fn t23_the_cost_of_a_span_does_not_grow_with_depth() {
                 other.enter(|| info_span!("elsewhere").in_scope(|| info!("event")));
                 counts.push(lookups.load(Ordering::SeqCst) - before);
             }
-            // The innermost is left first.
+            // The innermost span must be exited first.
             while let Some(innermost) = entered.pop() {
                 drop(innermost);
             }
@@ -162,7 +162,7 @@ async fn t23_the_cost_of_a_span_does_not_grow_with_depth() {
 
 static CHECKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts how often a callsite asks whether anybody listens.
+/// Counts how often a callsite checks whether it is enabled.
 struct CountChecks;
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for CountChecks {
@@ -183,13 +183,13 @@ fn checks_by_events() -> usize {
 
 #[test]
 fn t23_callsite_interest_stays_cached_with_a_telemetry_and_after_its_shutdown() {
-    // The subscriber is the process's.
+    // It sets the global subscriber, so it runs in its own process.
     let name = "telemetry::tracing_cost::t23_callsite_interest_stays_cached_with_a_telemetry_and_after_its_shutdown";
     if !is_own_process(name, &[]) {
         return;
     }
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(CountChecks)).unwrap();
-    // The first time, each callsite asks once.
+    // Each callsite checks once, the first time.
     checks_by_events();
     assert_eq!(checks_by_events(), 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -199,7 +199,7 @@ fn t23_callsite_interest_stays_cached_with_a_telemetry_and_after_its_shutdown() 
     runtime.block_on(telemetry.force_flush(PATIENCE)).unwrap();
     assert_eq!((memory.spans().len(), checks_by_events()), (1, 0), "with a telemetry");
     runtime.block_on(telemetry.shutdown(PATIENCE)).unwrap();
-    // A callsite that is met for the first time registers with all subscribers there are.
+    // A new callsite registers with all existing subscribers.
     info!("another callsite");
     let before = CHECKS.load(Ordering::SeqCst);
     assert_eq!((checks_by_events(), before), (0, CHECKS.load(Ordering::SeqCst)), "after its shutdown");

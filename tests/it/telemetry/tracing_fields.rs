@@ -1,4 +1,4 @@
-//! What the fields of `tracing` spans and events become.
+//! How the fields of `tracing` spans and events are recorded.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::tracing_layer::{named, spans, subscriber};
 use crate::support::Traced;
 
-/// The spans that `work` leaves, with the layer of one telemetry.
+/// Runs `work` with the layer of a telemetry and returns the spans.
 async fn traced(work: impl FnOnce(&Context)) -> Vec<SpanRecord> {
     let traced = Traced::new("cards");
     let ctx = Context::background().with_tracer(traced.telemetry.tracer());
@@ -166,7 +166,7 @@ async fn t20_an_error_keeps_its_sources_and_the_message_beside_it() {
 
 #[tokio::test]
 async fn t20_a_displayed_error_keeps_the_sources_that_its_alternate_form_shows() {
-    /// As `anyhow::Error`.
+    /// Behaves like `anyhow::Error`.
     #[derive(Debug)]
     struct Report {
         _fields: [u8; 2],

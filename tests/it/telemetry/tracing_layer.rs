@@ -1,4 +1,4 @@
-//! `tracing`'s spans and events among ours.
+//! `tracing` spans and events together with spans of contexts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +56,7 @@ async fn t12_tracing_spans_and_context_spans_nest_in_each_other() {
     request.end();
     let spans = spans(traced).await;
     assert!(is_child(&spans, "outer", "request"));
-    assert!(is_child(&spans, "explicit", "outer"), "the context's span, or what has come below it");
+    assert!(is_child(&spans, "explicit", "outer"), "the innermost span below the context's span");
     assert!(is_child(&spans, "inner", "outer"));
     assert!(is_child(&spans, "after", "request"));
     let outer = named(&spans, "outer");
@@ -126,7 +126,7 @@ async fn without_a_context_a_tracing_span_is_exported_by_the_telemetry_of_the_la
     assert_eq!(named(&spans, "named").attributes.get("later"), Some(&Value::from("value")));
 }
 
-/// Counts what comes from the threads of an exporter.
+/// Counts spans and events from export threads.
 #[derive(Clone, Default)]
 struct FromExporter(Arc<AtomicUsize>);
 
@@ -150,7 +150,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for FromExporter {
 
 #[tokio::test]
 async fn r15_the_export_thread_traces_nothing() {
-    // The subscriber is the process's.
+    // It sets the global subscriber, so it runs in its own process.
     if !is_own_process("telemetry::tracing_layer::r15_the_export_thread_traces_nothing", &[]) {
         return;
     }
@@ -158,7 +158,7 @@ async fn r15_the_export_thread_traces_nothing() {
     let url = format!("http://{}", collector.grpc().await);
     let exporter = OtlpExporter::new(Protocol::Grpc, &url, Default::default()).unwrap();
     let telemetry = throughline::telemetry::builder("cards").exporter(exporter).build().unwrap();
-    // The process's own subscriber takes everything, at every level: tonic's and h2's spans too.
+    // The global subscriber gets everything, at every level, including spans of tonic and h2.
     let from_exporter = FromExporter::default();
     let subscriber = tracing_subscriber::registry().with(telemetry.layer()).with(from_exporter.clone());
     tracing::subscriber::set_global_default(subscriber).unwrap();

@@ -1,4 +1,4 @@
-//! Which spans are the parents of `tracing` spans, and of the spans that contexts start in them.
+//! The parents of `tracing` spans, and of spans that contexts start inside them.
 
 use throughline::trace::{SpanKind, Value};
 use throughline::{Context, ContextError, Group, Key, Propagator, SpanContext, SpanRecord};
@@ -93,7 +93,7 @@ async fn t21_without_an_ambient_context_a_context_joins_the_tracing_span() {
             outer.end();
         });
     });
-    // It has no tracer, so it goes nowhere; all else goes where the `tracing` span goes.
+    // It has no tracer, so it is not exported. The others use the tracer of the `tracing` span.
     let spans = spans(traced).await;
     assert!(spans.iter().all(|span| span.name != "explicit background"));
     for name in ["by current", "by background", "closure", "outer"] {
@@ -205,9 +205,9 @@ async fn t12_a_span_is_a_child_of_the_innermost_descendant_of_its_context_on_any
     with_layer(&traced, || {
         let request = context(&traced).span("request").start();
         let handler = request.enter(|| info_span!("handler"));
-        // As on a task of its own: the `tracing` span comes along, the context is captured.
+        // As on another task: the `tracing` span is propagated, the context is captured.
         info_span!(parent: &handler, "worker").in_scope(|| start(&request, "query"));
-        // A span of the context between two of `tracing`.
+        // A span of the context between two `tracing` spans.
         request.enter(|| {
             handler.in_scope(|| {
                 let step = request.span("step").start();
@@ -252,7 +252,7 @@ async fn c25_spawned_work_is_a_child_of_the_instrumented_function() {
     }
 
     let traced = Traced::new("cards");
-    // The test's one thread runs the tasks, too.
+    // The single thread of the test also runs the tasks.
     let _default = tracing::subscriber::set_default(subscriber(&traced));
     let request = context(&traced).span("request").start();
     request.scope(handler(request.context().clone())).await;
