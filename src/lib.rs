@@ -31,13 +31,14 @@ pub use middleware::client::SendWith;
 pub use middleware::server::{ContextLayer, OnDisconnect, Trust};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{
-    Baggage, CancelHandle, Cause, Codec, Context, ContextError, Extractor, FutureExt, Group, Injector, Key, Principal,
-    Propagator, Span, SpanContext, SpanId, SpanRecord, TraceFlags, TraceId, TraceState, propagation, trace, try_join,
+    AfterFunc, Baggage, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, Extractor, FutureExt,
+    Group, GroupError, GroupHandle, Injector, Key, Principal, Propagator, Run, Span, SpanContext, SpanId, SpanRecord,
+    TraceFlags, TraceId, TraceState, WithContext, propagation, trace, try_join,
 };
 
 /// The log target for errors that end a request.
 const ERROR_LOG_TARGET: &str = "throughline::error";
 
-#[cfg(all(doctest, feature = "axum", feature = "reqwest", feature = "otlp"))]
+#[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp", feature = "reqwest"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
