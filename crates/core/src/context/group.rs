@@ -348,11 +348,13 @@ fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
 /// When it is polled after it was ready. A panic of the task is not resumed here but by
 /// [`Group::join`].
 ///
+/// Await it after [`Group::join`]: before, a task that a sibling's error has stopped yields the stop,
+/// not that error.
+///
 /// # Cancellation safety
 /// Dropping it loses the result and changes nothing else. The task runs on, and its error still
 /// cancels the group.
 #[derive(Debug)]
-#[must_use = "a handle yields the task's result"]
 pub struct GroupHandle<T, E> {
     task: JoinHandle<Option<Result<T, E>>>,
     ctx: Context,

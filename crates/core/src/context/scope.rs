@@ -60,7 +60,8 @@ impl Context {
     ///
     /// Tasks and threads that `f` starts do not inherit it: [`spawn`](Context::spawn) does that. A
     /// future that `f` returns does not inherit it either: `ctx.enter(|| query()).await` compiles,
-    /// but `query` does not see `ctx` when it is polled. Use [`scope`](Context::scope) for futures:
+    /// but `query` sees the context that is ambient around the await, not `ctx`. Use
+    /// [`scope`](Context::scope) for futures:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
