@@ -1,8 +1,8 @@
-//! What becomes of an error on its way through services.
+//! Errors that cross services.
 
 use throughline::{Code, Context, Error};
 
-/// The error as the caller of `service` has it.
+/// The error as the caller of `service` gets it.
 fn through(service: &str, error: Error) -> Error {
     let sent = error.through_service(Some(service)).to_response();
     Error::from_response(sent.status(), sent.headers(), sent.body()).expect("an error")
@@ -12,7 +12,7 @@ fn through(service: &str, error: Error) -> Error {
 fn four_codes_cross_a_service_and_the_others_become_internal() {
     for code in Code::ALL {
         let at_caller = through("balance", Error::new(code, "why"));
-        assert_eq!(at_caller.code(), code, "it is the service's own");
+        assert_eq!(at_caller.code(), code, "the error is the service's own");
         let passed_on = through("cards", at_caller.clone());
         let crosses =
             [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::ResourceExhausted].contains(&code);
@@ -45,13 +45,13 @@ fn a_service_without_a_name_adds_nothing_to_the_path() {
 }
 
 #[test]
-fn a_stranger_is_told_our_words_alone() {
+fn a_redacted_error_keeps_only_messages_of_this_service() {
     let detail = || [("shard".to_owned(), 3.into())].into_iter().collect();
     let own =
         Error::new(Code::Aborted, "again").with_detail("example.com/Shard", detail()).through_service(Some("cards"));
-    let told = own.redacted();
-    assert_eq!((told.code(), told.message(), told.origin()), (Code::Aborted, "again", None));
-    assert_eq!((told.path().len(), told.details().len()), (0, 0));
+    let redacted = own.redacted();
+    assert_eq!((redacted.code(), redacted.message(), redacted.origin()), (Code::Aborted, "again", None));
+    assert_eq!((redacted.path().len(), redacted.details().len()), (0, 0));
 
     let foreign = through("balance", Error::new(Code::Aborted, "account 7 is locked"));
     assert_eq!(foreign.clone().redacted().message(), "aborted");
@@ -60,7 +60,7 @@ fn a_stranger_is_told_our_words_alone() {
 }
 
 #[test]
-fn an_error_that_cancelled_a_context_speaks_for_it() {
+fn an_error_that_cancelled_a_context_gives_its_message() {
     let request = Context::background().with_cancel();
     request.cancel_with(Error::new(Code::NotFound, "no such card"));
     let error = Error::from_context(&request);
@@ -69,7 +69,7 @@ fn an_error_that_cancelled_a_context_speaks_for_it() {
 }
 
 #[test]
-fn what_a_stranger_may_not_know_stays_so_when_it_cancels_a_context() {
+fn a_private_message_stays_private_when_it_cancels_a_context() {
     let foreign = through("balance", Error::new(Code::Aborted, "account 7 is locked"));
     for cause in [foreign, Error::new(Code::Internal, "index 7 of 3")] {
         let request = Context::background().with_cancel();

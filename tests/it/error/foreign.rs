@@ -1,4 +1,4 @@
-//! What services that do not use this library say in their errors.
+//! Errors of services that do not use this library.
 
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use throughline::{Code, Error};
 
 fn response(status: u16, media_type: &str, body: impl AsRef<[u8]>) -> Error {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
-    Error::from_response(StatusCode::from_u16(status).unwrap(), &headers, body.as_ref()).expect("it is an error")
+    Error::from_response(StatusCode::from_u16(status).unwrap(), &headers, body.as_ref()).expect("the status is an error")
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn json_and_text_bodies_are_kept_and_never_passed_on() {
 }
 
 #[test]
-fn what_is_kept_of_a_body_is_bounded() {
+fn the_kept_part_of_a_body_is_bounded() {
     let kept = |error: Error| error.received().cloned();
     let text = kept(response(500, "text/plain", "é".repeat(5000))).unwrap();
     assert!(text.as_str().unwrap().len() <= 4096);
@@ -56,7 +56,7 @@ fn the_members_of_a_foreign_problem_document_are_kept() {
     let own = Error::new(Code::Aborted, "again").with_retryable(true).with_detail("example.com/Credit", detail);
     let sent = own.through_service(Some("cards")).to_response();
     let read = Error::from_response(sent.status(), sent.headers(), sent.body()).unwrap();
-    assert_eq!(read.received(), None, "there are methods for all that we send");
+    assert_eq!(read.received(), None, "other methods return all members of this library");
     let other = json!({"type": 7, "title": ["x"], "status": "x", "path": [], "retryable": "yes"});
     let error = response(503, PROBLEM, other.to_string());
     assert_eq!((error.code(), error.retryable(), error.origin()), (Code::Unavailable, None, None));
@@ -112,7 +112,7 @@ mod grpc {
         let details = by_name(error.details());
         assert_eq!(details["BadRequest"], &json!([{"field": "amount", "description": "must be positive"}]));
         assert_eq!(details.len(), 8, "{details:?}");
-        // What passes the error on passes the details on, but no stack trace.
+        // An error that is passed on keeps the details, but no stack trace.
         let again = Error::from_grpc_status(super::super::grpc::sent(&error.clone().preserve_code().into()));
         assert_eq!(again.details(), error.details());
         assert!(error.received().unwrap().to_string().contains("main.go:7"));

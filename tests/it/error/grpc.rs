@@ -18,14 +18,14 @@ use tonic::body::Body;
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, service_fn};
 
-/// The headers or trailers that tell of it.
+/// The headers or trailers that report the status.
 fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).unwrap();
     trailers
 }
 
-/// As the peer has it.
+/// The status as the peer reads it.
 pub(super) fn sent(status: &Status) -> Status {
     Status::from_header_map(&trailers(status)).unwrap()
 }
@@ -67,7 +67,7 @@ fn the_status_has_error_info_and_retry_info() {
 }
 
 #[test]
-fn what_is_only_a_code_and_a_message_is_sent_without_details() {
+fn a_status_with_only_a_code_and_a_message_has_no_details() {
     let headers = trailers(&Error::new(Code::NotFound, "no such card").into());
     assert_eq!(headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["grpc-status", "grpc-message"]);
 }
@@ -99,7 +99,7 @@ fn pushback_is_read_and_written() {
 }
 
 #[test]
-fn the_worst_status_fits_into_the_headers_that_a_peer_takes() {
+fn the_largest_status_fits_into_8_kib_of_headers() {
     let large = [("text".to_owned(), json!("\u{1}".repeat(70_000)))].into_iter().collect();
     let mut error = Error::new(Code::Unavailable, "é".repeat(100_000)).with_detail("example.com/Large", large);
     let size = |error: &Error| {
@@ -119,7 +119,7 @@ fn the_worst_status_fits_into_the_headers_that_a_peer_takes() {
 }
 
 #[test]
-fn hostile_details_are_as_none() {
+fn hostile_details_are_ignored() {
     let of = |metadata: &[(&str, &str)], domain: &str| {
         let metadata: HashMap<_, _> =
             metadata.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
@@ -145,18 +145,18 @@ fn hostile_details_are_as_none() {
 }
 
 #[test]
-fn a_stranger_is_believed_its_code_and_its_wait_alone() {
+fn only_the_code_and_the_wait_of_an_external_status_are_read() {
     let error = Error::new(Code::Unavailable, "row 7")
         .with_retry_after(Duration::from_millis(20))
         .through_service(Some("balance"));
     let read = Error::from_external_grpc_status(sent(&error.into()));
     assert_eq!((read.code(), read.message(), read.origin()), (Code::Unavailable, "unavailable", None));
     assert_eq!(read.retry_after(), Some(Duration::from_millis(20)));
-    assert!(!format!("{:?}", trailers(&read.into())).contains("row 7"), "what it says stays here");
+    assert!(!format!("{:?}", trailers(&read.into())).contains("row 7"), "its message stays in this process");
 }
 
 #[test]
-fn in_the_process_a_status_is_the_error_it_was_made_from() {
+fn a_status_made_in_this_process_is_the_error_it_was_made_from() {
     let error = Error::wrap(Code::Internal, io::Error::other("password=hunter2"));
     let status = Status::from(error);
     assert!(!format!("{:?}", trailers(&status)).contains("hunter2"));
@@ -168,23 +168,23 @@ fn in_the_process_a_status_is_the_error_it_was_made_from() {
     assert!(format!("{:#}", error.through_service(Some("cards"))).contains("connection refused"));
 }
 
-/// A client of tonic of a service that answers with `answer`, under `ctx`.
-async fn answered(ctx: Context, answer: Response<Body>) -> Error {
-    let mut answer = Some(answer);
-    let service = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(answer.take().unwrap())));
+/// The error of a tonic client under `ctx`, whose service sends `response`.
+async fn call_with_response(ctx: Context, response: Response<Body>) -> Error {
+    let mut response = Some(response);
+    let service = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(response.take().unwrap())));
     let mut client = TraceServiceClient::new(ClientLayer::internal().layer(service));
-    let answer: Result<tonic::Response<ExportTraceServiceResponse>, Status> =
+    let response: Result<tonic::Response<ExportTraceServiceResponse>, Status> =
         client.export(ExportTraceServiceRequest::default()).with_context(&ctx).await;
-    Error::from_grpc_status(answer.unwrap_err())
+    Error::from_grpc_status(response.unwrap_err())
 }
 
-/// The same of a service that answers with `error`.
+/// The same for a service that responds with `error`.
 async fn call(ctx: Context, error: Error) -> Error {
-    answered(ctx, Status::from(error).into_http()).await
+    call_with_response(ctx, Status::from(error).into_http()).await
 }
 
 #[tokio::test]
-async fn details_that_are_no_base64_reach_no_client() {
+async fn details_that_are_not_base64_do_not_fail_the_status() {
     for details in ["!", "=", "a", "AAAA=", "\u{e9}", "A A="] {
         let mut head = Response::builder().header("content-type", "application/grpc");
         let mut trailers = HeaderMap::new();
@@ -195,15 +195,15 @@ async fn details_that_are_no_base64_reach_no_client() {
         head.headers_mut().unwrap().extend(trailers.clone());
         let trailers =
             StreamBody::new(futures_util::stream::iter([Ok::<_, Status>(Frame::<Bytes>::trailers(trailers))]));
-        for answer in [head.body(Body::empty()).unwrap(), late.body(Body::new(trailers)).unwrap()] {
-            let error = answered(Context::background(), answer).await;
+        for response in [head.body(Body::empty()).unwrap(), late.body(Body::new(trailers)).unwrap()] {
+            let error = call_with_response(Context::background(), response).await;
             assert_eq!((error.code(), error.message()), (Code::Aborted, "again"), "{details}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_of_tonic_has_the_error_of_the_service_or_of_its_own_context() {
+async fn a_tonic_client_gets_the_error_of_the_service_or_of_its_own_context() {
     let own = Error::new(Code::Aborted, "again").with_retryable(true).through_service(Some("cards"));
     let error = call(Context::background(), own).await;
     assert_eq!((error.code(), error.message(), error.origin()), (Code::Aborted, "again", Some("cards")));

@@ -1,4 +1,4 @@
-//! What an error holds, and what goes out or comes in of it, is bounded.
+//! The size of an error, and of what is sent or read of it, is bounded.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ fn an_error_is_one_pointer() {
 }
 
 #[test]
-fn a_wait_without_end_is_written_and_read_as_an_hour() {
+fn an_endless_wait_is_read_as_an_hour() {
     let error = Error::new(Code::Unavailable, "never").with_retry_after(Duration::MAX);
     assert_eq!(error.to_response().headers()[header::RETRY_AFTER], u64::MAX.to_string().as_str());
     assert_eq!(back(&error).retry_after(), Some(Duration::from_secs(3600)));
 }
 
 #[test]
-fn what_a_receiver_would_not_read_is_not_sent_and_the_code_arrives() {
+fn details_that_are_too_large_to_read_are_not_sent_and_the_code_arrives() {
     let large = [("text".to_owned(), json!("x".repeat(70_000)))].into_iter().collect();
     let error = Error::new(Code::Aborted, "again").with_retryable(true).with_detail("example.com/Large", large);
     assert!(error.to_response().body().len() <= 64 * 1024);
@@ -34,7 +34,7 @@ fn what_a_receiver_would_not_read_is_not_sent_and_the_code_arrives() {
     assert_eq!((read.code(), read.message(), read.retryable()), (Code::Aborted, "again", Some(true)));
     assert_eq!(read.details(), &[][..]);
 
-    // The worst that text can do: each byte becomes six.
+    // The worst text: each byte becomes six.
     let mut error = Error::new(Code::Aborted, "\u{1}".repeat(1_000_000));
     for _ in 0..20 {
         error = error.through_service(Some(&"\u{2}".repeat(1_000_000)));
@@ -56,7 +56,7 @@ fn a_document_of_64_kib_is_read_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn members_that_are_there_twice_or_are_not_ours_fail_nothing() {
+fn duplicate_and_unknown_members_do_not_fail_a_document() {
     let twice =
         br#"{"code":"NOT_FOUND","code":"ABORTED","detail":"a","detail":"b","path":[],"path":["x"],"new":{"a":[1]}}"#;
     let error = received_bytes(500, twice);
@@ -68,7 +68,7 @@ fn members_that_are_there_twice_or_are_not_ours_fail_nothing() {
 }
 
 #[test]
-fn a_detail_without_text_leaves_what_the_code_says() {
+fn an_empty_detail_leaves_the_message_of_the_code() {
     let read = received(503, &json!({ "code": "UNAVAILABLE", "detail": "" }));
     assert_eq!(
         read.message(),

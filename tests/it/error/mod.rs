@@ -39,14 +39,14 @@ fn every_code_survives_the_wire() {
 }
 
 #[test]
-fn codes_go_out_as_the_table_says() {
+fn codes_have_the_http_statuses_of_the_table() {
     let status = |code: Code| code.http_status().as_u16();
     let table = [499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
     assert_eq!(Code::ALL.map(status), table);
 }
 
 #[test]
-fn answers_without_a_code_are_read_as_the_table_says() {
+fn responses_without_a_code_have_the_codes_of_the_table() {
     let plain = |status: u16| Code::from_http_status(StatusCode::from_u16(status).unwrap());
     use Code::*;
     for (status, code) in [
@@ -76,7 +76,7 @@ fn answers_without_a_code_are_read_as_the_table_says() {
 }
 
 #[test]
-fn the_document_has_what_rfc_9457_and_we_define() {
+fn the_document_has_the_members_of_rfc_9457_and_of_this_library() {
     let detail = [("shard".to_owned(), json!(3))].into_iter().collect();
     let error = Error::new(Code::Unavailable, "restarting")
         .with_retryable(true)
@@ -98,7 +98,7 @@ fn the_document_has_what_rfc_9457_and_we_define() {
 }
 
 #[test]
-fn what_is_no_problem_document_counts_for_its_status_alone() {
+fn a_malformed_problem_document_counts_for_its_status_alone() {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     let large = json!({"code": "NOT_FOUND", "detail": "x".repeat(70_000)}).to_string();
     for body in ["", "null", "[1]", "{\"code\":", "\u{feff}{}", &deep, &large] {
@@ -112,7 +112,7 @@ fn what_is_no_problem_document_counts_for_its_status_alone() {
 }
 
 #[test]
-fn a_peer_bounds_nothing_of_ours() {
+fn values_from_a_peer_are_bounded() {
     let error = received(500, &json!({"path": vec!["s"; 1000], "detail": "é".repeat(5000)}));
     assert_eq!(error.path().len(), 16);
     assert!(error.message().len() <= 4096);
@@ -130,13 +130,13 @@ fn a_peer_bounds_nothing_of_ours() {
 #[test]
 fn a_source_stays_in_the_process() {
     let error = Error::wrap(Code::Internal, io::Error::other("password=hunter2"));
-    assert!(!error.to_string().contains("hunter2"), "its source returns it");
+    assert!(!error.to_string().contains("hunter2"), "only source() returns it");
     assert_eq!(format!("{error:#}"), "INTERNAL: internal error: password=hunter2");
     assert!(!String::from_utf8_lossy(error.to_response().body()).contains("hunter2"));
 }
 
 #[test]
-fn a_context_tells_why_it_is_done() {
+fn the_error_of_a_context_has_its_cause() {
     let request = Context::background().with_cancel();
     request.cancel_with(Cause::Shutdown);
     let error = Error::from_context(&request);
@@ -154,7 +154,7 @@ fn a_context_tells_why_it_is_done() {
 }
 
 #[test]
-fn an_io_error_and_back() {
+fn an_error_inside_an_io_error_comes_back_unchanged() {
     let error = Error::new(Code::NotFound, "no such card");
     let io = io::Error::from(error);
     assert_eq!(io.kind(), io::ErrorKind::NotFound);
@@ -163,15 +163,15 @@ fn an_io_error_and_back() {
 }
 
 #[test]
-fn a_contexts_end_that_became_an_io_error_keeps_its_code() {
-    for (stopped, code) in
+fn a_context_error_inside_an_io_error_keeps_its_code() {
+    for (context_error, code) in
         [(ContextError::Canceled, Code::Cancelled), (ContextError::DeadlineExceeded, Code::DeadlineExceeded)]
     {
-        for io in [io::Error::from(stopped), io::Error::other(stopped)] {
+        for io in [io::Error::from(context_error), io::Error::other(context_error)] {
             let error = Error::from(io);
-            assert_eq!((error.code(), error.message()), (code, Error::from(stopped).message()));
+            assert_eq!((error.code(), error.message()), (code, Error::from(context_error).message()));
             let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-            assert_eq!(source.unwrap().to_string(), stopped.to_string());
+            assert_eq!(source.unwrap().to_string(), context_error.to_string());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What holds of every error that a peer tells of, whatever its bytes: shared by the tests here and the fuzz targets.
+//! Properties of every error that a peer reports, in any bytes. Tests and fuzz targets share them.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use throughline::{Code, Error};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// All that a peer is told, the wait aside.
-pub fn said(error: &Error) -> (impl PartialEq + std::fmt::Debug + use<>, &[Map<String, Value>]) {
+/// All that a peer gets of an error, except the wait.
+pub fn content(error: &Error) -> (impl PartialEq + std::fmt::Debug + use<>, &[Map<String, Value>]) {
     let path: Vec<_> = error.path().map(str::to_owned).collect();
     ((error.code(), error.message().to_owned(), path, error.retryable()), error.details())
 }
@@ -20,18 +20,20 @@ fn assert_bounded(error: &Error) {
     assert!(error.retry_after().is_none_or(|after| after <= HOUR));
 }
 
-fn assert_public(error: Error) {
-    let told = error.redacted();
-    assert_eq!((told.origin(), told.path().len(), told.details().len()), (None, 0, 0));
-    assert_eq!(told.message(), message_of(told.code()), "a peer's words are not told to strangers");
+fn assert_can_be_redacted(error: Error) {
+    let redacted = error.redacted();
+    assert_eq!((redacted.origin(), redacted.path().len(), redacted.details().len()), (None, 0, 0));
+    assert_eq!(redacted.message(), message_of(redacted.code()), "an untrusted client does not get a peer's message");
 }
 
-/// What can be said of a code to anybody.
+/// The message that any client may see for a code.
 fn message_of(code: Code) -> String {
     Error::wrap(code, "").message().to_owned()
 }
 
-/// An answer with a problem document: a line with its status, one with its `Retry-After`, and the body.
+/// A response with a problem document.
+///
+/// A line with its status, one with its `Retry-After`, and the body.
 pub fn problem(data: &[u8]) {
     let mut lines = data.splitn(3, |byte| *byte == b'\n');
     let (Some(status), Some(wait), Some(body)) = (lines.next(), lines.next(), lines.next()) else { return };
@@ -45,17 +47,18 @@ pub fn problem(data: &[u8]) {
     assert_eq!(read.is_some(), status.as_u16() >= 400);
     let Some(error) = read else { return };
     assert_bounded(&error);
-    let stranger = Error::from_status(status, &headers).unwrap();
-    assert_eq!((stranger.origin(), stranger.details().len()), (None, 0), "a stranger is believed its status alone");
-    // Passed on as it is, nothing is lost but what is not sent for its size, and the last place of floats.
+    let external = Error::from_status(status, &headers).unwrap();
+    assert_eq!((external.origin(), external.details().len()), (None, 0), "only the status of an external host counts");
+    // Sent again, it loses only what is too large to send, and the last place of floats.
     let sent = error.clone().preserve_code().through_service(None).to_response();
     assert!(sent.body().len() <= 64 * 1024);
-    let again = Error::from_response(sent.status(), sent.headers(), sent.body()).expect("what we write, we read");
+    let again = Error::from_response(sent.status(), sent.headers(), sent.body())
+        .expect("a document of this library is readable");
     assert!(again.details().is_empty() || again.details().len() == error.details().len());
-    assert_eq!(said(&again).0, said(&error).0);
+    assert_eq!(content(&again).0, content(&error).0);
     assert!(again.retry_after() >= error.retry_after(), "rounded up");
     assert_bounded(&error.clone().through_service(Some("api")));
-    assert_public(error);
+    assert_can_be_redacted(error);
 }
 
 #[cfg(feature = "tonic")]
@@ -75,32 +78,34 @@ mod grpc {
 
     use super::*;
 
-    fn holds(status: Status) {
+    fn check(status: Status) {
         let code = Code::from_grpc_number(status.code() as i32).unwrap_or(Code::Unknown);
-        let stranger = Error::from_external_grpc_status(status.clone());
-        assert_eq!((stranger.code(), stranger.origin(), stranger.details().len()), (code, None, 0));
-        assert_bounded(&stranger);
+        let external = Error::from_external_grpc_status(status.clone());
+        assert_eq!((external.code(), external.origin(), external.details().len()), (code, None, 0));
+        assert_bounded(&external);
         let error = Error::from_grpc_status(status);
         assert_eq!(error.code(), code);
         assert_bounded(&error);
         let sent = Status::from(error.clone().preserve_code().through_service(Some("api")));
         let mut trailers = HeaderMap::new();
-        sent.add_header(&mut trailers).expect("it can be sent");
+        sent.add_header(&mut trailers).expect("the status can be sent");
         let size = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>();
-        assert!(size <= 8192, "{size} bytes are more than a peer takes");
+        assert!(size <= 8192, "{size} bytes are more than a peer accepts");
         let again = Error::from_grpc_status(Status::from_header_map(&trailers).unwrap());
         assert_eq!((again.code(), again.origin()), (error.code(), error.origin().or(Some("api"))));
-        assert_public(error);
+        assert_can_be_redacted(error);
     }
 
     /// A status whose details are any bytes. The first byte is its code.
     pub fn grpc_details(data: &[u8]) {
         let Some((&code, details)) = data.split_first() else { return };
         let code = tonic::Code::from_i32((code & 31).into());
-        holds(Status::with_details(code, "again", details.to_vec().into()));
+        check(Status::with_details(code, "again", details.to_vec().into()));
     }
 
-    /// A status as a peer's trailers tell it, `name: value` a line, and as tonic reads them behind our client.
+    /// A status in a peer's trailers, as tonic reads it through the client layer.
+    ///
+    /// Each line is `name: value`.
     pub fn grpc_trailers(data: &[u8]) {
         let mut trailers = HeaderMap::new();
         for line in data.split(|byte| *byte == b'\n').take(100) {
@@ -111,14 +116,14 @@ mod grpc {
             }
         }
         let peer = service_fn(|_: Request<()>| {
-            let mut answer = Response::new(Empty::<Bytes>::new());
-            *answer.headers_mut() = trailers.clone();
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let mut response = Response::new(Empty::<Bytes>::new());
+            *response.headers_mut() = trailers.clone();
+            std::future::ready(Ok::<_, Infallible>(response))
         });
-        let answer = ClientLayer::internal().layer(peer).call(Request::new(())).now_or_never();
-        let answer = answer.expect("it is there at once").expect("it is an answer");
-        if let Some(status) = Status::from_header_map(answer.headers()) {
-            holds(status);
+        let response = ClientLayer::internal().layer(peer).call(Request::new(())).now_or_never();
+        let response = response.expect("the peer is ready at once").expect("the peer does not fail");
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            check(status);
         }
     }
 }

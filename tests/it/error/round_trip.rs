@@ -1,4 +1,4 @@
-//! What any error says arrives, by every way.
+//! Every error arrives complete, over HTTP and gRPC.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use proptest::sample;
 use serde_json::{Map, Value};
 use throughline::{Code, Error};
 
-use super::properties::{self as hold, said};
+use super::properties::{self as hold, content};
 
-/// Small enough that nothing of an error is left out on its way. Without floats: `serde_json` reads them to within one unit in the
-/// last place.
+/// JSON that is small enough to be sent whole.
+///
+/// Without floats: `serde_json` reads them to within one unit in the last place.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -58,11 +59,11 @@ proptest! {
     fn an_error_is_the_same_behind_http(error in error(Duration::from_secs(1), 3600)) {
         let sent = error.to_response();
         let read = Error::from_response(sent.status(), sent.headers(), sent.body()).unwrap();
-        prop_assert_eq!((said(&read), read.retry_after()), (said(&error), error.retry_after()));
+        prop_assert_eq!((content(&read), read.retry_after()), (content(&error), error.retry_after()));
     }
 
     #[test]
-    fn any_answer_is_read_within_bounds_and_told_to_no_stranger(status in "[0-9]{3}", wait in ".{0,12}|[0-9]{1,20}", body in vec(any::<u8>(), 0..200)) {
+    fn any_response_is_read_within_bounds_and_can_be_redacted(status in "[0-9]{3}", wait in ".{0,12}|[0-9]{1,20}", body in vec(any::<u8>(), 0..200)) {
         hold::problem(&[status.as_bytes(), b"\n", wait.as_bytes(), b"\n", &body].concat());
     }
 
@@ -82,11 +83,11 @@ proptest! {
     fn an_error_is_the_same_behind_grpc(error in error(Duration::from_nanos(1_000_001), 3_599_000)) {
         let status = tonic::Status::from(error.clone());
         let read = Error::from_grpc_status(super::grpc::sent(&status));
-        prop_assert_eq!((said(&read), read.retry_after()), (said(&error), error.retry_after()));
+        prop_assert_eq!((content(&read), read.retry_after()), (content(&error), error.retry_after()));
     }
 
     #[test]
-    fn any_status_is_read_within_bounds_and_told_to_no_stranger(code in any::<u8>(), details in vec(any::<u8>(), 0..200), pieces in vec(sample::select(PIECES), 0..8)) {
+    fn any_status_is_read_within_bounds_and_can_be_redacted(code in any::<u8>(), details in vec(any::<u8>(), 0..200), pieces in vec(sample::select(PIECES), 0..8)) {
         hold::grpc_details(&[&[code], &details[..]].concat());
         hold::grpc_details(&[&[code], &pieces.concat()[..]].concat());
     }
@@ -95,7 +96,7 @@ proptest! {
 #[cfg(all(feature = "tonic", feature = "otlp"))]
 proptest! {
     #[test]
-    fn any_trailers_are_read_behind_our_client(code in "[0-9]{0,3}", message in "[ -~\u{80}-\u{ff}]{0,20}", pushback in "-?[0-9]{0,20}", details in "[A-Za-z0-9+/]{0,40}={0,2}|.{0,9}") {
+    fn any_trailers_are_read_through_the_client_layer(code in "[0-9]{0,3}", message in "[ -~\u{80}-\u{ff}]{0,20}", pushback in "-?[0-9]{0,20}", details in "[A-Za-z0-9+/]{0,40}={0,2}|.{0,9}") {
         hold::grpc_trailers(format!("grpc-status: {code}\ngrpc-message: {message}\ngrpc-retry-pushback-ms: {pushback}\ngrpc-status-details-bin: {details}").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! What passes a boundary and what does not, and drops that could be mistaken for others.
+//! What crosses a trust boundary, and drops whose cause is easy to get wrong.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -35,32 +35,32 @@ fn with_tenant() -> Context {
 }
 
 #[tokio::test]
-async fn baggage_goes_to_services_of_ours_and_an_edge_does_not_read_it() {
+async fn baggage_is_sent_to_internal_services_and_an_edge_ignores_it() {
     for (layer, seen) in [(ContextLayer::internal(), "acme"), (ContextLayer::edge(), "")] {
         let address = serve(Router::new().route("/", get(baggage)).layer(layer)).await;
-        let asked = reqwest::Client::new().get(format!("http://{address}/"));
-        let answer = asked.send_with(&with_tenant(), &client()).await.unwrap();
-        assert_eq!(answer.text().await.unwrap(), seen);
+        let request = reqwest::Client::new().get(format!("http://{address}/"));
+        let response = request.send_with(&with_tenant(), &client()).await.unwrap();
+        assert_eq!(response.text().await.unwrap(), seen);
     }
 }
 
-/// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
+/// `OTEL_PROPAGATORS` holds for a whole process, so the test starts a process with it.
 #[test]
 fn the_default_formats_come_from_otel_propagators() {
     const NAMES: &str = "b3,ottrace,baggage";
     if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == NAMES) {
-        return tokio::runtime::Runtime::new().unwrap().block_on(tells_by_b3_alone());
+        return tokio::runtime::Runtime::new().unwrap().block_on(propagates_by_b3_only());
     }
     let again = "the_default_formats_come_from_otel_propagators";
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args([again, "--nocapture"]).env("OTEL_PROPAGATORS", NAMES).output().unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
-    let told = "throughline: ignoring an unknown propagator in OTEL_PROPAGATORS: \"ottrace\"\n";
-    assert_eq!(err.matches(told).count(), 1, "{err}");
+    let expected = "throughline: ignoring an unknown propagator in OTEL_PROPAGATORS: \"ottrace\"\n";
+    assert_eq!(err.matches(expected).count(), 1, "{err}");
 }
 
-async fn tells_by_b3_alone() {
+async fn propagates_by_b3_only() {
     let traced = Traced::new("api");
     let caller = with_tenant().with_tracer(traced.telemetry.tracer()).span("call").start();
     let seen = |Extension(ctx): Extension<Context>, headers: HeaderMap| async move {
@@ -68,30 +68,30 @@ async fn tells_by_b3_alone() {
         format!("{trace_id} {} {}", headers.contains_key("b3"), headers.contains_key("traceparent"))
     };
     let address = serve(Router::new().route("/", get(seen)).layer(traced.internal())).await;
-    let asked = reqwest::Client::new().get(format!("http://{address}/"));
-    let answer = asked.send_with(&caller, &client()).await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), format!("{} true false", caller.span_context().unwrap().trace_id()));
+    let request = reqwest::Client::new().get(format!("http://{address}/"));
+    let response = request.send_with(&caller, &client()).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), format!("{} true false", caller.span_context().unwrap().trace_id()));
 }
 
 #[tokio::test]
-async fn a_stranger_gets_nothing_of_a_request_that_is_passed_on() {
+async fn a_forwarded_request_has_no_internal_headers_for_an_external_host() {
     let address = serve(Router::new().route("/", get(names))).await;
-    let passed_on = reqwest::Client::new().get(format!("http://{address}/"));
-    let passed_on = passed_on.header("baggage", "tenant=acme").header("grpc-timeout", "1H").header("tracestate", "a=1");
-    let answer = passed_on.send_with(&with_tenant(), &ClientLayer::external()).await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), "traceparent accept host");
+    let forwarded = reqwest::Client::new().get(format!("http://{address}/"));
+    let forwarded = forwarded.header("baggage", "tenant=acme").header("grpc-timeout", "1H").header("tracestate", "a=1");
+    let response = forwarded.send_with(&with_tenant(), &ClientLayer::external()).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "traceparent accept host");
 }
 
 #[tokio::test]
-async fn a_redirect_tells_the_url_that_answered() {
+async fn a_response_after_a_redirect_has_the_final_url() {
     let moved = || async { axum::response::Redirect::to("/there") };
     let app = Router::new().route("/", get(moved)).route("/there", get(|| async { "here" }));
-    let asked = reqwest::Client::new().get(format!("http://{}/", serve(app).await));
-    let answer = asked.send_with(&Context::background(), &client()).await.unwrap();
-    assert_eq!(answer.url().path(), "/there");
+    let request = reqwest::Client::new().get(format!("http://{}/", serve(app).await));
+    let response = request.send_with(&Context::background(), &client()).await.unwrap();
+    assert_eq!(response.url().path(), "/there");
 }
 
-/// A request to `layer` around a handler that never answers, dropped after `after`.
+/// The span of a request to a handler that never responds, dropped after `after`.
 async fn dropped_after(service: &Traced, layer: ContextLayer, after: Duration) -> SpanRecord {
     let hanging = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
     let request = Request::get("/").header("grpc-timeout", "100S").body(()).unwrap();
@@ -104,9 +104,9 @@ async fn dropped_after(service: &Traced, layer: ContextLayer, after: Duration) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disconnect_before_the_callers_reserve_is_one_though_our_maximum_is_near() {
+async fn a_disconnect_before_the_callers_reserve_is_a_disconnect_even_near_the_maximum() {
     let service = Traced::new("cards");
-    // The caller keeps back 5 s; we give it 3 s.
+    // The caller's reserve is 5 s; the layer's maximum is 3 s.
     let reserve = ReplyReserve { min: Duration::from_secs(5), percent: 0, max: Duration::MAX };
     let layer = service.internal().reserve(reserve).max_timeout(Duration::from_secs(3));
     let span = dropped_after(&service, layer, Duration::from_secs(1)).await;
@@ -115,7 +115,7 @@ async fn a_disconnect_before_the_callers_reserve_is_one_though_our_maximum_is_ne
 
 #[tokio::test(start_paused = true)]
 async fn a_drop_within_the_callers_reserve_is_a_deadline() {
-    // Of 100 s, 50 ms are kept back.
+    // The reserve of 100 s is 50 ms.
     for (after, cause) in
         [(99_949, "client_disconnected"), (99_950, "deadline_exceeded"), (101_000, "deadline_exceeded")]
     {
@@ -127,7 +127,7 @@ async fn a_drop_within_the_callers_reserve_is_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_panic_that_is_caught_outside_is_a_panic_still() {
+async fn a_panic_that_an_outer_layer_catches_is_recorded_as_a_panic() {
     let service = Traced::new("cards");
     let panicking = service_fn(|request: Request<()>| async move {
         assert!(request.extensions().get::<Context>().is_none(), "a handler that panics");
@@ -142,17 +142,17 @@ async fn a_panic_that_is_caught_outside_is_a_panic_still() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_on_the_wire_has_ended_when_it_is_dropped() {
+async fn a_response_without_a_body_on_the_wire_has_ended_when_it_is_dropped() {
     for (status, ended) in [(204, "request_finished"), (304, "request_finished"), (200, "client_disconnected")] {
         let service = Traced::new("cards");
-        let answering = service_fn(move |_: Request<()>| async move {
+        let responding = service_fn(move |_: Request<()>| async move {
             let mut response =
                 Response::new(Body::from_stream(futures_util::stream::pending::<Result<String, Infallible>>()));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             Ok::<_, Infallible>(response)
         });
         let seen = Mutex::new(None);
-        let mut service_of = service.internal().layer(answering.map_request(|request: Request<()>| {
+        let mut service_of = service.internal().layer(responding.map_request(|request: Request<()>| {
             *seen.lock().unwrap() = request.extensions().get::<Context>().cloned();
             request
         }));
@@ -167,18 +167,18 @@ fn always_ready() -> Body {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_always_ready_ends_with_its_request() {
+async fn a_body_that_is_always_ready_ends_with_its_request() {
     for is_late in [true, false] {
         let (service, base) = (Traced::new("cards"), Context::background().with_cancel());
-        let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
+        let responding = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
         let layer = service.edge().base(&base).max_timeout(Duration::from_secs(1));
-        let mut body = Box::pin(layer.layer(answering).oneshot(Request::new(())).await.unwrap().into_body());
+        let mut body = Box::pin(layer.layer(responding).oneshot(Request::new(())).await.unwrap().into_body());
         if is_late {
             tokio::time::advance(Duration::from_secs(1)).await;
         } else {
             base.cancel_with(Cause::Shutdown);
         }
-        assert!(body.frame().await.unwrap().is_ok(), "it was ready in time");
+        assert!(body.frame().await.unwrap().is_ok(), "the frame was ready in time");
         assert!(body.frame().await.unwrap().is_err());
         drop(body);
         tokio::time::resume();
@@ -189,20 +189,20 @@ async fn an_answer_that_is_always_ready_ends_with_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_always_ready_ends_with_its_call() {
-    let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
+async fn a_body_that_is_always_ready_ends_with_its_call() {
+    let responding = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
     for is_late in [true, false] {
         let (caller, base) = (Traced::new("api"), Context::background().with_cancel());
         let ctx = base.with_tracer(caller.telemetry.tracer()).with_timeout(Duration::from_secs(1));
         let mut request = Request::new(());
         request.extensions_mut().insert(ctx);
-        let mut body = Box::pin(client().layer(answering).oneshot(request).await.unwrap().into_body());
+        let mut body = Box::pin(client().layer(responding).oneshot(request).await.unwrap().into_body());
         if is_late {
             tokio::time::advance(Duration::from_secs(1)).await;
         } else {
             base.cancel_with(Cause::Shutdown);
         }
-        assert!(body.frame().await.unwrap().is_ok(), "it was ready in time");
+        assert!(body.frame().await.unwrap().is_ok(), "the frame was ready in time");
         let code = body.frame().await.unwrap().unwrap_err().code();
         assert_eq!(code, if is_late { Code::DeadlineExceeded } else { Code::Cancelled });
         drop(body);
@@ -214,18 +214,18 @@ async fn an_answer_that_is_always_ready_ends_with_its_call() {
 }
 
 #[tokio::test]
-async fn a_body_that_fails_half_way_is_the_services_failure_and_no_disconnect() {
-    let ours = || std::io::Error::from(throughline::Error::new(Code::DataLoss, "the disk is gone"));
-    for (error, error_type) in [(std::io::Error::other("the disk is gone"), "_OTHER"), (ours(), "DATA_LOSS")] {
+async fn a_body_that_fails_half_way_is_a_failure_of_the_service_and_not_a_disconnect() {
+    let own_error = || std::io::Error::from(throughline::Error::new(Code::DataLoss, "the disk is gone"));
+    for (error, error_type) in [(std::io::Error::other("the disk is gone"), "_OTHER"), (own_error(), "DATA_LOSS")] {
         let service = Traced::new("files");
         let seen = Mutex::new(None);
         let failing = Mutex::new(Some(Body::from_stream(futures_util::stream::iter([Ok("half"), Err(error)]))));
-        let answering = service_fn(|request: Request<()>| {
+        let responding = service_fn(|request: Request<()>| {
             *seen.lock().unwrap() = request.extensions().get::<Context>().cloned();
             let body = failing.lock().unwrap().take().unwrap();
             std::future::ready(Ok::<_, Infallible>(Response::new(body)))
         });
-        let body = service.internal().layer(answering).oneshot(Request::new(())).await.unwrap().into_body();
+        let body = service.internal().layer(responding).oneshot(Request::new(())).await.unwrap().into_body();
         assert!(body.collect().await.is_err());
         assert_eq!(seen.lock().unwrap().take().unwrap().cause().unwrap().name(), "request_finished");
         let span = service.span().await;
@@ -237,7 +237,7 @@ async fn a_body_that_fails_half_way_is_the_services_failure_and_no_disconnect() 
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_is_abandoned_and_no_error() {
+async fn a_call_that_is_dropped_is_abandoned_and_not_an_error() {
     let caller = Traced::new("api");
     let hanging = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
     let mut request = Request::new(());
@@ -252,23 +252,23 @@ async fn a_call_that_is_dropped_is_abandoned_and_no_error() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_that_nobody_reads_has_ended() {
+async fn an_empty_response_that_is_not_read_has_ended() {
     let caller = Traced::new("api");
-    let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let responding = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let mut request = Request::new(());
     request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
-    drop(client().layer(answering).oneshot(request).await.unwrap());
+    drop(client().layer(responding).oneshot(request).await.unwrap());
     assert_eq!(text(&caller.span().await, "throughline.cancel.cause"), None);
 }
 
 #[tokio::test]
-async fn a_port_that_a_call_leaves_out_is_its_schemes() {
+async fn a_call_without_a_port_has_the_default_port_of_its_scheme() {
     for (url, port) in [("http://cards/", 80.0), ("https://cards/", 443.0), ("https://cards:8443/", 8443.0)] {
         let caller = Traced::new("api");
-        let answering = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let responding = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
         let mut request = Request::get(url).body(()).unwrap();
         request.extensions_mut().insert(Context::background().with_tracer(caller.telemetry.tracer()));
-        drop(client().layer(answering).oneshot(request).await.unwrap());
+        drop(client().layer(responding).oneshot(request).await.unwrap());
         assert_eq!(number(&caller.span().await, "server.port"), Some(port), "{url}");
     }
 }

@@ -1,4 +1,4 @@
-//! What an error says when it crosses services.
+//! Errors that cross services.
 
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -8,11 +8,11 @@ use throughline::{Code, Context, Error, SendWith};
 use crate::support::{Traced, client, serve, text};
 
 async fn call(ctx: &Context, address: std::net::SocketAddr) -> Result<String, Error> {
-    let answer = reqwest::Client::new().get(format!("http://{address}/")).send_with(ctx, &client()).await?;
-    Ok(answer.text().await?)
+    let response = reqwest::Client::new().get(format!("http://{address}/")).send_with(ctx, &client()).await?;
+    Ok(response.text().await?)
 }
 
-/// api (an edge) asks cards, which asks balance, which fails with `code`.
+/// Service api (an edge) calls cards, which calls balance, which fails with `code`.
 async fn fail(code: Code) -> (u16, Value, [Traced; 3]) {
     let services = [Traced::new("api"), Traced::new("cards"), Traced::new("balance")];
     let failing = move || async move { Err::<(), _>(Error::new(code, "account 7 is locked").with_retryable(false)) };
@@ -21,12 +21,12 @@ async fn fail(code: Code) -> (u16, Value, [Traced; 3]) {
     let cards = serve(Router::new().route("/", get(ask_balance)).layer(services[1].internal())).await;
     let ask_cards = move |Extension(ctx): Extension<Context>| async move { call(&ctx, cards).await };
     let api = serve(Router::new().route("/", get(ask_cards)).layer(services[0].edge())).await;
-    let answer = reqwest::get(format!("http://{api}/")).await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap(), services)
+    let response = reqwest::get(format!("http://{api}/")).await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap(), services)
 }
 
 #[tokio::test]
-async fn what_may_be_passed_on_keeps_its_code_and_every_hop_knows_the_origin() {
+async fn a_code_that_crosses_services_is_kept_and_every_span_has_the_origin() {
     let (status, problem, services) = fail(Code::Unavailable).await;
     assert_eq!((status, &problem["code"]), (503, &"UNAVAILABLE".into()));
     for (service, spans) in services.iter().zip([2, 2, 1]) {
@@ -38,23 +38,23 @@ async fn what_may_be_passed_on_keeps_its_code_and_every_hop_knows_the_origin() {
 }
 
 #[tokio::test]
-async fn what_others_did_not_find_is_an_internal_error_of_ours() {
+async fn a_not_found_of_a_callee_becomes_internal() {
     let (status, problem, services) = fail(Code::NotFound).await;
     assert_eq!((status, &problem["code"]), (500, &"INTERNAL".into()));
     let cards = services[1].spans(2).await;
     let types: Vec<_> = cards.iter().map(|span| text(span, "error.type")).collect();
-    assert_eq!(types, [Some("NOT_FOUND"), Some("INTERNAL")], "the call knows, the answer does not tell");
+    assert_eq!(types, [Some("NOT_FOUND"), Some("INTERNAL")], "the call has the code, the response does not");
     let balance = services[2].span().await;
-    assert_eq!(text(&balance, "error.type"), None, "a 4xx is no failure of the server");
-    assert_eq!(text(&balance, "throughline.error.code"), Some("NOT_FOUND"), "and says what it was");
+    assert_eq!(text(&balance, "error.type"), None, "a 4xx is not a failure of the server");
+    assert_eq!(text(&balance, "throughline.error.code"), Some("NOT_FOUND"), "the span has the code");
     assert_eq!(text(&balance, "throughline.error.message"), Some("account 7 is locked"));
     let codes: Vec<_> = cards.iter().map(|span| text(span, "throughline.error.code")).collect();
     assert_eq!(codes, [Some("NOT_FOUND"), Some("INTERNAL")]);
-    assert_eq!(text(&cards[1], "throughline.error.message"), None, "it is in the status");
+    assert_eq!(text(&cards[1], "throughline.error.message"), None, "the message is in the status");
 }
 
 #[tokio::test]
-async fn nothing_internal_passes_the_edge() {
+async fn an_edge_sends_nothing_internal() {
     for code in Code::ALL {
         let (_, problem, _) = fail(code).await;
         let text = problem.to_string();
@@ -65,7 +65,7 @@ async fn nothing_internal_passes_the_edge() {
 }
 
 #[tokio::test]
-async fn behind_the_edge_the_path_is_told() {
+async fn internal_services_get_the_path() {
     let service = Traced::new("cards");
     let failing = || async { Err::<(), _>(Error::new(Code::Aborted, "again")) };
     let address = serve(Router::new().route("/", get(failing)).layer(service.internal())).await;
@@ -75,11 +75,11 @@ async fn behind_the_edge_the_path_is_told() {
 }
 
 #[tokio::test]
-async fn what_headers_say_of_a_body_goes_with_that_body() {
+async fn headers_that_describe_a_replaced_body_are_removed() {
     use axum::response::IntoResponse;
 
     let service = Traced::new("cards");
-    let of_the_body = [
+    let body_headers = [
         ("content-encoding", "gzip"),
         ("content-range", "bytes 0-1/9"),
         ("trailer", "checksum"),
@@ -87,25 +87,25 @@ async fn what_headers_say_of_a_body_goes_with_that_body() {
         ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
         ("accept-ranges", "bytes"),
     ];
-    // As layers between make of an answer.
+    // As inner layers may have changed the response.
     let failing = move || async move {
-        let mut answer = Error::new(Code::NotFound, "no such card").into_response();
-        for (name, value) in of_the_body.into_iter().chain([("vary", "accept-encoding")]) {
-            answer.headers_mut().insert(name, value.parse().unwrap());
+        let mut response = Error::new(Code::NotFound, "no such card").into_response();
+        for (name, value) in body_headers.into_iter().chain([("vary", "accept-encoding")]) {
+            response.headers_mut().insert(name, value.parse().unwrap());
         }
-        answer
+        response
     };
     let address = serve(Router::new().route("/", get(failing)).layer(service.internal())).await;
-    let answer = reqwest::get(format!("http://{address}/")).await.unwrap();
-    for (name, _) in of_the_body {
-        assert_eq!(answer.headers().get(name), None);
+    let response = reqwest::get(format!("http://{address}/")).await.unwrap();
+    for (name, _) in body_headers {
+        assert_eq!(response.headers().get(name), None);
     }
-    assert_eq!(answer.headers()["vary"], "accept-encoding");
-    assert_eq!(answer.json::<Value>().await.unwrap()["origin"], "cards");
+    assert_eq!(response.headers()["vary"], "accept-encoding");
+    assert_eq!(response.json::<Value>().await.unwrap()["origin"], "cards");
 }
 
 #[tokio::test]
-async fn origin_and_path_are_told_with_telemetry_off() {
+async fn origin_and_path_are_sent_with_telemetry_off() {
     let disabled = |name: &str| (name == "OTEL_SDK_DISABLED").then(|| "true".to_owned());
     let telemetry = throughline::telemetry::builder("cards").from_variables(&disabled).build().unwrap();
     let layer = throughline::ContextLayer::internal().tracer(telemetry.tracer().clone());

@@ -1,4 +1,4 @@
-//! Sources of errors: visible inside the process, and not outside.
+//! Sources of errors are visible inside the process, and not outside.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,7 +20,7 @@ use tracing_subscriber::layer::{Context as Scope, SubscriberExt};
 use crate::support::grpc::{call_grpc, serve_grpc};
 use crate::support::{Traced, client, serve, text};
 
-/// The lines of the log: level, error, and the trace that they belong to.
+/// The lines of the log: level, error, and whether they have a trace.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<(Level, String, bool)>>>);
 
@@ -52,7 +52,7 @@ fn orphan() -> std::io::Error {
     std::io::Error::other("row 7 of users has no owner")
 }
 
-/// What becomes of the response of `handler`, on its span and in the log, with `tracing`'s layer in place.
+/// The response of `handler`, its span and its log lines, with the layer for `tracing`.
 async fn observed(handler: fn() -> axum::response::Response) -> (String, SpanRecord, Vec<(Level, String, bool)>) {
     let (service, lines) = (Traced::new("cards"), Lines::default());
     let subscriber = tracing_subscriber::registry().with(service.telemetry.layer()).with(lines.clone());
@@ -75,7 +75,7 @@ async fn the_source_of_an_error_is_on_the_span_and_in_the_log_and_not_in_the_res
 }
 
 #[tokio::test]
-async fn the_source_of_a_refusal_is_on_the_span_which_is_no_error_and_in_the_log_at_debug() {
+async fn the_source_of_a_4xx_is_on_the_span_without_an_error_status_and_in_the_log_at_debug() {
     let refuse = || {
         let source = "ten".parse::<u64>().unwrap_err();
         Error::wrap(Code::InvalidArgument, source).with_message("amount is not a number").into_response()
@@ -97,7 +97,7 @@ async fn an_error_that_the_handler_has_recorded_is_one_event() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_handlers_own_is_shown_although_the_context_is_done() {
+async fn a_handlers_own_error_is_shown_although_the_context_is_done() {
     for (error, status, shown) in [
         (Error::new(Code::Internal, "invariant broken"), 500, "INTERNAL: invariant broken"),
         (Error::new(Code::Unavailable, "the pool is empty"), 503, "UNAVAILABLE: the pool is empty"),
@@ -125,7 +125,7 @@ async fn an_error_of_the_handlers_own_is_shown_although_the_context_is_done() {
 }
 
 #[tokio::test]
-async fn callers_can_fill_no_log_with_requests_that_are_dead_on_arrival() {
+async fn requests_with_no_time_left_do_not_fill_the_log() {
     let lines = Lines::default();
     let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
     let service = Traced::new("cards");
@@ -151,12 +151,12 @@ async fn a_service_that_fails_has_an_error_type_and_its_source_is_shown() {
     }
     let boxed = fail::<Failure>(orphan().into()).await;
     assert_eq!((text(&boxed, "error.type"), exceptions(&boxed)), (Some("_OTHER"), vec![orphan().to_string()]));
-    let ours = fail(Error::wrap(Code::DataLoss, orphan())).await;
+    let own = fail(Error::wrap(Code::DataLoss, orphan())).await;
     let shown = "DATA_LOSS: data loss: row 7 of users has no owner";
-    assert_eq!((text(&ours, "error.type"), exceptions(&ours)), (Some("DATA_LOSS"), vec![shown.to_owned()]));
+    assert_eq!((text(&own, "error.type"), exceptions(&own)), (Some("DATA_LOSS"), vec![shown.to_owned()]));
     let unknown = fail(7).await;
     assert_eq!((text(&unknown, "error.type"), exceptions(&unknown).len()), (Some("_OTHER"), 0));
-    for span in [boxed, ours, unknown] {
+    for span in [boxed, own, unknown] {
         assert_eq!(span.status, Status::Error("the service failed".into()));
     }
 }
@@ -179,7 +179,7 @@ async fn the_source_of_a_status_of_tonic_is_on_the_span() {
 }
 
 #[tokio::test]
-async fn the_span_of_a_refused_connection_shows_why() {
+async fn the_span_of_a_refused_connection_has_the_source() {
     use throughline::SendWith;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let caller = Traced::new("api");

@@ -1,4 +1,4 @@
-//! The layers around tonic's own server and client.
+//! The layers around tonic's server and client.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn status_code(span: &SpanRecord) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
+async fn a_method_gets_the_callers_trace_its_baggage_and_a_shorter_deadline() {
     let service = Traced::new("cards");
     let address = serve_grpc(service.internal(), async |request| {
         let ctx = request.extensions().get::<Context>().unwrap();
@@ -49,10 +49,10 @@ async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
     let ctx = ctx.with_baggage(ctx.baggage().insert("tenant", "acme").unwrap());
     let layer = client().tracer(caller.telemetry.tracer().clone());
     assert_eq!(call_grpc(&layer, &ctx, address, METHOD, "").await.unwrap(), "acme");
-    let (asked, served) = (caller.span().await, service.span().await);
-    assert_eq!(served.parent_span_id, Some(asked.span_context.span_id()));
-    assert_eq!((status_code(&asked), status_code(&served)), (Some("OK"), Some("OK")), "from the trailers");
-    for span in [&asked, &served] {
+    let (called, served) = (caller.span().await, service.span().await);
+    assert_eq!(served.parent_span_id, Some(called.span_context.span_id()));
+    assert_eq!((status_code(&called), status_code(&served)), (Some("OK"), Some("OK")), "from the trailers");
+    for span in [&called, &served] {
         assert_eq!(span.name, "cards.Cards/Get");
         assert_eq!(text(span, "rpc.system.name"), Some("grpc"));
         assert_eq!(text(span, "rpc.method"), Some("cards.Cards/Get"));
@@ -62,14 +62,14 @@ async fn a_method_has_the_callers_trace_its_baggage_and_less_than_its_time() {
 }
 
 #[tokio::test]
-async fn a_method_that_nobody_knows_makes_no_name() {
+async fn an_unknown_method_does_not_name_the_span() {
     let (caller, unknown, edge) = (Traced::new("caller"), Traced::new("cards"), Traced::new("api"));
     let address = serve_grpc(unknown.internal(), async |_| Err(Status::unimplemented("no such method"))).await;
     let layer = client().tracer(caller.telemetry.tracer().clone());
     call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap_err();
-    assert_eq!(caller.span().await.name, "cards.Cards/Get", "the client's code knows it");
-    // Nor does one whose request no handler has seen: it is dead on arrival, or refused.
-    let layer = edge.edge().authenticator(|_| Err(Error::new(Code::Unauthenticated, "who is it?")));
+    assert_eq!(caller.span().await.name, "cards.Cards/Get", "the client knows the method");
+    // The same if no handler has seen the request: no time is left, or it is refused.
+    let layer = edge.edge().authenticator(|_| Err(Error::new(Code::Unauthenticated, "invalid token")));
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     for grpc_timeout in ["0n", "1H"] {
         let request = grpc_request(METHOD).header("grpc-timeout", grpc_timeout).body(Body::empty()).unwrap();
@@ -84,21 +84,21 @@ async fn a_method_that_nobody_knows_makes_no_name() {
 #[tokio::test]
 async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
     let (service, caller) = (Traced::new("cards"), Traced::new("api"));
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut receiver) = unbounded_channel();
     let layer = service.internal().max_timeout(Duration::from_millis(50));
-    // Its method is known.
-    told_by(layer.clone(), &Status::not_found("no such card"), true).await;
+    // After this the layer knows the method.
+    status_through(layer.clone(), &Status::not_found("no such card"), true).await;
     let address = serve_grpc(layer, move |request| {
-        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
     let ctx = Context::background().with_timeout(PATIENCE);
     let layer = client().tracer(caller.telemetry.tracer().clone());
     let status = call_grpc(&layer, &ctx, address, METHOD, "").await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "told by the service");
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "from the service");
     assert_eq!(Error::from_grpc_status(status).origin(), Some("cards"));
-    let served = told.recv().await.unwrap();
+    let served = receiver.recv().await.unwrap();
     assert!(matches!(served.cause(), Some(Cause::DeadlineExceeded)), "{:?}", served.cause());
     for span in [caller.span().await, service.spans(2).await.remove(1)] {
         let status = status_code(&span);
@@ -109,26 +109,26 @@ async fn a_deadline_ends_the_method_and_is_deadline_exceeded_on_both_sides() {
 
 #[tokio::test]
 async fn a_callers_deadline_ends_the_method_too() {
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut receiver) = unbounded_channel();
     let address = serve_grpc(ContextLayer::internal(), move |request| {
-        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
     let ctx = Context::background().with_timeout(Duration::from_millis(500));
     let status = call_grpc(&client(), &ctx, address, METHOD, "").await.unwrap_err();
     assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
-    // By the deadline that it was sent, or when tonic's channel gives up, whichever it sees first.
-    let served = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    // By its deadline, or when tonic's channel gives up, whichever is first.
+    let served = timeout(PATIENCE, receiver.recv()).await.unwrap().unwrap();
     timeout(PATIENCE, served.done()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_caller_that_is_cancelled_resets_the_stream_and_that_cancels_the_method() {
     let service = Traced::new("cards");
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut receiver) = unbounded_channel();
     let address = serve_grpc(service.internal(), move |request| {
-        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending()
     })
     .await;
@@ -137,7 +137,7 @@ async fn a_caller_that_is_cancelled_resets_the_stream_and_that_cancels_the_metho
         let ctx = ctx.context().clone();
         async move { call_grpc(&client(), &ctx, address, METHOD, "").await }
     });
-    let served = told.recv().await.unwrap();
+    let served = receiver.recv().await.unwrap();
     ctx.cancel();
     assert_eq!(Error::from_grpc_status(call.await.unwrap().unwrap_err()).code(), Code::Cancelled);
     timeout(PATIENCE, served.done()).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_caller_that_is_cancelled_resets_the_stream_and_that_cancels_the_metho
 }
 
 #[tokio::test]
-async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
+async fn an_error_of_a_method_arrives_unchanged_and_is_on_both_spans() {
     let (service, caller) = (Traced::new("cards"), Traced::new("api"));
     let address = serve_grpc(service.internal(), async |_| {
         Err(Error::new(Code::Unavailable, "too many cards: 100 % full").with_retryable(true).into())
@@ -164,7 +164,7 @@ async fn an_error_of_a_method_comes_out_as_it_was_and_is_on_both_spans() {
 }
 
 #[tokio::test]
-async fn a_status_from_below_leaves_as_the_error_that_it_tells_of() {
+async fn a_status_of_a_callee_is_passed_on_as_the_error_that_made_it() {
     let (below, service) = (Traced::new("cards"), Traced::new("api"));
     for (code, leaves_as) in
         [(Code::Unavailable, Code::Unavailable), (Code::NotFound, Code::Internal), (Code::Unknown, Code::Internal)]
@@ -185,7 +185,7 @@ async fn a_status_from_below_leaves_as_the_error_that_it_tells_of() {
             let path = error.path().collect::<Vec<_>>();
             match is_edge {
                 true => {
-                    assert_eq!(path, ["127.0.0.1"], "the host that was called is all that is known");
+                    assert_eq!(path, ["127.0.0.1"], "only the host that was called is known");
                     assert!(!error.message().contains("account"), "{error:?}");
                 }
                 false => assert_eq!((error.message(), path), ("account 7 is locked", vec!["cards", "api"])),
@@ -194,34 +194,36 @@ async fn a_status_from_below_leaves_as_the_error_that_it_tells_of() {
     }
 }
 
-/// A stream of one message that ends with `status`, or headers that tell of it alone, through `layer`.
-async fn told_by(layer: ContextLayer, status: &Status, is_stream: bool) -> HeaderMap {
-    let mut told = HeaderMap::new();
-    status.add_header(&mut told).unwrap();
-    let answering = service_fn(|_: Request<Body>| {
-        let frames = [Frame::data(Bytes::from("one")), Frame::trailers(told.clone())];
+/// The status that a client gets through `layer`.
+///
+/// The handler sends a stream of one message that ends with `status`, or only headers with it.
+async fn status_through(layer: ContextLayer, status: &Status, is_stream: bool) -> HeaderMap {
+    let mut sent = HeaderMap::new();
+    status.add_header(&mut sent).unwrap();
+    let responding = service_fn(|_: Request<Body>| {
+        let frames = [Frame::data(Bytes::from("one")), Frame::trailers(sent.clone())];
         let frames = frames.into_iter().take(if is_stream { 2 } else { 0 }).map(Ok::<_, Infallible>);
         let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
         if !is_stream {
-            *response.headers_mut() = told.clone();
+            *response.headers_mut() = sent.clone();
         }
         response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         response.headers_mut().insert("content-length", if is_stream { 3 } else { 0 }.into());
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let request = grpc_request(METHOD).body(Body::empty()).unwrap();
-    let (head, body) = layer.layer(answering).oneshot(request).await.unwrap().into_parts();
+    let (head, body) = layer.layer(responding).oneshot(request).await.unwrap().into_parts();
     let trailers = body.collect().await.unwrap().trailers().cloned();
     if is_stream { trailers.unwrap() } else { head.headers }
 }
 
 #[tokio::test]
-async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
+async fn an_edge_redacts_a_status_in_headers_and_trailers() {
     let from_cards = |code| Status::from(Error::new(code, "row 7 of users").through_service(Some("cards")));
     let mut garbled = HeaderMap::from_iter([("grpc-status-details-bin".parse().unwrap(), "?".parse().unwrap())]);
     garbled.insert("x-mine", "1".parse().unwrap());
     let garbled = MetadataMap::from_headers(garbled);
-    for (status, told) in [
+    for (status, expected) in [
         (from_cards(Code::NotFound), "not%20found"),
         (from_cards(Code::Internal), "internal%20error"),
         (Status::not_found("no-such-card"), "no-such-card"),
@@ -230,24 +232,24 @@ async fn an_edge_tells_strangers_less_of_a_status_in_headers_and_trailers() {
     ] {
         for is_stream in [true, false] {
             let service = Traced::new("api");
-            let (mut sent, internal) = (HeaderMap::new(), told_by(service.internal(), &status, is_stream).await);
+            let (mut sent, internal) = (HeaderMap::new(), status_through(service.internal(), &status, is_stream).await);
             status.add_header(&mut sent).unwrap();
             for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
                 assert_eq!(internal.get(name), sent.get(name));
             }
-            let edge = told_by(service.edge(), &status, is_stream).await;
+            let edge = status_through(service.edge(), &status, is_stream).await;
             assert_eq!(edge.get("grpc-status-details-bin"), None);
             let message = edge["grpc-message"].to_str().unwrap().replace(' ', "%20");
-            assert_eq!((&edge["grpc-status"], message.as_str()), (&sent["grpc-status"], told));
+            assert_eq!((&edge["grpc-status"], message.as_str()), (&sent["grpc-status"], expected));
             for span in service.spans(2).await {
                 let code = Code::from_grpc_number(status.code() as i32).unwrap();
-                assert_eq!(status_code(&span), Some(code.as_str()), "also of what follows a known length");
+                assert_eq!(status_code(&span), Some(code.as_str()), "also in trailers after a body of known length");
             }
         }
     }
 }
 
-/// An app that answers every request with `status` and speaks no gRPC.
+/// A handler without gRPC that responds to every request with `status`.
 fn plain(
     status: u16,
 ) -> impl tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone {
@@ -259,7 +261,7 @@ fn plain(
 }
 
 #[tokio::test]
-async fn a_content_type_alone_makes_no_request_grpc() {
+async fn a_content_type_alone_does_not_make_a_request_grpc() {
     for status in [200, 404, 503] {
         let service = Traced::new("api");
         for path in ["/made/up/0", "/made/up/1", "/made/up/2"] {
@@ -276,7 +278,7 @@ async fn a_content_type_alone_makes_no_request_grpc() {
 }
 
 #[tokio::test]
-async fn a_request_in_another_form_is_not_grpc_even_where_the_answer_is_an_error() {
+async fn a_request_in_another_form_is_not_grpc_even_if_the_response_is_an_error() {
     let forms = [("GET", http::Version::HTTP_11), ("GET", http::Version::HTTP_2), ("POST", http::Version::HTTP_11)];
     for (method, version) in forms {
         let service = Traced::new("api");
@@ -300,7 +302,7 @@ async fn a_request_in_another_form_is_not_grpc_even_where_the_answer_is_an_error
 }
 
 #[tokio::test]
-async fn a_request_that_ends_before_its_response_has_the_name_of_a_known_method_alone() {
+async fn a_request_dropped_before_its_response_has_only_a_known_methods_name() {
     let service = Traced::new("cards");
     let layer = service.internal();
     let name_of_dropped = async |expected: u64| {
@@ -311,16 +313,16 @@ async fn a_request_that_ends_before_its_response_has_the_name_of_a_known_method_
         service.spans(expected).await.pop().unwrap().name
     };
     assert_eq!(name_of_dropped(1).await, "POST");
-    told_by(layer.clone(), &Status::not_found("no such card"), true).await;
+    status_through(layer.clone(), &Status::not_found("no such card"), true).await;
     assert_eq!(name_of_dropped(3).await, "cards.Cards/Get");
 }
 
 #[tokio::test]
-async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
-    for (answer, code) in
+async fn a_response_without_a_grpc_status_has_the_code_of_grpcs_table() {
+    for (status, code) in
         [(404, Code::Unimplemented), (400, Code::Internal), (504, Code::Unavailable), (409, Code::Unknown)]
     {
-        let peer = plain(answer);
+        let peer = plain(status);
         for layer in [ClientLayer::internal(), ClientLayer::external()] {
             let (caller, reader) = (Traced::new("api"), Traced::new("api"));
             for (traced, is_read) in [(&caller, false), (&reader, true)] {
@@ -328,7 +330,7 @@ async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
                 request.extensions_mut().insert(Context::background().with_tracer(traced.telemetry.tracer()));
                 let response = layer.layer(peer.clone()).oneshot(request).await.unwrap();
                 if is_read {
-                    assert_eq!(error_for_status(response).await.unwrap_err().code(), code, "{answer}");
+                    assert_eq!(error_for_status(response).await.unwrap_err().code(), code, "{status}");
                 } else {
                     drop(response);
                 }
@@ -340,7 +342,7 @@ async fn an_answer_without_a_status_of_grpc_means_to_a_call_what_grpc_says() {
 }
 
 #[tokio::test]
-async fn a_status_that_was_an_error_leaves_as_one_and_an_edge_tells_strangers_less() {
+async fn a_status_made_from_an_error_is_passed_on_as_one_and_redacted_by_an_edge() {
     let service = Traced::new("api");
     for layer in [service.internal(), service.edge()] {
         let is_edge = format!("{layer:?}").contains("edge");
@@ -366,7 +368,7 @@ async fn a_status_that_was_an_error_leaves_as_one_and_an_edge_tells_strangers_le
 }
 
 #[tokio::test]
-async fn a_request_that_is_not_handled_is_answered_as_its_protocol_has_it() {
+async fn a_request_that_is_not_handled_gets_a_response_of_its_protocol() {
     let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     let (layer, process) = (ContextLayer::internal(), Context::background().with_cancel());
     process.cancel_with(Cause::Shutdown);
@@ -395,8 +397,8 @@ async fn a_request_that_is_not_handled_is_answered_as_its_protocol_has_it() {
 }
 
 #[tokio::test]
-async fn a_channel_whose_own_timer_is_first_has_exceeded_the_deadline() {
-    // What is sent is less than the caller has, and tonic's channel gives up when that is over.
+async fn a_timeout_of_the_channel_itself_is_deadline_exceeded() {
+    // The timeout that is sent is shorter than the caller's. tonic's channel applies it, too.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ctx = Context::background().with_timeout(Duration::from_millis(100));
     let reserve = throughline::ReplyReserve { min: Duration::ZERO, percent: 50, max: Duration::MAX };
@@ -406,7 +408,7 @@ async fn a_channel_whose_own_timer_is_first_has_exceeded_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_handler_is_internal_to_its_caller_and_the_connection_goes_on() {
+async fn a_panic_in_a_handler_is_internal_to_its_caller_and_the_connection_stays_open() {
     let (service, caller) = (Traced::new("cards"), Traced::new("api"));
     let panicking = |request: tonic::Request<Bytes>| async move {
         assert!(request.get_ref().is_empty(), "a handler that panics");

@@ -1,4 +1,4 @@
-//! The ends of gRPC requests that their own response does not end.
+//! gRPC requests that end before their response.
 
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, Traced, text};
 const METHOD: &str = "/cards.Cards/Watch";
 
 #[tokio::test]
-async fn a_stream_that_its_deadline_cuts_ends_with_the_status_in_trailers() {
+async fn a_stream_whose_deadline_passes_ends_with_the_status_in_trailers() {
     let service = Traced::new("cards");
     for layer in [service.internal(), service.edge()] {
         let is_edge = format!("{layer:?}").contains("edge");
@@ -40,7 +40,7 @@ async fn a_stream_that_its_deadline_cuts_ends_with_the_status_in_trailers() {
 }
 
 #[tokio::test]
-async fn a_stream_that_a_shutdown_cuts_is_unavailable_and_may_be_tried_again() {
+async fn a_stream_that_a_shutdown_ends_is_retryable_unavailable() {
     for cause in
         [Cause::Shutdown, Cause::Canceled, Cause::Error(std::sync::Arc::new(std::io::Error::other("the disk is full")))]
     {
@@ -58,7 +58,7 @@ async fn a_stream_that_a_shutdown_cuts_is_unavailable_and_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_its_context_by_itself_ends_with_trailers_too() {
+async fn a_body_that_fails_with_its_context_ends_with_trailers_too() {
     let process = Context::background().with_cancel();
     let layer = ContextLayer::internal().base(&process);
     let failing = service_fn(async |request: Request<Body>| {
@@ -78,23 +78,24 @@ async fn a_body_that_ends_with_its_context_by_itself_ends_with_trailers_too() {
     assert_eq!(Status::from_header_map(&trailers).unwrap().code(), tonic::Code::Unavailable);
 }
 
-/// A layer outside drops us as soon as its timer has fired, if our response is not ready by then.
+/// An outer layer drops the response future when its own timer has fired. The response must be
+/// ready then.
 #[test]
-fn a_detached_handler_that_has_not_seen_its_deadline_delays_no_response() {
+fn a_detached_handler_that_has_not_seen_its_deadline_does_not_delay_the_response() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _entered = runtime.enter();
-    // The only worker is busy, so that the handler's task is not polled.
-    let (go, goes) = mpsc::channel::<()>();
+    // The only worker is busy, so the handler's task is not polled.
+    let (release, released) = mpsc::channel::<()>();
     let (busy, is_busy) = mpsc::channel();
     runtime.spawn(async move {
         busy.send(()).unwrap();
-        goes.recv().unwrap_err();
+        released.recv().unwrap_err();
     });
     is_busy.recv().unwrap();
     let service = Traced::new("cards");
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let hanging = service_fn(move |request: Request<Body>| {
-        tell.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
+        sender.send(request.extensions().get::<Context>().unwrap().clone()).unwrap();
         std::future::pending::<Result<Response<Body>, Infallible>>()
     });
     let mut layered = service.internal().on_disconnect(OnDisconnect::Detach).layer(hanging);
@@ -102,18 +103,18 @@ fn a_detached_handler_that_has_not_seen_its_deadline_delays_no_response() {
     let mut response = Box::pin(layered.call(request));
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     assert!(response.as_mut().poll(cx).is_pending());
-    let ctx = told.recv().unwrap();
+    let ctx = receiver.recv().unwrap();
     while !ctx.is_done() {
         std::thread::yield_now();
     }
     let std::task::Poll::Ready(Ok(response)) = response.as_mut().poll(cx) else { panic!("it is ready") };
     assert_eq!(response.status(), 504);
-    drop((response, go));
+    drop((response, release));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_detached_method_is_deadline_exceeded_beside_tonics_own_timer() {
-    // Long enough that no machine is too busy to poll each request once before.
+    // Long enough for a busy machine to poll each request once before.
     let limit = Duration::from_millis(400);
     let layer = ContextLayer::internal().on_disconnect(OnDisconnect::Detach).max_timeout(limit);
     let server = tonic::transport::Server::builder().timeout(limit);
@@ -135,14 +136,14 @@ async fn a_detached_method_is_deadline_exceeded_beside_tonics_own_timer() {
 }
 
 #[tokio::test]
-async fn a_detached_handler_that_outlives_its_client_is_on_the_span_with_its_response() {
+async fn the_response_of_a_detached_handler_is_on_the_span_after_a_disconnect() {
     let service = Traced::new("cards");
-    let (go, goes) = tokio::sync::oneshot::channel::<()>();
-    let goes = std::sync::Mutex::new(Some(goes));
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let released = std::sync::Mutex::new(Some(released));
     let handler = service_fn(move |_: Request<Body>| {
-        let goes = goes.lock().unwrap().take().unwrap();
+        let released = released.lock().unwrap().take().unwrap();
         async move {
-            goes.await.unwrap();
+            released.await.unwrap();
             Ok::<_, Infallible>(Response::builder().status(201).body(Body::from("created")).unwrap())
         }
     });
@@ -150,7 +151,7 @@ async fn a_detached_handler_that_outlives_its_client_is_on_the_span_with_its_res
     let mut response = Box::pin(layered.call(Request::new(Body::empty())));
     assert!(futures_util::poll!(&mut response).is_pending());
     drop(response);
-    go.send(()).unwrap();
+    release.send(()).unwrap();
     let span = service.span().await;
     assert_eq!(crate::support::number(&span, "http.response.status_code"), Some(201.0));
     assert!(text(&span, "throughline.cancel.cause").is_some());

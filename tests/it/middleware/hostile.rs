@@ -1,4 +1,4 @@
-//! What a stranger sends costs no log, fails no request, and is counted.
+//! Hostile headers are not logged, do not fail a request, and are counted.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -16,10 +16,10 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// In every hostile value.
+/// A mark in every hostile value.
 const MARK: &str = "s3cr3t";
 
-/// Counts every byte that any log of any format would have to write, and keeps the text.
+/// Counts the bytes that a log of any format must write, and keeps the text.
 #[derive(Clone, Default)]
 struct Log {
     bytes: Arc<AtomicUsize>,
@@ -66,7 +66,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// Every header that we read, wrong in as many ways as it has.
+/// Every header that the layer reads, malformed in many ways.
 fn hostile() -> Request<()> {
     let mut request = Request::new(());
     let long = |piece: &str, bytes: usize| piece.repeat(bytes / piece.len());
@@ -90,7 +90,9 @@ fn hostile() -> Request<()> {
     request
 }
 
-/// Sends `requests` hostile ones through `layer`, whose handler logs the size of its context's baggage; every one is answered.
+/// Sends `requests` hostile requests through `layer`, and checks that all get a 200.
+///
+/// The handler logs the size of its context's baggage.
 fn serve_all(layer: &ContextLayer, requests: usize) -> Log {
     let log = Log::default();
     let all = [Format::TraceContext, Format::Baggage, Format::B3, Format::Jaeger, Format::XRay];
@@ -100,7 +102,7 @@ fn serve_all(layer: &ContextLayer, requests: usize) -> Log {
         runtime.block_on(async {
             let mut service = layer.layer(service_fn(async |request: Request<()>| {
                 let ctx = request.extensions().get::<Context>().unwrap();
-                assert!(ctx.span_context().is_none_or(|span| !span.is_remote()), "a trace of its own");
+                assert!(ctx.span_context().is_none_or(|span| !span.is_remote()), "a new trace");
                 tracing::info!(members = ctx.baggage().iter().count(), "handled");
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("fine"))))
             }));
@@ -113,11 +115,11 @@ fn serve_all(layer: &ContextLayer, requests: usize) -> Log {
 }
 
 #[test]
-fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_none_of_them_is_the_value() {
+fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_are_not_logged() {
     for layer in [ContextLayer::internal(), ContextLayer::edge()] {
         let log = serve_all(&layer, 100);
         let text = log.text.lock().unwrap();
-        assert_eq!(text.matches("handled").count(), 100, "what is logged is seen: {text}");
+        assert_eq!(text.matches("handled").count(), 100, "the test sees log lines: {text}");
         assert!(!text.contains(MARK), "{text}");
         let handlers = text.len() / 100;
         assert!(log.bytes.load(Ordering::Relaxed) <= 200 * 100, "{handlers} bytes a request");
@@ -125,16 +127,12 @@ fn hostile_headers_cost_at_most_200_bytes_of_log_a_request_and_none_of_them_is_t
 }
 
 #[test]
-fn what_is_dropped_is_counted_and_the_request_goes_on() {
+fn dropped_context_is_counted_and_the_request_is_handled() {
     let layer = ContextLayer::internal();
     assert_eq!(layer.dropped_context(), Dropped::default());
     serve_all(&layer, 3);
     let Dropped { spans, trace_states, baggage_members, deadlines, .. } = layer.dropped_context();
-    assert_eq!(
-        (spans, trace_states, deadlines),
-        (3 * 5, 0, 3 * 2),
-        "without a traceparent a tracestate is not looked at"
-    );
+    assert_eq!((spans, trace_states, deadlines), (3 * 5, 0, 3 * 2), "without a traceparent the tracestate is not read");
     assert_eq!(baggage_members, 3 * (8_000 / 10 + 1));
 }
 
@@ -151,20 +149,20 @@ async fn baggage_beyond_a_layers_own_limit_is_counted_too() {
 }
 
 #[tokio::test]
-async fn the_problem_document_of_a_stranger_is_not_believed() {
-    let told =
+async fn the_problem_document_of_an_external_host_is_ignored() {
+    let sent =
         Error::new(Code::NotFound, "all accounts are closed").with_retryable(true).through_service(Some("balance"));
     for (layer, code, origin) in
         [(ClientLayer::internal(), Code::NotFound, Some("balance")), (ClientLayer::external(), Code::Unavailable, None)]
     {
-        let told = told.clone();
+        let sent = sent.clone();
         let mut client = layer.layer(service_fn(move |_: Request<()>| {
-            let mut answer = told.to_response().map(Full::new);
-            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            std::future::ready(Ok::<_, Infallible>(answer))
+            let mut response = sent.to_response().map(Full::new);
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            std::future::ready(Ok::<_, Infallible>(response))
         }));
-        let answer = client.call(Request::new(())).await.unwrap();
-        let error = error_for_status(answer).await.map(|_| ()).unwrap_err();
+        let response = client.call(Request::new(())).await.unwrap();
+        let error = error_for_status(response).await.map(|_| ()).unwrap_err();
         assert_eq!((error.code(), error.origin()), (code, origin));
         assert_eq!(error.message().contains("accounts"), origin.is_some());
     }

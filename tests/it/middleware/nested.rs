@@ -1,4 +1,4 @@
-//! A layer inside another one: it continues the request of the outer one.
+//! A layer inside another one continues the request of the outer one.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -45,13 +45,13 @@ async fn a_layer_inside_another_continues_its_trace_its_principal_and_its_deadli
     for (limit, at_most) in [(9, 2000), (1, 1000)] {
         let inner = service.internal().max_timeout(Duration::from_secs(limit));
         let address = nested(outer.clone(), inner, |ctx| async move {
-            let left = ctx.remaining().unwrap().as_millis();
-            Ok(format!("{} {left}", ctx.principal().unwrap().subject()))
+            let remaining = ctx.remaining().unwrap().as_millis();
+            Ok(format!("{} {remaining}", ctx.principal().unwrap().subject()))
         })
         .await;
         let body = ask(address, &[]).await.text().await.unwrap();
-        let (who, left) = body.split_once(' ').unwrap();
-        assert!(who == "alice" && left.parse::<u128>().unwrap() <= at_most, "{body}");
+        let (subject, remaining) = body.split_once(' ').unwrap();
+        assert!(subject == "alice" && remaining.parse::<u128>().unwrap() <= at_most, "{body}");
     }
     for span in service.spans(2).await {
         assert_eq!(
@@ -66,7 +66,7 @@ async fn a_layer_inside_another_continues_its_trace_its_principal_and_its_deadli
 }
 
 #[tokio::test]
-async fn an_error_passes_its_service_once() {
+async fn an_error_gets_its_service_into_its_path_once() {
     let service = Traced::new("cards");
     let address = nested(service.internal(), service.internal(), |_| async {
         Err(Error::wrap(Code::Aborted, std::io::Error::other("locked")))
@@ -120,10 +120,10 @@ async fn the_base_of_either_layer_ends_a_request_as_unavailable() {
             std::future::pending()
         })
         .await;
-        let asked = tokio::spawn(ask(address, &[]));
+        let request = tokio::spawn(ask(address, &[]));
         is_called.await.unwrap();
         process.cancel_with(Cause::Shutdown);
-        let response = asked.await.unwrap();
+        let response = request.await.unwrap();
         assert_eq!(response.status(), 503, "inner: {is_inner}");
         assert_eq!(response.json::<Value>().await.unwrap()["retryable"], true);
         let span = service.span().await;
@@ -133,7 +133,7 @@ async fn the_base_of_either_layer_ends_a_request_as_unavailable() {
 }
 
 #[tokio::test]
-async fn a_stream_of_grpc_ends_with_trailers_whichever_layer_cuts_it() {
+async fn a_grpc_stream_ends_with_trailers_for_the_deadline_of_either_layer() {
     let service = Traced::new("cards");
     let limit = Duration::from_millis(50);
     let (wide, narrow) = (|| service.internal(), || service.internal().max_timeout(limit));
@@ -176,7 +176,7 @@ async fn a_call_within_the_process_is_a_request_of_its_own() {
     let mut gateway = gateway;
     let response = gateway.call(Request::new(Body::empty())).await.unwrap();
     response.into_body().collect().await.unwrap();
-    let (asked, served) = (outer.spans(2).await, inner.span().await);
-    let call = asked.iter().find(|span| span.kind == SpanKind::Client).unwrap();
+    let (outer_spans, served) = (outer.spans(2).await, inner.span().await);
+    let call = outer_spans.iter().find(|span| span.kind == SpanKind::Client).unwrap();
     assert_eq!((served.kind, served.parent_span_id), (SpanKind::Server, Some(call.span_context.span_id())));
 }

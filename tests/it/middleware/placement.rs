@@ -1,4 +1,4 @@
-//! Where the layer can stand, and what it then knows of a request.
+//! Places of the layer in a stack, and what it then knows of a request.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tower_http::timeout::TimeoutLayer;
 use crate::support::{Traced, number, serve, text};
 
 #[tokio::test]
-async fn layers_of_tower_http_stand_outside_in_one_builder() {
+async fn layers_of_tower_http_work_outside_in_one_builder() {
     let service = Traced::new("cards");
     let stack = || {
         ServiceBuilder::new()
@@ -38,7 +38,7 @@ async fn layers_of_tower_http_stand_outside_in_one_builder() {
     let span = service.spans(2).await.remove(1);
     assert!(text(&span, "throughline.cancel.cause").is_some_and(|cause| cause.eq_ignore_ascii_case("abandoned")));
 
-    // And without axum between.
+    // The same without axum.
     let inner = tower::service_fn(async |_: Request<Body>| {
         Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::from("seven")))
     });
@@ -58,7 +58,7 @@ async fn a_layer_around_the_whole_router_is_served_by_axum() {
     assert_eq!(reqwest::get(format!("http://{address}/cards/7")).await.unwrap().text().await.unwrap(), "false");
     assert_eq!(reqwest::get(format!("http://{address}/made/up")).await.unwrap().status(), 404);
     for span in service.spans(2).await {
-        assert_eq!(span.name, "GET", "no route is known there");
+        assert_eq!(span.name, "GET", "the layer sees no route");
     }
 }
 
@@ -73,22 +73,24 @@ async fn a_nested_router_shows_the_path_that_the_client_has_sent() {
 }
 
 #[tokio::test]
-async fn an_address_of_ipv6_has_no_brackets() {
+async fn an_ipv6_address_has_no_brackets() {
     for (host, address, port) in
         [("[::1]:8080", "::1", Some(8080.0)), ("[2001:db8::7]", "2001:db8::7", None), ("cards:80", "cards", Some(80.0))]
     {
         let service = Traced::new("cards");
-        let answering = tower::service_fn(async |_: Request<Body>| {
+        let responding = tower::service_fn(async |_: Request<Body>| {
             Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::empty()))
         });
         let request = Request::get("/").header("host", host).body(Body::empty()).unwrap();
-        drop(service.internal().layer(answering).oneshot(request).await.unwrap());
+        drop(service.internal().layer(responding).oneshot(request).await.unwrap());
         let span = service.span().await;
         assert_eq!((text(&span, "server.address"), number(&span, "server.port")), (Some(address), port));
     }
 }
 
-/// The status and problem that a hanging handler's caller gets once `end` has ended its context or its base.
+/// The status and problem of a request whose handler never responds.
+///
+/// `end` ends its context or its base.
 async fn ended(layer: ContextLayer, end: impl FnOnce()) -> (u16, Value) {
     let (called, is_called) = oneshot::channel();
     let called = Arc::new(Mutex::new(Some(called)));
@@ -106,7 +108,7 @@ async fn ended(layer: ContextLayer, end: impl FnOnce()) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_base_that_is_done_means_unavailable_whatever_its_cause() {
+async fn a_base_that_is_done_for_any_cause_means_unavailable() {
     type End = fn(&throughline::CancelHandle);
     let ends: [End; 3] = [
         |base| base.cancel(),
@@ -117,19 +119,19 @@ async fn a_base_that_is_done_means_unavailable_whatever_its_cause() {
         let (service, base) = (Traced::new("cards"), Context::background().with_cancel());
         let layer = service.internal().base(&base).max_timeout(Duration::from_secs(3600));
         let (status, problem) = ended(layer.clone(), || end(&base)).await;
-        let told = (&problem["code"], &problem["retryable"]);
-        assert_eq!((status, told), (503, (&"UNAVAILABLE".into(), &true.into())));
+        let members = (&problem["code"], &problem["retryable"]);
+        assert_eq!((status, members), (503, (&"UNAVAILABLE".into(), &true.into())));
         assert!(!problem.to_string().contains("row 7"), "{problem}");
-        // And those that come after.
-        let answering = tower::service_fn(async |_: Request<Body>| {
+        // The same for later requests.
+        let responding = tower::service_fn(async |_: Request<Body>| {
             Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::empty()))
         });
-        assert_eq!(layer.layer(answering).oneshot(Request::new(Body::empty())).await.unwrap().status(), 503);
+        assert_eq!(layer.layer(responding).oneshot(Request::new(Body::empty())).await.unwrap().status(), 503);
     }
 }
 
 #[tokio::test]
-async fn a_handler_that_responds_with_the_end_of_its_base_is_unavailable_too() {
+async fn a_handler_that_responds_with_the_error_of_its_done_base_is_unavailable_too() {
     let service = Traced::new("cards");
     for is_chosen in [true, false] {
         let base = Context::background().with_cancel();
@@ -154,7 +156,7 @@ async fn a_handler_that_responds_with_the_end_of_its_base_is_unavailable_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_is_the_bases_or_the_requests() {
+async fn a_deadline_of_the_base_is_a_503_and_one_of_the_request_a_504() {
     let base = Context::background().with_timeout(Duration::from_secs(5));
     assert_eq!(ended(ContextLayer::internal().base(&base), || {}).await.0, 503);
     let base = Context::background().with_timeout(Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! Responses that handlers shape, and what an edge passes on of the services behind it.
+//! Responses that handlers change, and documents of callees that an edge passes on.
 
 use axum::extract::Extension;
 use axum::http::header::CONTENT_TYPE;
@@ -19,7 +19,7 @@ fn incomplete() -> Error {
     Error::new(Code::InvalidArgument, "amount is missing")
 }
 
-/// What the caller gets of `shape`'s response, and the span.
+/// The response of `shape` as the caller gets it, and the span.
 async fn through<A: IntoResponse + 'static>(
     layer: impl FnOnce(&Traced) -> ContextLayer,
     shape: fn() -> A,
@@ -52,7 +52,7 @@ async fn a_status_that_the_handler_has_chosen_stays_and_the_error_gets_its_path(
 }
 
 #[tokio::test]
-async fn a_page_in_place_of_an_errors_document_is_passed_on() {
+async fn a_page_instead_of_an_error_document_is_passed_on() {
     let page =
         || (StatusCode::NOT_FOUND, Extension(Error::new(Code::NotFound, "no such card")), Html("<h1>Nothing</h1>"));
     for layer in [Traced::internal, Traced::edge] {
@@ -64,7 +64,7 @@ async fn a_page_in_place_of_an_errors_document_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_document_that_the_handler_has_written_anew_is_passed_on() {
+async fn a_document_that_the_handler_has_rewritten_is_passed_on() {
     let shaped = || {
         let mut response = incomplete().into_response();
         *response.body_mut() = Body::from(json!({"type": "https://x/incomplete", "field": "amount"}).to_string());
@@ -97,7 +97,7 @@ async fn headers_and_a_content_type_beside_an_error_are_passed_on() {
     assert_eq!(shown, ["7", "application/json", "9"]);
 }
 
-/// A gateway that passes on what the service behind it responds with.
+/// A gateway that passes on the responses of `behind`.
 async fn gateway(layer: ContextLayer, behind: std::net::SocketAddr) -> std::net::SocketAddr {
     let forward = move |Extension(ctx): Extension<Context>| async move {
         let connections = Client::builder(TokioExecutor::new()).build_http();
@@ -109,7 +109,7 @@ async fn gateway(layer: ContextLayer, behind: std::net::SocketAddr) -> std::net:
 }
 
 #[tokio::test]
-async fn an_edge_redacts_a_document_of_an_inner_service_that_it_passes_on() {
+async fn an_edge_redacts_a_document_of_an_internal_service_that_it_passes_on() {
     let orphan = || {
         let detail = [("row".to_owned(), 7.into())].into_iter().collect();
         Error::new(Code::NotFound, "row 7 of users has no owner").with_detail("example.com/Row", detail)
@@ -119,7 +119,7 @@ async fn an_edge_redacts_a_document_of_an_inner_service_that_it_passes_on() {
     let service = Traced::new("api");
     let ask = async |layer| reqwest::get(format!("http://{}/", gateway(layer, users).await)).await.unwrap();
     let passed = ask(service.internal()).await.text().await.unwrap();
-    assert!(passed.contains("row 7"), "between services it is passed on unchanged: {passed}");
+    assert!(passed.contains("row 7"), "internal services pass it on unchanged: {passed}");
     let redacted = ask(service.edge()).await;
     assert_eq!(
         (redacted.status().as_u16(), &redacted.headers()[CONTENT_TYPE]),
@@ -131,11 +131,15 @@ async fn an_edge_redacts_a_document_of_an_inner_service_that_it_passes_on() {
         json!({"type": "about:blank", "title": "Not Found", "status": 404, "detail": "not found", "code": "NOT_FOUND"})
     );
     let span = service.spans(4).await.into_iter().rfind(|span| span.name == "GET /").unwrap();
-    assert_eq!(text(&span, "throughline.error.origin"), Some("users"), "the span has what the client does not get");
+    assert_eq!(
+        text(&span, "throughline.error.origin"),
+        Some("users"),
+        "the span has the origin, the client does not get it"
+    );
 }
 
 #[tokio::test]
-async fn an_edge_passes_documents_on_that_no_service_of_ours_has_made() {
+async fn an_edge_passes_on_documents_of_other_libraries_unchanged() {
     const FOREIGN: &str = r#"{"type": "https://x/limit", "detail": "3 of 3 cards", "code": "card_limit"}"#;
     let foreign = || (StatusCode::CONFLICT, [(CONTENT_TYPE, "application/problem+json")], FOREIGN);
     let (status, _, body, _) = through(Traced::edge, foreign).await;
@@ -143,7 +147,7 @@ async fn an_edge_passes_documents_on_that_no_service_of_ours_has_made() {
 }
 
 #[tokio::test]
-async fn what_an_edge_cannot_read_is_replaced_by_what_its_status_means() {
+async fn an_edge_replaces_an_unreadable_document_by_the_meaning_of_its_status() {
     fn with(header: &'static str, value: &'static str, body: impl Into<Body>) -> Response {
         let head = [(CONTENT_TYPE.as_str(), "application/problem+json"), (header, value)];
         (StatusCode::CONFLICT, head, body.into()).into_response()
@@ -175,7 +179,7 @@ async fn a_deadline_ends_the_reading_of_a_document() {
 }
 
 #[tokio::test]
-async fn head_has_the_head_of_an_error() {
+async fn a_head_request_gets_the_head_of_an_error() {
     let service = Traced::new("cards");
     let app = Router::new().route("/", get(|| async { incomplete() })).layer(service.internal());
     let response = reqwest::Client::new().head(format!("http://{}/", serve(app).await)).send().await.unwrap();

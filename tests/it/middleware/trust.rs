@@ -1,4 +1,4 @@
-//! What is believed from whom, and what is told to whom: R21, from a hostile client's side.
+//! R21: what is read from which caller, and what is sent to which callee.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,9 +16,9 @@ static TENANT: Key<u64> = Key::baggage("tenant");
 static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
 static NOTE: Key<String> = Key::baggage("note");
 
-/// What the context of a request says, in a line.
+/// The contents of a request's context, in a line.
 fn seen(ctx: &Context) -> String {
-    let principal = ctx.principal().map_or("nobody", Principal::subject);
+    let principal = ctx.principal().map_or("none", Principal::subject);
     let left = ctx.remaining().map_or("no limit".into(), |left| format!("{} s", left.as_secs_f64().ceil()));
     format!(
         "{principal} tenant {:?} shard {:?} note {:?} {left}",
@@ -42,7 +42,7 @@ fn keyed(layer: ContextLayer) -> ContextLayer {
     layer.keys(&[&TENANT, &SHARD])
 }
 
-/// All that a stranger can claim.
+/// A request with every header that an untrusted client can forge.
 fn forged(address: SocketAddr, path: &str) -> reqwest::RequestBuilder {
     reqwest::Client::new()
         .get(format!("http://{address}{path}"))
@@ -56,24 +56,24 @@ fn forged(address: SocketAddr, path: &str) -> reqwest::RequestBuilder {
 }
 
 #[tokio::test]
-async fn r21_nothing_that_a_stranger_claims_takes_effect() {
+async fn r21_headers_of_an_untrusted_client_have_no_effect() {
     let memory = telemetry::MemoryExporter::default();
-    // Nothing is recorded but what somebody else has asked for.
+    // Records only if the caller has sampled.
     let unwilling = throughline::trace::ParentBased::new(throughline::trace::AlwaysOff);
     let guard = telemetry::builder("api").exporter(memory.clone()).sampler(unwilling).build().unwrap();
     let layer = keyed(ContextLayer::edge()).tracer(guard.tracer().clone()).max_timeout(Duration::from_secs(2));
     let app = Router::new().route("/", get(show)).route("/names", get(names)).layer(layer);
     let address = serve(app).await;
-    let said = forged(address, "/").send().await.unwrap().text().await.unwrap();
-    assert_eq!(said, "nobody tenant None shard None note None 2 s");
-    let passed_on = forged(address, "/names").send().await.unwrap().text().await.unwrap();
-    assert_eq!(passed_on, "accept grpc-timeout host");
+    let body = forged(address, "/").send().await.unwrap().text().await.unwrap();
+    assert_eq!(body, "none tenant None shard None note None 2 s");
+    let forwarded = forged(address, "/names").send().await.unwrap().text().await.unwrap();
+    assert_eq!(forwarded, "accept grpc-timeout host");
     guard.shutdown(PATIENCE).await.unwrap();
-    assert!(memory.spans().is_empty(), "a sampled flag of a stranger's makes nobody record");
+    assert!(memory.spans().is_empty(), "the sampled flag of an untrusted client is ignored");
 }
 
 #[tokio::test]
-async fn r21_an_edge_links_the_strangers_trace_and_goes_on_with_none() {
+async fn r21_an_edge_links_the_clients_trace_and_does_not_continue_it() {
     let traced = Traced::new("api");
     let address = serve(Router::new().route("/", get(show)).layer(traced.edge())).await;
     forged(address, "/").send().await.unwrap();
@@ -86,26 +86,26 @@ async fn r21_an_edge_links_the_strangers_trace_and_goes_on_with_none() {
 }
 
 #[tokio::test]
-async fn r21_services_of_ours_are_believed_as_far_as_the_keys_go() {
+async fn r21_only_the_values_of_the_keys_are_read_from_internal_services() {
     let address = serve(Router::new().route("/", get(show)).layer(keyed(ContextLayer::internal()))).await;
-    let said = forged(address, "/").send().await.unwrap().text().await.unwrap();
-    assert_eq!(said, "admin tenant Some(7) shard Some(3) note None 3600 s");
+    let body = forged(address, "/").send().await.unwrap().text().await.unwrap();
+    assert_eq!(body, "admin tenant Some(7) shard Some(3) note None 3600 s");
 }
 
 #[tokio::test]
 async fn r21_trust_is_decided_for_each_request() {
     let decide = |head: &http::request::Parts| match head.headers.get("x-peer") {
-        Some(peer) if peer == "ours" => Trust::Internal,
+        Some(peer) if peer == "internal" => Trust::Internal,
         _ => Trust::Edge,
     };
     let layer = keyed(ContextLayer::trust_fn(decide)).max_timeout(Duration::from_secs(2));
     let address = serve(Router::new().route("/", get(show)).layer(layer)).await;
     for (peer, expected) in [
-        ("ours", "admin tenant Some(7) shard Some(3) note None 2 s"),
-        ("theirs", "nobody tenant None shard None note None 2 s"),
+        ("internal", "admin tenant Some(7) shard Some(3) note None 2 s"),
+        ("external", "none tenant None shard None note None 2 s"),
     ] {
-        let said = forged(address, "/").header("x-peer", peer).send().await.unwrap().text().await.unwrap();
-        assert_eq!(said, expected);
+        let body = forged(address, "/").header("x-peer", peer).send().await.unwrap().text().await.unwrap();
+        assert_eq!(body, expected);
     }
 }
 
@@ -120,8 +120,8 @@ async fn r21_limits_can_be_lowered_and_not_raised_beyond_their_ceiling() {
         };
         let address = serve(Router::new().route("/", get(show)).layer(layer)).await;
         let members: Vec<_> = (0..100).map(|n| format!("k{n}={n:05}")).collect();
-        let asked = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "99999999H");
-        asked.header("baggage", members.join(",")).send().await.unwrap().text().await.unwrap()
+        let request = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "99999999H");
+        request.header("baggage", members.join(",")).send().await.unwrap().text().await.unwrap()
     };
     assert_eq!(lengths(far).await, "0 Some(23)");
     assert_eq!(lengths(small).await, "8 Some(99999998)");
@@ -141,23 +141,23 @@ async fn r21_a_principal_is_set_by_an_authenticator_and_read_three_hops_away() {
             None => Ok(None),
         }
     });
-    let door = serve(relay(first).layer(edge)).await;
-    for (token, expected) in [(Some("Bearer 7"), "user:7 \u{e9} "), (None, "nobody ")] {
-        let mut asked = forged(door, "/");
+    let edge_address = serve(relay(first).layer(edge)).await;
+    for (token, expected) in [(Some("Bearer 7"), "user:7 \u{e9} "), (None, "none ")] {
+        let mut request = forged(edge_address, "/");
         if let Some(token) = token {
-            asked = asked.header("authorization", token);
+            request = request.header("authorization", token);
         }
-        let said = asked.send().await.unwrap().text().await.unwrap();
-        assert!(said.starts_with(expected), "{said}");
+        let body = request.send().await.unwrap().text().await.unwrap();
+        assert!(body.starts_with(expected), "{body}");
     }
-    let refused = forged(door, "/").header("authorization", "Bearer 8").send().await.unwrap();
+    let refused = forged(edge_address, "/").header("authorization", "Bearer 8").send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert!(refused.text().await.unwrap().contains("the token is not valid"));
 }
 
 #[tokio::test]
-async fn r21_an_authenticator_is_not_asked_about_services_of_ours() {
-    let layer = ContextLayer::internal().authenticator(|_| Err(Error::new(Code::Unauthenticated, "nobody")));
+async fn r21_an_authenticator_is_not_called_for_internal_services() {
+    let layer = ContextLayer::internal().authenticator(|_| Err(Error::new(Code::Unauthenticated, "none")));
     let address = serve(Router::new().route("/", get(show)).layer(layer)).await;
     assert!(forged(address, "/").send().await.unwrap().text().await.unwrap().starts_with("admin "));
 }
@@ -166,34 +166,34 @@ fn relay(to: SocketAddr) -> Router {
     Router::new().route(
         "/",
         get(move |Extension(ctx): Extension<Context>| async move {
-            let answer = reqwest::Client::new().get(format!("http://{to}/")).send_with(&ctx, &client()).await?;
-            Ok::<_, Error>(answer.text().await.unwrap())
+            let response = reqwest::Client::new().get(format!("http://{to}/")).send_with(&ctx, &client()).await?;
+            Ok::<_, Error>(response.text().await.unwrap())
         }),
     )
 }
 
-fn ours() -> Context {
+fn internal_context() -> Context {
     let ctx = Context::background().with_value(&TENANT, 7).with_value(&SHARD, 3).with_timeout(PATIENCE);
     ctx.with_principal(Principal::new("user:7").unwrap())
 }
 
 #[tokio::test]
-async fn r21_typed_values_go_to_services_of_ours_and_not_to_strangers() {
+async fn r21_typed_values_are_sent_to_internal_services_and_not_to_external_hosts() {
     let address = serve(Router::new().route("/", get(names))).await;
     let hosts = |host: &str| ClientLayer::internal_hosts([host.to_owned()]);
     let all = "accept baggage grpc-timeout host throughline-principal traceparent x-shard";
-    for (layer, told) in [
+    for (layer, expected) in [
         (ClientLayer::internal(), all),
         (hosts("127.0.0.1"), all),
         (hosts("localhost"), "accept host traceparent"),
         (ClientLayer::external(), "accept host traceparent"),
     ] {
-        let asked = reqwest::Client::new().get(format!("http://{address}/"));
-        let said = asked.send_with(&ours(), &layer).await.unwrap().text().await.unwrap();
-        assert_eq!(said, told, "{layer:?}");
+        let request = reqwest::Client::new().get(format!("http://{address}/"));
+        let body = request.send_with(&internal_context(), &layer).await.unwrap().text().await.unwrap();
+        assert_eq!(body, expected, "{layer:?}");
     }
-    // Passed on from a caller, under names that are not ours to tell.
-    let mut asked = forged(address, "/");
+    // Headers that are forwarded from a caller, of other formats and protocols.
+    let mut request = forged(address, "/");
     for name in [
         "x-b3-traceid",
         "x-b3-spanid",
@@ -206,29 +206,30 @@ async fn r21_typed_values_go_to_services_of_ours_and_not_to_strangers() {
         "request-timeout",
         "x-envoy-expected-rq-timeout-ms",
     ] {
-        asked = asked.header(name, "1");
+        request = request.header(name, "1");
     }
-    let asked = asked.send_with(&ours(), &ClientLayer::external()).await.unwrap();
-    assert_eq!(asked.text().await.unwrap(), "accept host traceparent");
+    let request = request.send_with(&internal_context(), &ClientLayer::external()).await.unwrap();
+    assert_eq!(request.text().await.unwrap(), "accept host traceparent");
 }
 
 #[tokio::test]
-async fn r21_a_grpc_or_connect_stranger_keeps_its_timeout() {
+async fn r21_an_external_grpc_or_connect_host_gets_its_timeout() {
     let address = serve(Router::new().route("/", get(names))).await;
-    for (name, value, told) in [
+    for (name, value, expected) in [
         ("content-type", "application/grpc", "accept content-type grpc-timeout host traceparent"),
         ("connect-protocol-version", "1", "accept connect-protocol-version connect-timeout-ms host traceparent"),
         ("content-type", "application/connect+proto", "accept connect-timeout-ms content-type host traceparent"),
         ("content-type", "application/json", "accept content-type host traceparent"),
     ] {
-        let asked = reqwest::Client::new().get(format!("http://{address}/")).header(name, value);
-        let said = asked.send_with(&ours(), &ClientLayer::external()).await.unwrap().text().await.unwrap();
-        assert_eq!(said, told, "{value}");
+        let request = reqwest::Client::new().get(format!("http://{address}/")).header(name, value);
+        let body =
+            request.send_with(&internal_context(), &ClientLayer::external()).await.unwrap().text().await.unwrap();
+        assert_eq!(body, expected, "{value}");
     }
 }
 
 #[tokio::test]
-async fn nothing_hides_a_value_that_came_in_the_baggage() {
+async fn a_changed_or_removed_value_changes_the_baggage_that_is_sent() {
     let echo = |headers: HeaderMap| async move { format!("{:?}", headers.get("baggage")) };
     let below = serve(Router::new().route("/", get(echo))).await;
     for (change, sent) in [
@@ -238,31 +239,31 @@ async fn nothing_hides_a_value_that_came_in_the_baggage() {
         (|ctx| ctx.without_value(&TENANT), r#"Some("other=1")"#),
     ] {
         let handler = move |Extension(ctx): Extension<Context>| async move {
-            let asked = reqwest::Client::new().get(format!("http://{below}/"));
-            asked.send_with(&change(ctx), &client()).await.unwrap().text().await.unwrap()
+            let request = reqwest::Client::new().get(format!("http://{below}/"));
+            request.send_with(&change(ctx), &client()).await.unwrap().text().await.unwrap()
         };
         let address = serve(Router::new().route("/", get(handler)).layer(keyed(ContextLayer::internal()))).await;
-        let asked = reqwest::Client::new().get(format!("http://{address}/"));
-        let said = asked.header("baggage", "other=1, tenant=7;ttl=60").send().await.unwrap().text().await.unwrap();
-        assert_eq!(said, sent);
+        let request = reqwest::Client::new().get(format!("http://{address}/"));
+        let body = request.header("baggage", "other=1, tenant=7;ttl=60").send().await.unwrap().text().await.unwrap();
+        assert_eq!(body, sent);
     }
 }
 
 #[tokio::test]
-async fn a_value_that_makes_no_sense_is_absent() {
+async fn a_malformed_value_is_absent() {
     let address = serve(Router::new().route("/", get(show)).layer(keyed(ContextLayer::internal()))).await;
     for (baggage, shard) in [("tenant=-1", "300"), ("tenant", ""), ("tenant=%FF", "3 "), ("=", "three")] {
-        let asked = reqwest::Client::new().get(format!("http://{address}/")).header("baggage", baggage);
-        let said = asked.header("x-shard", shard).send().await.unwrap().text().await.unwrap();
+        let request = reqwest::Client::new().get(format!("http://{address}/")).header("baggage", baggage);
+        let body = request.header("x-shard", shard).send().await.unwrap().text().await.unwrap();
         let shard = if shard == "3 " { "Some(3)" } else { "None" };
-        assert_eq!(said, format!("nobody tenant None shard {shard} note None no limit"));
+        assert_eq!(body, format!("none tenant None shard {shard} note None no limit"));
     }
     let twice = reqwest::Client::new().get(format!("http://{address}/")).header("x-shard", "3").header("x-shard", "4");
     assert!(twice.send().await.unwrap().text().await.unwrap().contains("shard None"));
 }
 
 #[tokio::test]
-async fn the_least_of_all_timeouts_that_are_read_counts() {
+async fn the_smallest_of_all_accepted_timeouts_counts() {
     let layer = ContextLayer::internal()
         .accept_timeouts([TimeoutHeader::XEnvoyExpectedRqTimeoutMs, TimeoutHeader::RequestTimeout])
         .timeout_header("x-time-left".parse().unwrap())
@@ -275,44 +276,44 @@ async fn the_least_of_all_timeouts_that_are_read_counts() {
         (&[("x-time-left", "20S"), ("grpc-timeout", "30S")], "20 s"),
         (&[("x-time-left", "20 S"), ("grpc-timeout", "1000000000S")], "60 s"),
     ] {
-        let mut asked = reqwest::Client::new().get(format!("http://{address}/"));
+        let mut request = reqwest::Client::new().get(format!("http://{address}/"));
         for (name, value) in headers {
-            asked = asked.header(*name, *value);
+            request = request.header(*name, *value);
         }
-        let said = asked.send().await.unwrap().text().await.unwrap();
-        assert!(said.ends_with(left), "{headers:?}: {said}");
+        let body = request.send().await.unwrap().text().await.unwrap();
+        assert!(body.ends_with(left), "{headers:?}: {body}");
     }
 }
 
 #[tokio::test]
-async fn the_header_of_the_time_left_can_be_chosen_for_plain_http() {
+async fn the_timeout_header_can_be_chosen_for_plain_http() {
     let echo = |headers: HeaderMap| async move {
         let shown = |name| headers.get(name).is_some();
         format!("{} {}", shown("x-time-left"), shown("grpc-timeout"))
     };
     let address = serve(Router::new().route("/", get(echo))).await;
     let layer = client().timeout_header("x-time-left".parse().unwrap());
-    for (media_type, told) in [("text/plain", "true false"), ("application/grpc+proto", "false true")] {
-        let asked = reqwest::Client::new().get(format!("http://{address}/")).header("content-type", media_type);
-        assert_eq!(asked.send_with(&ours(), &layer).await.unwrap().text().await.unwrap(), told);
+    for (media_type, expected) in [("text/plain", "true false"), ("application/grpc+proto", "false true")] {
+        let request = reqwest::Client::new().get(format!("http://{address}/")).header("content-type", media_type);
+        assert_eq!(request.send_with(&internal_context(), &layer).await.unwrap().text().await.unwrap(), expected);
     }
 }
 
 #[tokio::test]
-async fn who_makes_a_request_may_grant_less_than_there_is() {
+async fn a_shorter_timeout_on_the_request_is_kept() {
     let echo = |headers: HeaderMap| async move { format!("{:?}", headers["grpc-timeout"]) };
     let address = serve(Router::new().route("/", get(echo))).await;
-    let asked = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "1S");
-    assert_eq!(asked.send_with(&ours(), &client()).await.unwrap().text().await.unwrap(), r#""1S""#);
+    let request = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "1S");
+    assert_eq!(request.send_with(&internal_context(), &client()).await.unwrap().text().await.unwrap(), r#""1S""#);
 }
 
 #[tokio::test]
-async fn what_another_protocols_header_grants_does_not_stand_for_the_callees_own() {
+async fn the_timeout_header_of_another_protocol_does_not_replace_the_callees() {
     let echo = |headers: HeaderMap| async move { format!("{}", headers.contains_key("connect-timeout-ms")) };
     let address = serve(Router::new().route("/", get(echo))).await;
-    let asked = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "1S");
-    let asked = asked.header("connect-protocol-version", "1");
-    assert_eq!(asked.send_with(&ours(), &client()).await.unwrap().text().await.unwrap(), "true");
+    let request = reqwest::Client::new().get(format!("http://{address}/")).header("grpc-timeout", "1S");
+    let request = request.header("connect-protocol-version", "1");
+    assert_eq!(request.send_with(&internal_context(), &client()).await.unwrap().text().await.unwrap(), "true");
 }
 
 #[tokio::test]
@@ -352,11 +353,11 @@ async fn values_are_copied_onto_spans_and_log_lines_by_an_allow_list() {
         "{lines:?}"
     );
     assert!(lines[1].starts_with(&format!("trace_id={trace} span_id={inner} tenant=7 ")), "{lines:?}");
-    assert_eq!(lines.len(), 2, "no value begins a line of its own");
+    assert_eq!(lines.len(), 2, "a value never starts a new line");
     assert!(lines.iter().all(|line| !line.contains("secret")));
 }
 
-/// Keeps what is written.
+/// Keeps the written bytes.
 #[derive(Clone, Default)]
 struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
