@@ -18,7 +18,7 @@
 //! - The context is a child of the [`base`](ContextLayer::base).
 //! - Its deadline comes from the timeout that the caller sent, at most
 //!   [`max_timeout`](ContextLayer::max_timeout).
-//! - Its SERVER span continues the caller's trace.
+//! - Its SERVER span continues the caller's trace. At an edge it starts a new one.
 //! - The handler finds the context as `Extension<Context>`. All code that is polled for the request
 //!   finds it as [`Context::current`].
 //!
@@ -120,10 +120,11 @@
 //! | Status | What the layer does |
 //! |---|---|
 //! | of a tonic method, made from an `Error`, also by a callee | what it does with that error |
-//! | any other, also in trailers after a stream | passes it on unchanged |
+//! | in trailers after a stream | passes it on unchanged |
+//! | any other | passes it on unchanged |
 //!
-//! An edge removes the details of both. It replaces the message by the meaning of the code if the
-//! error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
+//! An edge removes the details of all of these. It replaces the message by the meaning of the code
+//! if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
 //!
 //! # Where to put the layer
 //! Put it directly on the connection, outside of all layers that may drop a request, such as
