@@ -29,7 +29,7 @@ impl Error {
     }
 }
 
-/// The code of an HTTP/2 error, and whether the peer says that it has not processed the request.
+/// The code of an HTTP/2 error, and whether the peer has not processed the request.
 ///
 /// gRPC over HTTP/2, "Errors". That table is about streams; the end of a connection is UNAVAILABLE.
 fn of_http2(error: &h2::Error) -> (Code, bool) {

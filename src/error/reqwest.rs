@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 
 use super::{Code, Error};
 
+/// Converts by the kind of the error.
+///
 /// The [`Error`] of a call with a context comes back unchanged, also if it ended the response body:
 /// `DEADLINE_EXCEEDED` or `CANCELLED` by that context.
 ///

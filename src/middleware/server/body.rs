@@ -26,7 +26,7 @@ pin_project! {
         #[pin]
         done: DoneOwned,
         ctx: Context,
-        // The last value of the inner body: it cannot be asked during the drop.
+        // The last value of the inner body: `drop` cannot call it.
         is_end_stream: bool,
         // The bytes of data that are still to come, if known.
         remaining: Option<u64>,

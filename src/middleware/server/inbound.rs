@@ -22,7 +22,7 @@ pub(super) fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Op
     named.into_iter().chain(known).min()
 }
 
-/// Extracts what an internal service has sent.
+/// Extracts the context that an internal service has sent.
 pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
     let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {

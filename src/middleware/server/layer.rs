@@ -309,8 +309,8 @@ impl ContextLayer {
 
     /// Says that outer layers may drop a request.
     ///
-    /// A drop then does not mean that the client has disconnected. Its cause is not a disconnect, but
-    /// [`Cause::Abandoned`](crate::Cause::Abandoned).
+    /// A drop then does not mean that the client has disconnected. Its cause is not a disconnect,
+    /// but [`Cause::Abandoned`](crate::Cause::Abandoned).
     pub fn outer_layers_may_drop(self) -> Self {
         self.change(|config| config.outer_layers_may_drop = true)
     }

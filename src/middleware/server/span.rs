@@ -77,13 +77,12 @@ pub(super) fn start_span(
         span = span.tracer(tracer);
     }
     if trust == Trust::Edge {
-        // The caller sent no trace. The base's own span is not the parent of the request.
         span = span.new_root();
         if let Some(caller) = config.propagator.extract_span_context(carrier) {
             span = span.link(caller);
         }
     } else if !ctx.span_context().is_some_and(SpanContext::is_remote) {
-        // The base's own span is not what asked for this.
+        // The caller sent no trace. The base's own span is not the parent of the request.
         span = span.new_root();
     }
     span = semconv::with_server(span, uri(head), &head.headers);

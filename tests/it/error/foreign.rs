@@ -6,7 +6,8 @@ use throughline::{Code, Error};
 
 fn response(status: u16, media_type: &str, body: impl AsRef<[u8]>) -> Error {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
-    Error::from_response(StatusCode::from_u16(status).unwrap(), &headers, body.as_ref()).expect("the status is an error")
+    Error::from_response(StatusCode::from_u16(status).unwrap(), &headers, body.as_ref())
+        .expect("the status is an error")
 }
 
 #[test]
