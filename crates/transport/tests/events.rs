@@ -1,4 +1,4 @@
-//! Events, within a process.
+//! Events within one process.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +49,11 @@ async fn a_message_carries_typed_values_the_baggage_and_the_principal() {
     let received = seen.recv().await.unwrap();
     assert_eq!(received.principal().map(Principal::subject), Some("user:7"));
     assert_eq!(received.baggage().as_str(), "note=mine,tenant=7");
-    assert_eq!((received.value(&TENANT), received.value(&SHARD)), (Some(&7), None), "the keys that it lists");
+    assert_eq!(
+        (received.value(&TENANT), received.value(&SHARD)),
+        (Some(&7), None),
+        "only the listed keys are extracted"
+    );
     events.drain().await;
 }
 
@@ -75,7 +79,7 @@ async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
     root.end();
     let (received, message, left) = seen.recv().await.unwrap();
     assert_eq!(message.payload, "7");
-    assert!(left > Some(Duration::from_secs(1)), "a deadline of its own");
+    assert!(left > Some(Duration::from_secs(1)), "the consumer has its own deadline");
     events.drain().await;
     assert!(matches!(received.cause(), Some(Cause::RequestFinished)));
 
@@ -86,7 +90,8 @@ async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
     assert_eq!(consumer.span_context.trace_id(), producer.span_context.trace_id());
 }
 
-/// Publishes under a span, and returns whether the consumer went on with its trace, and the headers that the message had.
+/// Publishes a message in a span. Returns whether the consumer continued the trace, and the
+/// headers.
 async fn publish_and_consume(events: Events, consumer: impl FnOnce(Consumer) -> Consumer) -> (bool, HeaderMap) {
     let (_memory, _telemetry, ctx) = traced();
     let (sender, mut seen) = mpsc::unbounded_channel();
@@ -109,10 +114,10 @@ async fn a_message_carries_its_trace_in_the_formats_that_both_sides_set() {
         publish_and_consume(Events::in_process().propagator(b3), |consumer| consumer.propagator(b3)).await;
     assert!(goes_on && headers.contains_key("b3") && !headers.contains_key("traceparent"), "{headers:?}");
     let (goes_on, _) = publish_and_consume(Events::in_process().propagator(b3), |consumer| consumer).await;
-    assert!(!goes_on, "by W3C's it has none");
+    assert!(!goes_on, "the message has no W3C headers");
 }
 
-/// `OTEL_PROPAGATORS` counts for a process: this one starts itself again, with it.
+/// `OTEL_PROPAGATORS` is read once per process, so the test starts itself again with it.
 #[test]
 fn the_default_formats_come_from_otel_propagators() {
     if std::env::var("OTEL_PROPAGATORS").is_ok_and(|names| names == "jaeger") {
@@ -124,8 +129,8 @@ fn the_default_formats_come_from_otel_propagators() {
     let again = "the_default_formats_come_from_otel_propagators";
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.arg(again).env("OTEL_PROPAGATORS", "jaeger").output().unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }
 
 #[tokio::test]
@@ -265,9 +270,9 @@ async fn a_publisher_waits_for_a_full_group_no_longer_than_its_deadline() {
     let error = events.publish(&ctx.with_timeout(Duration::from_secs(1)), Message::new("s", "")).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     slow.next().await.unwrap().acknowledge();
-    events.publish(&ctx, Message::new("s", "")).await.expect("there is room again");
+    events.publish(&ctx, Message::new("s", "")).await.expect("the queue has capacity again");
     drop(slow);
-    events.publish(&ctx, Message::new("s", "")).await.expect("nobody is subscribed any more");
+    events.publish(&ctx, Message::new("s", "")).await.expect("the subject has no subscribers");
 }
 
 #[tokio::test]
@@ -279,10 +284,10 @@ async fn a_drain_waits_for_messages_being_handled_and_messages_that_they_lead_to
     let mut drain = std::pin::pin!(events.drain());
     let mut is_drained =
         async || std::future::poll_fn(|cx| std::task::Poll::Ready(drain.as_mut().poll(cx).is_ready())).await;
-    assert!(!is_drained().await, "one is at hand");
-    events.publish(&Context::background(), Message::new("second", "")).await.expect("it is what the first leads to");
+    assert!(!is_drained().await, "one message is being handled");
+    events.publish(&Context::background(), Message::new("second", "")).await.expect("the events are still open");
     delivery.acknowledge();
-    assert!(!is_drained().await, "one is waiting");
+    assert!(!is_drained().await, "one message is waiting");
     second.next().await.unwrap().acknowledge();
     assert!(is_drained().await);
     let error = events.publish(&Context::background(), Message::new("first", "")).await.unwrap_err();
@@ -302,7 +307,7 @@ async fn a_drain_does_not_wait_for_a_publisher_that_was_dropped() {
         let ctx = Context::background();
         let mut publish = std::pin::pin!(events.publish(&ctx, Message::new("s", "")));
         let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx).is_ready())).await;
-        assert!(!ready, "there is no room");
+        assert!(!ready, "the queue is full");
     }
     for _ in 0..1024 {
         full.next().await.unwrap().acknowledge();
@@ -324,7 +329,7 @@ async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
     }
     let mut publish = Box::pin(events.publish(&ctx, Message::new("full", "")));
     let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx).is_ready())).await;
-    assert!(!ready, "there is no room");
+    assert!(!ready, "the queue is full");
     drop(publish);
     drop(full);
 
@@ -333,14 +338,14 @@ async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
     let (publisher, publishing) = (events.clone(), ctx.clone());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (sender, mut begun) = mpsc::unbounded_channel();
+        let (sender, mut started) = mpsc::unbounded_channel();
         runtime.block_on(async {
             tokio::spawn(subscription.serve(consumer, move |_, _| {
                 sender.send(()).unwrap();
                 std::future::pending()
             }));
             publisher.publish(&publishing, Message::new("s", "")).await.unwrap();
-            begun.recv().await.unwrap();
+            started.recv().await.unwrap();
         });
     })
     .join()

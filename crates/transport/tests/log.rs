@@ -1,5 +1,6 @@
-//! What the log says of a message that is given up. The only test of its process: which callsites of
-//! `tracing` have listeners is known to all threads of a process.
+//! The log event of a message that is given up.
+//!
+//! This test has its own process, because `tracing` caches per process which callsites are enabled.
 
 #![allow(clippy::unwrap_used)]
 

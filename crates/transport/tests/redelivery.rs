@@ -1,4 +1,4 @@
-//! What becomes of messages whose handler fails.
+//! Redelivery and dead letters: messages whose handler fails.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ async fn publish(events: &Events, subject: &str, payload: &'static str) {
     events.publish(&Context::background(), Message::new(subject, payload)).await.unwrap();
 }
 
-/// The pauses between the attempts at one message under a handler that fails with `error` each time.
+/// Returns the pauses between the attempts at a message whose handler always fails with `error`.
 async fn pauses(consumer: Consumer, error: Error) -> Vec<Duration> {
     let events = Events::in_process();
     let (sender, mut attempts) = mpsc::unbounded_channel();
@@ -46,12 +46,12 @@ async fn pauses(consumer: Consumer, error: Error) -> Vec<Duration> {
 async fn a_failed_message_is_delivered_again_after_growing_pauses() {
     let pauses = pauses(consumer().max_attempts(6), Error::new(Code::Unavailable, "not now")).await;
     assert_eq!(pauses.len(), 5);
-    let mut least = Duration::from_millis(500);
+    let mut min = Duration::from_millis(500);
     for pause in &pauses {
-        // Timers of tokio are up to 1 ms late.
-        let most = least + least / 2 + Duration::from_millis(2);
-        assert!((least..=most).contains(pause), "{pauses:?}");
-        least *= 2;
+        // A tokio timer may fire up to 1 ms late.
+        let max = min + min / 2 + Duration::from_millis(2);
+        assert!((min..=max).contains(pause), "{pauses:?}");
+        min *= 2;
     }
 }
 
@@ -93,7 +93,7 @@ async fn other_messages_are_handled_while_a_message_pauses() {
 }
 
 async fn letter(failed: &throughline_transport::Subscription) -> Delivery {
-    timeout(SECOND * 60, failed.next()).await.expect("a dead letter comes").unwrap()
+    timeout(SECOND * 60, failed.next()).await.expect("a dead letter is published").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +199,7 @@ async fn a_dead_letter_that_fails_is_not_published_again() {
     tokio::spawn(circle.serve(consumer().max_attempts(2).dead_letter("s"), failing));
     publish(&events, "s", "").await;
     events.drain().await;
-    assert_eq!((counters.redelivered(), counters.given_up()), (2, 2), "the message, and its dead letter");
+    assert_eq!((counters.redelivered(), counters.given_up()), (2, 2), "the message and its dead letter");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +223,7 @@ async fn the_messages_of_a_group_are_discarded_and_counted_when_its_last_member_
     let group = events.subscribe("s", "g");
     publish(&events, "s", "").await;
     group.next().await.unwrap().redeliver_after(SECOND * 3600);
-    assert!(timeout(SECOND * 3599, group.next()).await.is_err(), "it pauses");
+    assert!(timeout(SECOND * 3599, group.next()).await.is_err(), "the message pauses");
     let start = Instant::now();
     let counters = group.counters();
     publish(&events, "s", "").await;
@@ -231,7 +231,7 @@ async fn the_messages_of_a_group_are_discarded_and_counted_when_its_last_member_
     drop(group);
     assert_eq!(counters.discarded(), 1);
     drop(taken);
-    assert_eq!(counters.discarded(), 2, "nobody is there to get it again");
+    assert_eq!(counters.discarded(), 2, "the group has no members");
     events.drain().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
@@ -242,7 +242,7 @@ async fn a_consumer_that_stops_puts_its_messages_back_and_gives_none_up() {
     let (one, other) = (events.subscribe("s", "g"), events.subscribe("s", "g"));
     let counters = other.counters();
     let process = Context::background().with_cancel();
-    let (sender, mut begun) = mpsc::unbounded_channel();
+    let (sender, mut started) = mpsc::unbounded_channel();
     let serving = tokio::spawn(one.serve(Consumer::new(&process).max_attempts(1), move |ctx, _| {
         sender.send(()).unwrap();
         async move {
@@ -251,7 +251,7 @@ async fn a_consumer_that_stops_puts_its_messages_back_and_gives_none_up() {
         }
     }));
     publish(&events, "s", "").await;
-    begun.recv().await.unwrap();
+    started.recv().await.unwrap();
     let start = Instant::now();
     process.cancel_with(Cause::Shutdown);
     serving.await.unwrap();
