@@ -344,12 +344,12 @@ fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
 /// It yields the result of the task, or the [`ContextError`] if the task was stopped, was never
 /// started, or panicked.
 ///
+/// Await it after [`Group::join`]: before, a task that a sibling's error has stopped yields the stop,
+/// not that error.
+///
 /// # Panics
 /// When it is polled after it was ready. A panic of the task is not resumed here but by
 /// [`Group::join`].
-///
-/// Await it after [`Group::join`]: before, a task that a sibling's error has stopped yields the stop,
-/// not that error.
 ///
 /// # Cancellation safety
 /// Dropping it loses the result and changes nothing else. The task runs on, and its error still
