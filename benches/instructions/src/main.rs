@@ -16,8 +16,9 @@ use std::process::{Command, ExitCode};
 
 use operations::{NOTHING, OPERATIONS, Operation};
 
-/// How often an operation runs; the second measurement runs it twice as often. Enough that the start of the
-/// timer thread, whose cost varies, does not show.
+/// How often an operation runs; the second measurement runs it twice as often.
+///
+/// It is large because the start of the timer thread costs a varying number of instructions.
 const N: u64 = 10_000;
 
 fn main() -> ExitCode {
