@@ -51,7 +51,7 @@ struct ReceiverState {
     paused: Option<(Instant, ExportError)>,
 }
 
-/// Tells the queue that the thread ends, also when it panics.
+/// Reports to the queue that the thread ends, also when it panics.
 struct EndGuard(Arc<Queue>, usize);
 
 impl Drop for EndGuard {

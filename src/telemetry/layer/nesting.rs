@@ -4,8 +4,8 @@
 //!
 //! - **ambient**: the span of the ambient context when the `tracing` span started. If that span is
 //!   still ambient, the `tracing` span started inside it, so the `tracing` span is further in.
-//! - **base**: the nearest ancestor that is the span of a context. It differs from **ambient** if the
-//!   `tracing` span has an explicit parent, or started on a task without the context.
+//! - **base**: the nearest ancestor that is the span of a context. It differs from **ambient** if
+//!   the `tracing` span has an explicit parent, or started on a task without the context.
 
 use std::sync::Arc;
 

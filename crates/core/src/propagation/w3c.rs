@@ -132,7 +132,7 @@ pub fn format_traceparent(span: &SpanContext) -> [u8; LENGTH] {
     line
 }
 
-/// Extracts `tracestate`. If any part of the list is invalid, the whole list is dropped (§3.3.1.1).
+/// Extracts `tracestate`. An invalid part drops the whole list (§3.3.1.1).
 fn extract_tracestate<E: Extractor + ?Sized>(carrier: &E) -> TraceState {
     let mut lines = carrier.get_all(&TRACESTATE);
     let state = match (lines.next(), lines.next()) {
