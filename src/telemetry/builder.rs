@@ -286,7 +286,7 @@ impl Builder {
         config.random_flag = self.random_flag;
         let tracer = Tracer::new(config);
         let service = self.service;
-        let default = move |error: &ExportError| warn(format_args!("spans of {service} are dropped: {error}"));
+        let default = move |error: &ExportError| warn(format_args!("an exporter of {service} failed: {error}"));
         let on_error = self.on_error.unwrap_or_else(|| Arc::new(default));
         for (lane, exporter) in self.exporters.into_iter().enumerate() {
             let worker = Worker {

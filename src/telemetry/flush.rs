@@ -122,7 +122,11 @@ pub struct FlushError {
 
 impl fmt::Display for FlushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} spans were lost, {} are still queued; in all {}", self.lost, self.stats.queued, self.stats)?;
+        if self.lost == 0 && self.stats.queued == 0 {
+            write!(f, "an exporter did not flush; in all {}", self.stats)?;
+        } else {
+            write!(f, "{} spans were lost, {} are still queued; in all {}", self.lost, self.stats.queued, self.stats)?;
+        }
         self.error.iter().try_for_each(|error| write!(f, "; last error: {error}"))
     }
 }

@@ -168,6 +168,7 @@ async fn a_failed_message_is_delivered_again_until_it_is_given_up() {
     let consumers = spans(&memory, &telemetry, SpanKind::Consumer).await;
     assert_eq!(consumers.len(), 3);
     assert!(consumers.iter().all(|span| matches!(span.status, Status::Error(_))));
+    assert!(consumers.iter().all(|span| text(span, "messaging.consumer.group.name") == Some("g")));
     let attempts: Vec<_> = consumers
         .iter()
         .map(|span| span.attributes.get("messaging.message.delivery_attempt").and_then(|v| v.as_i64()))

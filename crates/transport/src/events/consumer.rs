@@ -158,7 +158,7 @@ impl Consumer {
         Fut: Future<Output = Result<(), Error>>,
     {
         let limits = self.base.with_timeout(self.timeout).with_cancel();
-        let span = self.span(&limits, &delivery);
+        let span = self.span(&limits, &delivery, &group.name);
         let ctx = span.context().clone();
         // Unwind safe: after a panic, only the delivery and `limits` are used. No panic leaves them
         // in an inconsistent state.
@@ -192,11 +192,13 @@ impl Consumer {
     /// Starts the span of a delivery. It continues the publisher's trace.
     ///
     /// `limits` holds the consumer's timeout, not the publisher's deadline.
-    fn span(&self, limits: &Context, delivery: &Delivery) -> Span {
+    fn span(&self, limits: &Context, delivery: &Delivery, group: &str) -> Span {
         let message = delivery.message();
         let ctx = self.propagator.extract(limits, &message.headers);
         let ctx = values::extract(&ctx, &self.keys, &message.headers);
-        let mut builder = span(&ctx, "process", message).kind(SpanKind::Consumer);
+        let mut builder = span(&ctx, "process", message)
+            .kind(SpanKind::Consumer)
+            .attribute("messaging.consumer.group.name", group.to_owned());
         if let Some(tracer) = &self.tracer {
             builder = builder.tracer(tracer);
         }
