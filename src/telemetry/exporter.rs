@@ -46,8 +46,8 @@ use throughline_core::trace::Batch;
 pub trait Exporter: Send + Sync + 'static {
     /// Exports one batch, which is never empty.
     ///
-    /// After `Ok` the spans count as exported. An exporter that keeps them in a buffer writes them in
-    /// [`flush`](Self::flush); if that fails, the counts do not change, and the error is reported.
+    /// After `Ok` the spans count as exported. An exporter that keeps them in a buffer writes them
+    /// in [`flush`](Self::flush). If that fails, the error is reported and the counts do not change.
     ///
     /// After [`ExportError::Unreachable`] and [`ExportError::Unavailable`] it is called again with
     /// the same batch. All attempts together may take the builder's

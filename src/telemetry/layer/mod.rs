@@ -55,9 +55,9 @@ pub(super) use nesting::{find_descendant, find_enclosing};
 /// # Cancellation
 /// A span records a cancellation if the context that was ambient when it started is done when it
 /// ends. So [`Context::spawn`] and [`Context::scope`] make it visible. If a future is dropped while
-/// that context is live, as by `ctx.run(work)` without a scope, `tokio::time::timeout` or `select!`,
-/// its `#[instrument]` span ends without a status, because `tracing` reports the end alone. Use
-/// [`Context::in_span`] for such work.
+/// that context is live, as by `ctx.run(work)` without a scope, by `tokio::time::timeout` or by
+/// `select!`, its `#[instrument]` span ends without a status, because `tracing` reports only the
+/// end. Use [`Context::in_span`] for such work.
 ///
 /// # Fields
 /// Fields become attributes, including fields that are recorded later. These fields are special, as
