@@ -47,7 +47,8 @@ pub trait Exporter: Send + Sync + 'static {
     /// Exports one batch, which is never empty.
     ///
     /// After `Ok` the spans count as exported. An exporter that keeps them in a buffer writes them
-    /// in [`flush`](Self::flush). If that fails, the error is reported and the counts do not change.
+    /// in [`flush`](Self::flush). If that fails, the error is reported, and the counts do not
+    /// change.
     ///
     /// After [`ExportError::Unreachable`] and [`ExportError::Unavailable`] it is called again with
     /// the same batch. All attempts together may take the builder's
