@@ -16,7 +16,7 @@ use super::layer::context_of_event;
 const MAX_VALUE: usize = 256;
 
 impl Telemetry {
-    /// Returns a format for log lines that start with the trace id and the span id.
+    /// Returns a format for log lines that starts with trace and span ids.
     ///
     /// The values named by [`copy_to_spans`](super::Builder::copy_to_spans) follow. Then comes the
     /// line in the default format of `tracing_subscriber`.

@@ -173,7 +173,7 @@ impl Context {
         CancelHandle::new(Context(Some(Ref::with_cancel(self.0.as_ref()))))
     }
 
-    /// Derives a child that is done at `at`, or with this context if that is earlier.
+    /// Derives a child that is done at `at`, or earlier with this context.
     ///
     /// A deadline in the past gives a child that is done from the start, without a timer.
     /// [`run`](Self::run), [`spawn`](Self::spawn) and a [`Group`] never poll work under it. If this
@@ -195,7 +195,7 @@ impl Context {
         self.deadline_child(None, Some(at))
     }
 
-    /// Derives a child that is done after `timeout`, or with this context if that is earlier.
+    /// Derives a child that is done after `timeout`, or earlier with this context.
     ///
     /// It is [`with_deadline`](Self::with_deadline) relative to now. A timeout longer than an
     /// `Instant` can express sets no deadline.

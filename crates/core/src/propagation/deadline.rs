@@ -22,7 +22,7 @@ use crate::{Extractor, Injector};
 /// Plain HTTP uses it too: its grammar is specified, and its units go below the millisecond.
 pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The part of the remaining time that a caller keeps back for the response to travel.
+/// The part of the remaining time that a caller keeps for the response.
 ///
 /// If caller and callee had the same deadline, they would race: the caller would give up while the
 /// callee is still sending its error. So the callee gets the caller's remaining time minus the

@@ -18,7 +18,7 @@ static PRINCIPAL: Key<Principal> = Key::on_the_wire(NAME, WireKind::Header, Code
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':');
 
-/// The identity that a request is made for, as set by an authenticator at the edge.
+/// The identity behind a request, set by an authenticator at the edge.
 ///
 /// It travels with the context to every internal service that the request reaches, over HTTP and in
 /// messages. It is never sent to external hosts. At an edge, its header is removed from the

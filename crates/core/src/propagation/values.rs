@@ -28,7 +28,7 @@ const MAX_TEXT: usize = 8_192;
 
 /// # Keys that cross the wire
 impl<T: Display + FromStr> Key<T> {
-    /// Creates a key whose values travel with every call, as the member `name` of the baggage.
+    /// Creates a key whose values travel as the baggage member `name`.
     ///
     /// The values are written as [`Codec::text`]. Every service that a call reaches can read them.
     /// A receiver that does not list the key passes the member on.
@@ -145,7 +145,7 @@ mod sealed {
     }
 }
 
-/// Extracts the values of `keys` and the principal, and returns a child of `ctx` with them.
+/// Returns a child of `ctx` with the extracted values of `keys` and the principal.
 ///
 /// Call it only for requests from an internal service. Extract the baggage first: values that
 /// travel in the baggage are read from the baggage of `ctx`, not from the carrier.

@@ -159,7 +159,7 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// Makes the span of `parent` the parent instead of the span that the context is in.
+    /// Sets the parent: the span of `parent` instead of the context's own.
     ///
     /// Deadline, cancellation, values and tracer are still the context's.
     ///

@@ -102,7 +102,7 @@ impl Context {
         }
     }
 
-    /// Returns the identity of the span that this context is in, or of its remote parent.
+    /// Returns the identity of this context's span, or of its remote parent.
     ///
     /// This is what is injected into outgoing requests.
     #[inline]

@@ -125,7 +125,7 @@ impl Sampler for AlwaysOff {
 pub struct ParentBased(Arc<dyn Sampler>);
 
 impl ParentBased {
-    /// The sampler `root` decides if there is no caller, or if the caller has not decided.
+    /// The sampler `root` decides where no caller has decided.
     pub fn new(root: impl Sampler + 'static) -> Self {
         Self(Arc::new(root))
     }

@@ -171,7 +171,7 @@ impl fmt::Debug for TraceState {
     }
 }
 
-/// A text is not a [`TraceState`], or a key and value are not a member of one.
+/// A text is not a valid [`TraceState`] or member of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceStateError(());
 

@@ -123,7 +123,7 @@ impl Delivery {
         self.queue.record_handled();
     }
 
-    /// Delivers the message to a member of the group again, after the messages that wait now.
+    /// Delivers the message to the group again, after the messages that wait now.
     ///
     /// Dropping the delivery does the same.
     pub fn redeliver(self) {}
