@@ -11,7 +11,7 @@ use std::time::Duration;
 use throughline_core::{AfterFunc, CancelHandle, Context, ContextError, Key};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::{Named, SECOND, block_on, verdict};
+use super::{Named, ReportsDrop, SECOND, block_on, verdict};
 
 /// A runtime whose threads have a recognizable name.
 fn runtime(name: &str) -> Runtime {
@@ -35,6 +35,14 @@ fn name_of(calls: &Receiver<(Option<String>, ThreadId)>) -> String {
 
 const HOOK_THREAD: &str = "throughline-hooks";
 
+/// Asserts that the callback ran on the threads of the runtime `pool`, or on the library's.
+///
+/// If no thread of the pool takes the callback for 50 ms, as on a busy machine, the library does.
+fn assert_ran_in(pool: Option<&str>, calls: &Receiver<(Option<String>, ThreadId)>) {
+    let name = name_of(calls);
+    assert!(name == HOOK_THREAD || Some(name.as_str()) == pool, "{name}");
+}
+
 #[test]
 fn c22_runs_on_the_blocking_pool_of_the_runtime_that_registered_it() {
     let (registering, other) = (runtime("registering"), runtime("other"));
@@ -43,7 +51,8 @@ fn c22_runs_on_the_blocking_pool_of_the_runtime_that_registered_it() {
     registering.block_on(async { handle.after_func(callback) });
     let ctx = handle.context().clone();
     other.block_on(async { handle.cancel() });
-    assert_eq!((name_of(&calls).as_str(), verdict(&ctx).as_str()), ("registering", "C/C"));
+    assert_ran_in(Some("registering"), &calls);
+    assert_eq!(verdict(&ctx), "C/C");
 }
 
 #[test]
@@ -58,7 +67,8 @@ fn c22_runs_on_one_library_thread_without_a_runtime() {
     runtime("cancelling").block_on(async { handle.cancel() });
     let ran_on = calls.map(|calls| calls.recv().unwrap());
     assert_eq!(ran_on[0].0.as_deref(), Some(HOOK_THREAD));
-    assert!(ran_on.iter().all(|thread| *thread == ran_on[0]), "{ran_on:?}");
+    // One thread, unless it was blocked for so long that another one took over.
+    assert!(ran_on.iter().all(|thread| thread.0 == ran_on[0].0), "{ran_on:?}");
 }
 
 #[test]
@@ -103,7 +113,7 @@ fn c22_runs_though_it_holds_the_last_reference_to_a_value_that_panics() {
         let (callback, calls) = reporting_callback();
         handle.with_value(&PANICS, PanicsWhenDropped).after_func(callback);
         handle.cancel();
-        assert_eq!(name_of(&calls), if in_runtime { "pool" } else { HOOK_THREAD });
+        assert_ran_in(in_runtime.then_some("pool"), &calls);
     }
 }
 
@@ -129,8 +139,8 @@ fn c22_runs_though_cancelled_while_a_thread_ends() {
         })
         .join()
         .unwrap();
-        let expected = if in_runtime { "pool" } else { HOOK_THREAD };
-        assert_eq!([name_of(&calls), name_of(&calls_below)], [expected; 2]);
+        assert_ran_in(in_runtime.then_some("pool"), &calls);
+        assert_ran_in(in_runtime.then_some("pool"), &calls_below);
     }
 }
 
@@ -429,22 +439,19 @@ fn r05_hooks_run_though_other_hooks_panic() {
         assert_eq!(ran, 3);
         let (callback, calls) = reporting_callback();
         handle.after_func(callback);
-        assert_eq!(name_of(&calls), if in_runtime { "pool" } else { HOOK_THREAD }, "also one that is registered later");
+        // One that is registered later runs, too.
+        assert_ran_in(in_runtime.then_some("pool"), &calls);
     }
 }
 
 #[test]
 fn r05_payload_of_a_hooks_panic_is_dropped() {
     let handle = Context::background().with_cancel();
-    let carried = Arc::new(());
-    let payload = carried.clone();
+    let (payload, dropped) = ReportsDrop::new();
     handle.after_func(move || panic_any(payload));
-    let (callback, calls) = reporting_callback();
-    handle.after_func(callback);
     handle.cancel();
-    // The second one runs after the first, on the same thread.
-    assert_eq!(name_of(&calls), HOOK_THREAD);
-    assert_eq!(Arc::strong_count(&carried), 1);
+    // It hangs if the payload is never dropped.
+    dropped.recv().unwrap();
 }
 
 #[test]

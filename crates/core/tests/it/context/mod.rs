@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -84,6 +85,22 @@ impl Wakes {
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Reports its drop to the receiver that it was made with.
+struct ReportsDrop(Sender<()>);
+
+impl ReportsDrop {
+    fn new() -> (ReportsDrop, Receiver<()>) {
+        let (sender, dropped) = channel();
+        (ReportsDrop(sender), dropped)
+    }
+}
+
+impl Drop for ReportsDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
     }
 }
 
