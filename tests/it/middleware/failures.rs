@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -14,7 +14,8 @@ use throughline::trace::Status;
 use throughline::{Code, Context, ContextLayer, Error, SpanRecord};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context as Scope, SubscriberExt};
 
 use crate::support::grpc::{call_grpc, serve_grpc};
@@ -43,6 +44,17 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Lines {
     }
 }
 
+/// Sets the subscriber of this thread.
+///
+/// Two others live as long as the process. While there is only one in a process, `tracing` lets the
+/// first thread that reaches a callsite decide for all threads whether it is enabled, and that
+/// thread may have no subscriber.
+fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    static OTHERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| [(); 2].map(|()| Dispatch::new(NoSubscriber::default())));
+    LazyLock::force(&OTHERS);
+    tracing::subscriber::set_default(subscriber)
+}
+
 fn exceptions(span: &SpanRecord) -> Vec<String> {
     let all = span.events.iter().filter(|event| event.name == "exception");
     all.map(|event| event.attributes.get("exception.message").unwrap().as_str().unwrap().to_owned()).collect()
@@ -56,7 +68,7 @@ fn orphan() -> std::io::Error {
 async fn observed(handler: fn() -> axum::response::Response) -> (String, SpanRecord, Vec<(Level, String, bool)>) {
     let (service, lines) = (Traced::new("cards"), Lines::default());
     let subscriber = tracing_subscriber::registry().with(service.telemetry.layer()).with(lines.clone());
-    let _default = tracing::subscriber::set_default(subscriber);
+    let _default = subscribe(subscriber);
     let handler = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(handler())));
     let response = service.internal().layer(handler).oneshot(Request::new(Body::empty())).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -108,7 +120,7 @@ async fn a_handlers_own_error_is_shown_although_the_context_is_done() {
         ),
     ] {
         let (service, lines) = (Traced::new("cards"), Lines::default());
-        let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let _default = subscribe(tracing_subscriber::registry().with(lines.clone()));
         let base = Context::background().with_cancel();
         let layer = service.internal().base(&base);
         let base = Mutex::new(base);
@@ -127,7 +139,7 @@ async fn a_handlers_own_error_is_shown_although_the_context_is_done() {
 #[tokio::test]
 async fn requests_with_no_time_left_do_not_fill_the_log() {
     let lines = Lines::default();
-    let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let _default = subscribe(tracing_subscriber::registry().with(lines.clone()));
     let service = Traced::new("cards");
     let never = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     let request = Request::get("/").header("grpc-timeout", "0n").body(Body::empty()).unwrap();
