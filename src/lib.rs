@@ -33,7 +33,7 @@ pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{
     AfterFunc, Baggage, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, Extractor, FutureExt,
     Group, GroupError, GroupHandle, Injector, Key, Principal, Propagator, Run, Span, SpanContext, SpanId, SpanRecord,
-    TraceFlags, TraceId, TraceState, WithContext, propagation, trace, try_join,
+    TraceFlags, TraceId, TraceState, WithContext, error_message, propagation, trace, try_join,
 };
 
 /// The log target for errors that end a request.

@@ -12,6 +12,7 @@
 //! - *Private message:* a message that untrusted clients must not see.
 
 mod code;
+mod crossing;
 mod failure;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
@@ -29,15 +30,13 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use serde_json::{Map, Value};
-use throughline_core::{Cause, Context, ContextError};
+use throughline_core::{Cause, Context, ContextError, error_message};
 
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
 
 /// The header that names the origin of a gRPC status that does not name it itself.
 pub(crate) const ORIGIN: &str = "throughline-origin";
-/// The number of sources to print: a bound for chains that never end.
-const MAX_SOURCES: usize = 16;
 /// The most services in a path.
 const MAX_PATH: usize = 16;
 /// The most bytes of a service's name. The rest is cut off.
@@ -249,16 +248,6 @@ impl Error {
         self.change(|inner| inner.details.push(object))
     }
 
-    /// Keeps the code when this service passes on the error of another service.
-    ///
-    /// Otherwise the code becomes `INTERNAL`, unless it is `DEADLINE_EXCEEDED`, `CANCELLED`,
-    /// `UNAVAILABLE` or `RESOURCE_EXHAUSTED`. For example, a `NOT_FOUND` from a callee does not
-    /// mean that the resource of this request is not there.
-    #[must_use]
-    pub fn preserve_code(self) -> Error {
-        self.change(|inner| inner.is_preserved = true)
-    }
-
     /// Finds the first `Error` among `error` and its sources.
     pub(crate) fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
@@ -287,16 +276,6 @@ impl Error {
         self
     }
 
-    /// Sets the origin to `host`, which sent the response, if the response names none.
-    pub(crate) fn with_default_origin(self, host: Option<&str>) -> Error {
-        match host {
-            Some(host) if self.0.path.is_empty() => {
-                self.change(|inner| inner.path = vec![cut(host, MAX_NAME).to_owned()])
-            }
-            _ => self,
-        }
-    }
-
     /// Takes over the message, origin and path of `cause`.
     fn described_by(self, cause: &Error) -> Error {
         self.change(|inner| {
@@ -304,66 +283,6 @@ impl Error {
             inner.is_message_private = cause.0.is_message_private || cause.code().is_internal_detail();
             inner.is_remote = cause.0.is_remote;
             inner.path = cause.0.path.clone();
-        })
-    }
-
-    /// The error as it leaves `service`: adds the name to the path.
-    ///
-    /// - The first name is the origin, and stays. After 15 others, the name replaces the last.
-    /// - An error from another service becomes `INTERNAL`, unless its code means the same to every
-    ///   caller, or it is [preserved](Self::preserve_code).
-    ///
-    /// [`ContextLayer`](crate::ContextLayer) calls this for the responses of HTTP handlers. Call it
-    /// for responses that are sent in other ways.
-    ///
-    /// ```
-    /// use throughline::{Code, Error};
-    ///
-    /// let error = Error::new(Code::NotFound, "no such card");
-    /// let sent = error.through_service(Some("cards")).to_response();
-    /// let received = Error::from_response(sent.status(), sent.headers(), sent.body());
-    /// let received = received.expect("a 404 is an error");
-    /// assert_eq!(received.code(), Code::NotFound);
-    /// let passed_on = received.through_service(Some("api"));
-    /// assert_eq!((passed_on.code(), passed_on.origin()), (Code::Internal, Some("cards")));
-    /// ```
-    #[must_use]
-    pub fn through_service(self, service: Option<&str>) -> Error {
-        self.change(|inner| {
-            if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
-                inner.code = Code::Internal;
-            }
-            if let Some(service) = service {
-                inner.path.truncate(MAX_PATH - 1);
-                inner.path.push(cut(service, MAX_NAME).to_owned());
-            }
-        })
-    }
-
-    /// The error for an untrusted client: without origin, path and details.
-    ///
-    /// The meaning of the code replaces the message of another service, and that of an `INTERNAL`,
-    /// `UNKNOWN` or `DATA_LOSS`. A message of this service stays, also one set
-    /// [later](Self::with_message).
-    ///
-    /// [`ContextLayer::edge`](crate::ContextLayer::edge) calls this for the responses of HTTP
-    /// handlers.
-    ///
-    /// ```
-    /// use throughline::{Code, Error};
-    ///
-    /// let error = Error::new(Code::Internal, "row 7 has no owner").through_service(Some("cards"));
-    /// let error = error.redacted();
-    /// assert_eq!((error.message(), error.origin()), ("internal error", None));
-    /// ```
-    #[must_use]
-    pub fn redacted(self) -> Error {
-        self.change(|inner| {
-            inner.path.clear();
-            inner.details.clear();
-            if inner.is_message_private || inner.code.is_internal_detail() {
-                inner.message = inner.code.describe().into();
-            }
         })
     }
 }
@@ -381,39 +300,18 @@ fn cut(text: &str, limit: usize) -> &str {
 ///
 /// - `{}` leaves out the source, which [`source`](StdError::source) returns. Code that prints a
 ///   chain of errors so prints it once.
-/// - `{:#}` prints the whole chain in one line, at most 16 sources.
+/// - `{:#}` prints the whole chain in one line, as
+///   [`error_message`](crate::error_message) does.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f.write_str(&error_message(self));
+        }
         write!(f, "{}: {}", self.0.code, self.0.message)?;
-        if let Some(origin) = self.origin().filter(|_| self.0.is_remote) {
-            write!(f, " (from {origin})")?;
+        match self.origin().filter(|_| self.0.is_remote) {
+            Some(origin) => write!(f, " (from {origin})"),
+            None => Ok(()),
         }
-        if f.alternate() { Chain(self).fmt_sources(f, self.message().to_owned()) } else { Ok(()) }
-    }
-}
-
-/// An error and its sources in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
-
-impl Chain<'_> {
-    /// Writes what each source adds. Many errors repeat the text of their source.
-    fn fmt_sources(&self, f: &mut fmt::Formatter<'_>, mut last: String) -> fmt::Result {
-        for source in std::iter::successors(self.0.source(), |&error| error.source()).take(MAX_SOURCES) {
-            let text = source.to_string();
-            if !last.ends_with(&text) {
-                write!(f, ": {text}")?;
-                last = text;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(&text)?;
-        self.fmt_sources(f, text)
     }
 }
 

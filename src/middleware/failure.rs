@@ -6,10 +6,10 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::io;
 
-use throughline_core::Span;
+use throughline_core::{Span, error_message};
 
 use crate::ERROR_LOG_TARGET;
-use crate::error::{Chain, Code, Error};
+use crate::error::{Code, Error};
 
 /// Records an error that ends a request, with its sources.
 ///
@@ -25,14 +25,14 @@ pub(super) fn report(span: &Span, error: &(dyn StdError + 'static), is_fault: bo
             let kind = std::any::type_name::<Error>();
             span.add_event(
                 "exception",
-                [("exception.type", kind.to_owned()), ("exception.message", Chain(error).to_string())],
+                [("exception.type", kind.to_owned()), ("exception.message", error_message(error))],
             );
         }
         _ => {}
     }
     span.enter(|| match is_fault {
-        true => tracing::error!(target: ERROR_LOG_TARGET, error = %Chain(error), "a request has failed"),
-        false => tracing::debug!(target: ERROR_LOG_TARGET, error = %Chain(error), "a request is refused"),
+        true => tracing::error!(target: ERROR_LOG_TARGET, error = %error_message(error), "a request has failed"),
+        false => tracing::debug!(target: ERROR_LOG_TARGET, error = %error_message(error), "a request is refused"),
     });
 }
 

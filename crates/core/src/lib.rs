@@ -5,6 +5,7 @@
 //! headers of calls.
 
 mod context;
+mod error_message;
 pub mod propagation;
 pub mod trace;
 
@@ -12,6 +13,7 @@ pub use context::{
     AfterFunc, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError,
     GroupHandle, Key, Run, WithContext, try_join,
 };
+pub use error_message::error_message;
 pub use propagation::baggage::value::Baggage;
 pub use propagation::carrier::{Extractor, Injector};
 pub use propagation::principal::Principal;

@@ -4,7 +4,8 @@
 
 use std::fmt::Debug;
 
-use throughline_core::trace::{Attributes, SpanKind, Status, Value, error_message};
+use throughline_core::error_message;
+use throughline_core::trace::{Attributes, SpanKind, Status, Value};
 use tracing::field::{Field, Visit};
 
 const EXCEPTION_MESSAGE: &str = "exception.message";

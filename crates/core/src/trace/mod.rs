@@ -42,7 +42,7 @@ pub use limits::SpanLimits;
 pub use ratio::TraceIdRatio;
 pub use record::{Batch, Event, Link, Resource, SpanKind, Status, UnixNanos};
 pub use sampler::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SamplingParameters, SamplingResult};
-pub use span_ref::{SpanRef, error_message};
+pub use span_ref::SpanRef;
 pub use tracer::{FromContext, Recorder, SetDefaultError, Tracer, TracerConfig};
 pub use tracestate::TraceStateError;
 pub use value::Value;
