@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -25,11 +24,11 @@ use crate::support::{PATIENCE, Traced, client, text};
 const METHOD: &str = "/cards.Cards/Get";
 
 /// A request in gRPC's form.
-fn grpc_request(path: &str) -> http::request::Builder {
+pub(super) fn grpc_request(path: &str) -> http::request::Builder {
     Request::post(path).version(http::Version::HTTP_2).header("content-type", "application/grpc")
 }
 
-fn status_code(span: &SpanRecord) -> Option<&str> {
+pub(super) fn status_code(span: &SpanRecord) -> Option<&str> {
     text(span, "rpc.status_code")
 }
 
@@ -394,65 +393,4 @@ async fn a_request_that_is_not_handled_gets_a_response_of_its_protocol() {
         assert_eq!((head.status.as_u16(), body.is_empty()), (504, false), "{content_type}");
     }
     assert_eq!(layer.shed_count(), 6);
-}
-
-#[tokio::test]
-async fn a_timeout_of_the_channel_itself_is_deadline_exceeded() {
-    // The timeout that is sent is shorter than the caller's. tonic's channel applies it, too.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let ctx = Context::background().with_timeout(Duration::from_millis(100));
-    let reserve = throughline::ReplyReserve { min: Duration::ZERO, percent: 50, max: Duration::MAX };
-    let layer = ClientLayer::internal().reserve(reserve);
-    let status = call_grpc(&layer, &ctx, silent.local_addr().unwrap(), METHOD, "").await.unwrap_err();
-    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
-}
-
-#[tokio::test]
-async fn a_panic_in_a_handler_is_internal_to_its_caller_and_the_connection_stays_open() {
-    let (service, caller) = (Traced::new("cards"), Traced::new("api"));
-    let panicking = |request: tonic::Request<Bytes>| async move {
-        assert!(request.get_ref().is_empty(), "a handler that panics");
-        Ok(Bytes::from("next"))
-    };
-    let layer = client().tracer(caller.telemetry.tracer().clone());
-    for (served_by, message, origin) in
-        [(service.internal(), "the handler panicked", "cards"), (service.edge(), "internal error", "127.0.0.1")]
-    {
-        let address = serve_grpc(served_by, panicking).await;
-        let status = call_grpc(&layer, &Context::background(), address, METHOD, "now").await.unwrap_err();
-        let error = Error::from_grpc_status(status);
-        assert_eq!((error.code(), error.message(), error.origin()), (Code::Internal, message, Some(origin)));
-        assert_eq!(call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap(), "next");
-    }
-    for span in service.spans(4).await.iter().step_by(2) {
-        assert_eq!(
-            (text(span, "error.type"), text(span, "throughline.cancel.cause")),
-            (Some("panic"), Some("panicked"))
-        );
-        assert_eq!(status_code(span), Some("INTERNAL"));
-    }
-}
-
-#[tokio::test]
-async fn a_panic_in_the_body_of_a_stream_is_internal_in_its_trailers() {
-    for detach in [false, true] {
-        let service = Traced::new("cards");
-        let panicking = service_fn(|_: Request<Body>| {
-            let frames = futures_util::stream::iter([1, 0]).map(|left| {
-                assert!(left > 0, "a body that panics");
-                Ok::<_, Infallible>(Frame::data(Bytes::from("one")))
-            });
-            let response = Response::builder().header("content-type", "application/grpc");
-            std::future::ready(Ok::<_, Infallible>(response.body(StreamBody::new(frames)).unwrap()))
-        });
-        let layer = service.internal();
-        let layer =
-            if detach { layer.on_disconnect(throughline::middleware::server::OnDisconnect::Detach) } else { layer };
-        let request = grpc_request(METHOD).body(Body::empty()).unwrap();
-        let collected = layer.layer(panicking).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
-        let status = Status::from_header_map(collected.trailers().unwrap()).unwrap();
-        assert_eq!((status.code(), status.message()), (tonic::Code::Internal, "the handler panicked"));
-        assert_eq!(collected.to_bytes(), "one");
-        assert_eq!(text(&service.span().await, "error.type"), Some("panic"));
-    }
 }

@@ -1,4 +1,4 @@
-//! gRPC requests that end before their response.
+//! How gRPC requests end early: deadlines, shutdown, disconnects and panics.
 
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
-use http_body_util::BodyExt;
-use throughline::OnDisconnect;
-use throughline::{Cause, Code, Context, ContextLayer, Error};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, OnDisconnect};
 use tokio::time::timeout;
 use tonic::Status;
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::support::grpc::{call_grpc_stream, serve_grpc_by, serve_grpc_stream};
-use crate::support::{PATIENCE, Traced, text};
+use super::grpc::{grpc_request, status_code};
+use crate::support::grpc::{call_grpc, call_grpc_stream, serve_grpc, serve_grpc_by, serve_grpc_stream};
+use crate::support::{PATIENCE, Traced, client, text};
 
 const METHOD: &str = "/cards.Cards/Watch";
 
@@ -155,4 +158,65 @@ async fn the_response_of_a_detached_handler_is_on_the_span_after_a_disconnect() 
     let span = service.span().await;
     assert_eq!(crate::support::number(&span, "http.response.status_code"), Some(201.0));
     assert!(text(&span, "throughline.cancel.cause").is_some());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handler_is_internal_to_its_caller_and_the_connection_stays_open() {
+    let (service, caller) = (Traced::new("cards"), Traced::new("api"));
+    let panicking = |request: tonic::Request<Bytes>| async move {
+        assert!(request.get_ref().is_empty(), "a handler that panics");
+        Ok(Bytes::from("next"))
+    };
+    let layer = client().tracer(caller.telemetry.tracer().clone());
+    for (served_by, message, origin) in
+        [(service.internal(), "the handler panicked", "cards"), (service.edge(), "internal error", "127.0.0.1")]
+    {
+        let address = serve_grpc(served_by, panicking).await;
+        let status = call_grpc(&layer, &Context::background(), address, METHOD, "now").await.unwrap_err();
+        let error = Error::from_grpc_status(status);
+        assert_eq!((error.code(), error.message(), error.origin()), (Code::Internal, message, Some(origin)));
+        assert_eq!(call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap(), "next");
+    }
+    for span in service.spans(4).await.iter().step_by(2) {
+        assert_eq!(
+            (text(span, "error.type"), text(span, "throughline.cancel.cause")),
+            (Some("panic"), Some("panicked"))
+        );
+        assert_eq!(status_code(span), Some("INTERNAL"));
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_body_of_a_stream_is_internal_in_its_trailers() {
+    for detach in [false, true] {
+        let service = Traced::new("cards");
+        let panicking = service_fn(|_: Request<Body>| {
+            let frames = futures_util::stream::iter([1, 0]).map(|left| {
+                assert!(left > 0, "a body that panics");
+                Ok::<_, Infallible>(Frame::data(Bytes::from("one")))
+            });
+            let response = Response::builder().header("content-type", "application/grpc");
+            std::future::ready(Ok::<_, Infallible>(response.body(StreamBody::new(frames)).unwrap()))
+        });
+        let layer = service.internal();
+        let layer =
+            if detach { layer.on_disconnect(throughline::middleware::server::OnDisconnect::Detach) } else { layer };
+        let request = grpc_request(METHOD).body(Body::empty()).unwrap();
+        let collected = layer.layer(panicking).oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+        let status = Status::from_header_map(collected.trailers().unwrap()).unwrap();
+        assert_eq!((status.code(), status.message()), (tonic::Code::Internal, "the handler panicked"));
+        assert_eq!(collected.to_bytes(), "one");
+        assert_eq!(text(&service.span().await, "error.type"), Some("panic"));
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_channel_itself_is_deadline_exceeded() {
+    // The timeout that is sent is shorter than the caller's. tonic's channel applies it, too.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ctx = Context::background().with_timeout(Duration::from_millis(100));
+    let reserve = throughline::ReplyReserve { min: Duration::ZERO, percent: 50, max: Duration::MAX };
+    let layer = ClientLayer::internal().reserve(reserve);
+    let status = call_grpc(&layer, &ctx, silent.local_addr().unwrap(), METHOD, "").await.unwrap_err();
+    assert_eq!(Error::from_grpc_status(status).code(), Code::DeadlineExceeded);
 }

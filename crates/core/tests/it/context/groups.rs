@@ -1,27 +1,24 @@
 //! C26: tasks that succeed or fail together.
 
-use std::future::{pending, poll_fn, ready};
+use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use futures_util::FutureExt;
 use throughline_core::{Cause, Context, ContextError, Group, Key, try_join};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Barrier, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep};
 
 use super::{Named, SECOND, verdict};
 
-static NAME: Key<&str> = Key::new("name");
-static LOCAL: Key<&str> = Key::new("local").local();
+pub(super) static NAME: Key<&str> = Key::new("name");
+pub(super) static LOCAL: Key<&str> = Key::new("local").local();
 
 /// The error of a service: an error of its own, or that it was stopped.
 #[derive(Clone, Debug, PartialEq)]
-enum Failure {
+pub(super) enum Failure {
     Own(&'static str),
     Stopped(ContextError),
 }
@@ -43,13 +40,13 @@ impl From<Failure> for Cause {
     }
 }
 
-const CANCELED: Failure = Stopped(ContextError::Canceled);
+pub(super) const CANCELED: Failure = Stopped(ContextError::Canceled);
 
 /// A value that counts itself while it is alive.
-struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn new(alive: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(alive: &Arc<AtomicUsize>) -> Self {
         alive.fetch_add(1, Ordering::SeqCst);
         Self(alive.clone())
     }
@@ -61,11 +58,11 @@ impl Drop for Counted {
     }
 }
 
-async fn endless<T>(_until_dropped: Counted) -> Result<T, Failure> {
+pub(super) async fn endless<T>(_until_dropped: Counted) -> Result<T, Failure> {
     pending().await
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
@@ -222,96 +219,6 @@ async fn c26_deadline_stops_the_tasks_and_a_ready_result_wins() {
     assert_eq!((ready.await, late.await), (Ok(()), Err(Stopped(ContextError::DeadlineExceeded))));
 }
 
-#[tokio::test]
-async fn c26_limit_is_kept_and_the_queue_is_in_order() {
-    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(3);
-    let (running, started) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
-    for n in 0..40 {
-        let (running, started) = (running.clone(), started.clone());
-        drop(group.spawn(async move |_| {
-            started.lock().unwrap().push(n);
-            assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
-            yield_now().await;
-            running.fetch_sub(1, Ordering::SeqCst);
-            Ok(())
-        }));
-    }
-    group.join().await.unwrap();
-    assert_eq!(*started.lock().unwrap(), (0..40).collect::<Vec<_>>());
-}
-
-/// More tasks than the poll budget of a task. The spawning task does not await in between. The
-/// worker polls the newest task first.
-#[test]
-fn c26_queue_is_in_order_for_more_tasks_than_a_poll_budget() {
-    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let spawning = async {
-        let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
-        let started = Arc::new(Mutex::new(Vec::new()));
-        for n in 0..500 {
-            let started = started.clone();
-            drop(group.spawn(async move |_| {
-                started.lock().unwrap().push(n);
-                Ok(())
-            }));
-        }
-        group.join().await.unwrap();
-        Arc::into_inner(started).unwrap().into_inner().unwrap()
-    };
-    let started = runtime.block_on(runtime.spawn(spawning)).unwrap();
-    assert_eq!(started, (0..500).collect::<Vec<_>>());
-}
-
-/// More permits than a poll budget. Each task gets its permit or queues for it when it is spawned.
-#[test]
-fn c26_permits_are_taken_in_order_for_more_than_a_poll_budget() {
-    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let spawning = async {
-        let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(200);
-        let (started, all) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Barrier::new(200)));
-        for n in 0..400 {
-            let (started, all) = (started.clone(), all.clone());
-            drop(group.spawn(async move |_| {
-                started.lock().unwrap().push(n);
-                all.wait().await;
-                Ok(())
-            }));
-        }
-        group.join().await.unwrap();
-        Arc::into_inner(started).unwrap().into_inner().unwrap()
-    };
-    let mut started = runtime.block_on(runtime.spawn(spawning)).unwrap();
-    started[..200].sort_unstable();
-    assert_eq!(started[..200], (0..200).collect::<Vec<_>>(), "before any has ended");
-}
-
-#[tokio::test]
-async fn c26_queued_task_of_a_cancelled_group_never_starts() {
-    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
-    let (fail, must_fail) = oneshot::channel::<()>();
-    let running = group.spawn(async |_| {
-        let _ = must_fail.await;
-        Err::<(), _>(Own("first"))
-    });
-    let queued: Vec<_> =
-        (0..5).map(|_| group.spawn(async |_| -> Result<(), _> { unreachable!("it never gets a permit") })).collect();
-    yield_now().await;
-    fail.send(()).unwrap();
-    assert_eq!(group.join().await, Err(Own("first")));
-    assert_eq!(running.await, Err(Own("first")));
-    for handle in queued {
-        assert_eq!(handle.await, Err(CANCELED));
-    }
-}
-
-#[tokio::test]
-async fn c26_a_limit_of_zero_is_one() {
-    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(0);
-    let handle = group.spawn(async |_| Ok(7));
-    group.join().await.unwrap();
-    assert_eq!(handle.await, Ok(7));
-}
-
 #[tokio::test(start_paused = true)]
 async fn c26_join_returns_only_after_all_tasks_have_ended() {
     let ended = Arc::new(AtomicUsize::new(0));
@@ -434,92 +341,4 @@ fn c26_group_and_join_are_send() {
     let group: Group<Failure> = Group::new(&Context::background());
     check(&group);
     check(&group.join());
-}
-
-#[tokio::test]
-async fn c26_try_join_runs_futures_that_borrow() {
-    let name = String::from("name");
-    let ctx = Context::background().with_value(&NAME, "n").with_value(&LOCAL, "l");
-    let both = try_join(
-        &ctx,
-        async |ctx| {
-            yield_now().await;
-            Ok::<_, Failure>((name.as_str(), ctx.value(&NAME).copied(), Context::current().value(&LOCAL).copied()))
-        },
-        async |_| Ok(name.len()),
-    );
-    assert_eq!(both.await, Ok((("name", Some("n"), Some("l")), 4)), "it does not spawn, so local values are visible");
-}
-
-#[tokio::test]
-async fn c26_try_join_cancels_the_other_with_the_first_error_and_waits_for_it() {
-    for a_fails in [true, false] {
-        let alive = Arc::new(AtomicUsize::new(0));
-        let given = Mutex::new(None);
-        let fail = async |ctx: Context| {
-            *given.lock().unwrap() = Some(ctx);
-            yield_now().await;
-            Err::<(), _>(Own("first"))
-        };
-        let wait = |_| endless::<()>(Counted::new(&alive));
-        let root = Context::background();
-        let joined = if a_fails { try_join(&root, fail, wait).await } else { try_join(&root, wait, fail).await };
-        assert_eq!((joined, alive.load(Ordering::SeqCst)), (Err(Own("first")), 0), "a fails: {a_fails}");
-        assert_eq!(verdict(given.lock().unwrap().as_ref().unwrap()), "C/first");
-    }
-}
-
-#[tokio::test]
-async fn c26_try_join_stops_both_in_the_poll_in_which_one_fails() {
-    let (fail, must_fail) = oneshot::channel::<()>();
-    let polls = AtomicUsize::new(0);
-    let count = |_| {
-        poll_fn(|_| {
-            polls.fetch_add(1, Ordering::SeqCst);
-            Poll::<Result<(), Failure>>::Pending
-        })
-    };
-    let ctx = Context::background();
-    let mut both = pin!(try_join(&ctx, count, async |_| {
-        let _ = must_fail.await;
-        Err::<(), _>(Own("first"))
-    }));
-    for n in 1..=3 {
-        assert!(super::poll_once(both.as_mut()).is_pending());
-        assert_eq!(polls.load(Ordering::SeqCst), n);
-    }
-    fail.send(()).unwrap();
-    assert_eq!(
-        super::poll_once(both.as_mut()),
-        Poll::Ready(Err(Own("first"))),
-        "the first is stopped in the same poll"
-    );
-}
-
-#[tokio::test]
-async fn c26_try_join_stops_when_its_parent_is_done() {
-    let parent = Context::background().with_cancel();
-    let mut both = pin!(try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| pending::<Result<(), _>>()));
-    assert!(super::poll_once(both.as_mut()).is_pending());
-    parent.cancel_with(Named("P"));
-    assert_eq!(both.await, Err(CANCELED));
-    let done = try_join(&parent, |_| ready(Ok::<_, Failure>(1)), |_| ready(Ok(2)));
-    assert_eq!(done.await, Err(CANCELED), "neither is polled");
-}
-
-#[tokio::test]
-async fn c26_try_join_cancels_its_context_when_it_ends_or_is_dropped() {
-    let given = Mutex::new(Vec::new());
-    let keep = |ctx: Context| given.lock().unwrap().push(ctx);
-    let parent = Context::background().with_cancel();
-    let all = |ctx| {
-        keep(ctx);
-        ready(Ok::<_, Failure>(()))
-    };
-    try_join(&parent, all, all).await.unwrap();
-    let mut dropped = Box::pin(try_join(&parent, all, |_| poll_fn(|_| Poll::<Result<(), _>>::Pending)));
-    assert!(super::poll_once(dropped.as_mut()).is_pending());
-    drop(dropped);
-    assert!(given.lock().unwrap().iter().all(Context::is_done));
-    assert!(!parent.is_done());
 }

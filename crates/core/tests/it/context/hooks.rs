@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use throughline_core::{AfterFunc, CancelHandle, Context, ContextError, Key};
+use throughline_core::{CancelHandle, Context, ContextError, Key};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{Named, ReportsDrop, SECOND, block_on, verdict};
@@ -20,7 +20,7 @@ fn runtime(name: &str) -> Runtime {
 
 /// A callback that sends the name and id of its thread, and the receiver. Dropping it without a
 /// call closes the channel.
-fn reporting_callback() -> (impl FnOnce() + Send + 'static, Receiver<(Option<String>, ThreadId)>) {
+pub(super) fn reporting_callback() -> (impl FnOnce() + Send + 'static, Receiver<(Option<String>, ThreadId)>) {
     let (sender, receiver) = channel();
     let callback = move || {
         let thread = thread::current();
@@ -29,11 +29,11 @@ fn reporting_callback() -> (impl FnOnce() + Send + 'static, Receiver<(Option<Str
     (callback, receiver)
 }
 
-fn name_of(calls: &Receiver<(Option<String>, ThreadId)>) -> String {
+pub(super) fn name_of(calls: &Receiver<(Option<String>, ThreadId)>) -> String {
     calls.recv().unwrap().0.unwrap()
 }
 
-const HOOK_THREAD: &str = "throughline-hooks";
+pub(super) const HOOK_THREAD: &str = "throughline-hooks";
 
 /// Asserts that the callback ran on the threads of the runtime `pool`, or on the library's.
 ///
@@ -293,98 +293,6 @@ async fn c22_more_hooks_than_a_poll_budget_all_run() {
     }
     ran.sort_unstable();
     assert_eq!(ran, (0..1000).collect::<Vec<_>>());
-}
-
-#[test]
-fn c22_dropping_the_registration_does_not_stop_it() {
-    let handle = Context::background().with_cancel();
-    let (callback, calls) = reporting_callback();
-    let registration: AfterFunc = handle.after_func(callback);
-    drop(registration);
-    handle.cancel();
-    assert_eq!(name_of(&calls), HOOK_THREAD);
-}
-
-#[test]
-fn c22_stop_returns_true_once_and_the_callback_does_not_run() {
-    let handle = Context::background().with_cancel();
-    let (callback, calls) = reporting_callback();
-    let registration = handle.after_func(callback);
-    assert!(registration.stop());
-    assert!(calls.recv().is_err(), "a stopped callback is dropped at once");
-    assert!(!registration.stop(), "it was already stopped");
-    handle.cancel();
-    assert!(!registration.stop());
-}
-
-#[test]
-fn c22_stop_returns_false_for_a_running_callback_and_does_not_wait() {
-    let handle = Context::background().with_cancel();
-    let (started, may_end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let (is_running, gate, (ended, end)) = (started.clone(), may_end.clone(), channel());
-    let registration = handle.after_func(move || {
-        is_running.wait();
-        gate.wait();
-        ended.send(()).unwrap();
-    });
-    handle.cancel();
-    started.wait();
-    assert!(!registration.stop());
-    assert_eq!(end.try_recv(), Err(TryRecvError::Empty));
-    may_end.wait();
-    end.recv().unwrap();
-    assert!(!registration.stop(), "also after it has ended");
-}
-
-#[test]
-fn c22_stop_returns_true_exactly_when_it_prevented_the_call() {
-    for round in 0..300 {
-        let handle = Context::background().with_cancel();
-        let (callback, calls) = reporting_callback();
-        let registration = handle.after_func(callback);
-        let start = Barrier::new(3);
-        let stopped = thread::scope(|scope| {
-            let stops = [(); 2].map(|()| {
-                scope.spawn(|| {
-                    start.wait();
-                    registration.stop()
-                })
-            });
-            start.wait();
-            handle.cancel();
-            stops.map(|stop| usize::from(stop.join().unwrap())).iter().sum::<usize>()
-        });
-        // A stopped callback closes the channel. Otherwise it has run or will run.
-        let ran = usize::from(calls.recv().is_ok());
-        assert_eq!(stopped + ran, 1, "round {round}: {stopped} stopped it, and it ran {ran} times");
-    }
-}
-
-#[test]
-fn c22_several_registrations_are_independent() {
-    let handle = Context::background().with_cancel();
-    let calls: Vec<_> = (0..9)
-        .map(|n| {
-            let (callback, calls) = reporting_callback();
-            let registration = handle.after_func(callback);
-            if n % 3 == 0 {
-                assert!(registration.stop());
-            }
-            calls
-        })
-        .collect();
-    handle.cancel();
-    let ran: Vec<_> = calls.iter().map(|calls| calls.recv().is_ok()).collect();
-    assert_eq!(ran, [false, true, true, false, true, true, false, true, true]);
-}
-
-#[test]
-fn c22_callback_on_a_context_that_is_never_done_is_dropped() {
-    let (callback, calls) = reporting_callback();
-    let registration = Context::background().after_func(callback);
-    assert_eq!(calls.try_recv(), Err(TryRecvError::Empty));
-    drop(registration);
-    assert_eq!(calls.try_recv(), Err(TryRecvError::Disconnected));
 }
 
 #[test]

@@ -20,17 +20,21 @@ mod construct;
 mod debug;
 mod depth;
 mod done_first;
+mod group_limits;
 mod groups;
 mod hooks;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod random;
+mod registrations;
 mod run;
 mod scopes;
 mod spawns;
 mod stress;
+mod try_join;
 mod user_code;
 mod values;
+mod virtual_clock;
 mod wait;
 
 const SECOND: Duration = Duration::from_secs(1);

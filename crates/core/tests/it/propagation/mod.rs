@@ -2,6 +2,7 @@ mod baggage;
 mod carriers;
 mod counted;
 mod deadline;
+mod decisions;
 mod formats;
 mod timeouts;
 mod values;
