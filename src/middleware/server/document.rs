@@ -44,8 +44,8 @@ pin_project! {
         #[pin]
         body: R,
         read: Vec<u8>,
-        // The error that may have made the body.
-        error: Option<Error>,
+        // The error that may have made the body, and the body that it makes.
+        error: Option<(Error, Bytes)>,
     }
 }
 
@@ -69,21 +69,23 @@ impl<R: Body<Data = Bytes>> Plan<R> {
             }
             return Document::plan(response, None, is_unreadable);
         };
-        let length = error.to_response().body().len() as u64;
+        if is_document && is_unreadable {
+            return Plan::Found(Found::Error(response.into_parts().0, error));
+        }
+        let own = error.to_response().into_body();
         match response.body().size_hint().exact() {
-            _ if is_document && is_unreadable => Plan::Found(Found::Error(response.into_parts().0, error)),
-            Some(exact) if exact == length => Document::plan(response, Some(error), false),
-            None if is_document => Document::plan(response, Some(error), false),
-            _ => Plan::Pass(response),
+            Some(exact) if exact != own.len() as u64 => Plan::Pass(response),
+            None if !is_document => Plan::Pass(response),
+            _ => Document::plan(response, Some((error, own)), false),
         }
     }
 }
 
 impl<R: Body<Data = Bytes>> Document<R> {
-    fn plan(response: Response<R>, error: Option<Error>, is_unreadable: bool) -> Plan<R> {
+    fn plan(response: Response<R>, error: Option<(Error, Bytes)>, is_unreadable: bool) -> Plan<R> {
         let (parts, body) = response.into_parts();
         if is_unreadable {
-            return Plan::Found(unreadable(parts, error));
+            return Plan::Found(unreadable(parts, None));
         }
         Plan::Read(Document { parts: Some(parts), body, read: Vec::new(), error })
     }
@@ -107,8 +109,8 @@ impl<R: Body<Data = Bytes>> Document<R> {
         let parts = this.parts.take().expect("a future that was ready is not polled again");
         let (error, read) = (this.error.take(), Bytes::from(std::mem::take(this.read)));
         Poll::Ready(match error {
-            _ if !is_whole => unreadable(parts, error),
-            Some(error) if error.to_response().body() == &read => Found::Error(parts, error),
+            _ if !is_whole => unreadable(parts, error.map(|(error, _)| error)),
+            Some((error, own)) if own == read => Found::Error(parts, error),
             Some(_) => Found::Unchanged(Response::from_parts(parts, read)),
             None => match Error::from_internal_document(parts.status, &parts.headers, &read) {
                 Some(error) => Found::FromCallee(parts, error),
