@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, unconstrained};
 
+use super::catch::catch_panic;
 use super::run::poll_until_done;
-use super::shield::shielded;
 use super::tree::{Holder, Wait};
 use super::{CancelHandle, Cause, Context, ContextError};
 
@@ -184,7 +184,7 @@ impl<E: GroupError> Shared<E> {
         let mut first = self.first_panic.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = if first.is_none() { first.replace(payload) } else { Some(payload) };
         drop(first);
-        shielded(|| drop(rest));
+        catch_panic(|| drop(rest));
     }
 }
 
@@ -294,7 +294,7 @@ where
             }
             Err(payload) => {
                 shared.panicked(payload);
-                shielded(|| this.work.set(None));
+                catch_panic(|| this.work.set(None));
                 Poll::Ready(None)
             }
         }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use threads::run_on_own_thread;
 use tokio::runtime::Handle;
 
-use super::shield::shielded;
+use super::catch::catch_panic;
 use super::timer::Alarm;
 use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Context, DoneOwned, clock};
@@ -155,7 +155,7 @@ impl Hook {
                 self.fire();
                 // This may be the last reference to the context, and destructors of its values may
                 // panic.
-                return shielded(|| drop(done));
+                return catch_panic(|| drop(done));
             }
             *lock(&self.done) = Some(done);
             if lock(&self.f).is_none() {
@@ -226,7 +226,7 @@ impl Job {
             return job.wake();
         }
         let waker = Waker::from(Arc::clone(&job));
-        shielded(|| {
+        catch_panic(|| {
             let entered = runtime.enter();
             let (_, is_virtual) = clock::now_and_kind();
             drop(entered);
@@ -246,7 +246,7 @@ impl Job {
         self.disarm();
         if let Some(f) = taken {
             let _entered = self.runtime.enter();
-            shielded(f);
+            catch_panic(f);
         }
     }
 

@@ -21,6 +21,7 @@
 //! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
 //! - `tree`, `timer`, `clock`: what the files above are built on
 
+mod catch;
 mod cause;
 mod clock;
 mod debug;
@@ -37,7 +38,6 @@ mod models;
 mod observe;
 mod run;
 mod scope;
-mod shield;
 #[cfg(all(feature = "signal", any(unix, windows)))]
 mod signal;
 mod spawn;

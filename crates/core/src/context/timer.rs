@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
+use super::catch::catch_panic;
 use super::clock;
-use super::shield::shielded;
 use super::tree::sync::{Mutex, MutexGuard};
 
 /// Wakes a task at an instant, or shortly after it. Dropping the alarm cancels it.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Callback;
-use crate::context::shield::shielded;
+use crate::context::catch::catch_panic;
 use crate::context::timer::Alarm;
 
 static THREADS: Mutex<Threads> = Mutex::new(Threads::NONE);
@@ -68,7 +68,7 @@ impl Threads {
             let waker = Waker::from(Arc::new(Watchdog { started: self.started }));
             // Real time, as threads are missing. If no timer can be set, the queue waits as it
             // would without a thread.
-            shielded(|| {
+            catch_panic(|| {
                 let at = Instant::now() + PATIENCE;
                 self.watchdog = Some(Alarm::new(at, false, &mut TaskContext::from_waker(&waker)));
             });
@@ -84,7 +84,7 @@ fn call_queued() {
             threads.started += 1;
             threads.start_watchdog();
             drop(threads);
-            shielded(f);
+            catch_panic(f);
             threads = lock();
         } else if threads.idle > 0 {
             threads.count -= 1;

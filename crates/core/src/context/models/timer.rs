@@ -10,7 +10,7 @@ use loom::lazy_static;
 #[cfg(throughline_shuttle)]
 use shuttle::lazy_static;
 
-use super::shield::shielded;
+use super::catch::catch_panic;
 use super::tree::sync::{Mutex, MutexGuard};
 
 #[cfg(not(throughline_tsan))]
@@ -103,7 +103,7 @@ pub(super) fn fire_due(now: Instant) {
 
 /// Calls a waker as the timer's thread does: a waker that panics does not stop it.
 fn wake(waker: Waker) {
-    shielded(|| waker.wake());
+    catch_panic(|| waker.wake());
 }
 
 fn lock() -> MutexGuard<'static, Alarms> {

@@ -21,7 +21,7 @@ use std::thread::{self, Builder, Thread};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use super::{clock, shielded, take_due};
+use super::{catch_panic, clock, take_due};
 
 /// When the leader reads the alarms next, in [`clock::nanos`]. 0: within [`SLACK`] in any case.
 static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -173,7 +173,7 @@ fn call(term: u64, due: &mut VecDeque<Waker>) -> bool {
         threads.calls += 1;
         drop(threads);
         // If a waker panics, the thread goes on and calls the others.
-        shielded(|| waker.wake());
+        catch_panic(|| waker.wake());
         threads = lock();
     }
 }

@@ -8,7 +8,7 @@ use super::cause;
 use super::node::{CancelNode, Node, Ref};
 use super::sync::{Ordering, fence};
 use crate::context::Cause;
-use crate::context::shield::shielded;
+use crate::context::catch::catch_panic;
 
 impl Ref {
     /// Cancels the node, unless it is done, and wakes the waiters on it and below it.
@@ -66,7 +66,7 @@ fn wake(top: &Ref) {
         if let Some(node) = next.node().as_cancel() {
             wake_level(node, &mut wakers, &mut below);
         }
-        drop_shielded(next);
+        drop_catching_panic(next);
     }
 }
 
@@ -78,7 +78,7 @@ fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<R
         more |= lists.take_children(wakers, below);
         drop(lists);
         // A waker that panics does not keep the others from being woken.
-        wakers.drain(..).for_each(|waker| shielded(|| waker.wake()));
+        wakers.drain(..).for_each(|waker| catch_panic(|| waker.wake()));
         if !more {
             return;
         }
@@ -98,13 +98,13 @@ fn latch_merges(top: &Ref) {
             }
             node.lock().collect_children(&mut pending);
         }
-        drop_shielded(next);
+        drop_catching_panic(next);
     }
 }
 
 /// Drops a reference, which may have become the last one.
 ///
 /// If the destructor of a value or a cause panics, the cancellation still reaches the other nodes.
-fn drop_shielded(node: Ref) {
-    shielded(|| drop(node));
+fn drop_catching_panic(node: Ref) {
+    catch_panic(|| drop(node));
 }

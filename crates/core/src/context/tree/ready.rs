@@ -12,8 +12,8 @@ use std::task::{Context as TaskContext, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::node::DeadlineNode;
+use crate::context::catch::catch_panic;
 use crate::context::clock;
-use crate::context::shield::shielded;
 use crate::context::timer::Alarm;
 
 /// The deadline has not been compared with the clock since the node was made.
@@ -110,7 +110,7 @@ fn set_alarm() {
     let number = ALARMS.fetch_add(1, Ordering::Relaxed) + 1;
     let waker = Waker::from(Arc::new(Keeper));
     let mut alarm = None;
-    shielded(|| alarm = Some(Alarm::new(Instant::now() + PERIOD, false, &mut TaskContext::from_waker(&waker))));
+    catch_panic(|| alarm = Some(Alarm::new(Instant::now() + PERIOD, false, &mut TaskContext::from_waker(&waker))));
     if alarm.is_none() {
         // No thread can be started: the next request tries again.
         IS_REQUESTED.store(false, Ordering::SeqCst);

@@ -1,9 +1,9 @@
-//! Protects the caller of user code from its panics.
+//! Catches the panics of user code, so that the code which calls it goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `f`. Catches its panic and drops the payload.
-pub(super) fn shielded(f: impl FnOnce()) {
+pub(super) fn catch_panic(f: impl FnOnce()) {
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // Dropping the payload may panic again, with another payload. Stop after three.
     for _ in 0..3 {
