@@ -4,11 +4,11 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::clock::{self, Epoch};
+use super::clock::{self, Epoch, UnixNanos};
 use super::foreign;
 use super::id::{SpanId, TraceFlags, TraceId};
 use super::limits::SpanLimits;
-use super::record::{Link, SpanKind, UnixNanos};
+use super::record::{Link, SpanKind};
 use super::sampler::{SamplingParameters, SamplingResult};
 use super::span::Span;
 use super::span_context::SpanContext;

@@ -11,9 +11,26 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::record::UnixNanos;
+/// A point in time: nanoseconds since the Unix epoch, up to the year 2554.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct UnixNanos(pub u64);
+
+impl From<SystemTime> for UnixNanos {
+    /// Times before 1970 become zero. Times after 2554 become the greatest value.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<UnixNanos> for SystemTime {
+    fn from(time: UnixNanos) -> Self {
+        // A time that `SystemTime` cannot hold becomes the Unix epoch.
+        UNIX_EPOCH.checked_add(Duration::from_nanos(time.0)).unwrap_or(UNIX_EPOCH)
+    }
+}
 
 /// The clocks may differ by this many nanoseconds before the wall clock counts as stepped. Local
 /// roots in quick succession, such as those of several services in one process, then share one

@@ -36,11 +36,12 @@ mod value;
 
 pub use attributes::{Attributes, Iter};
 pub use builder::SpanBuilder;
+pub use clock::UnixNanos;
 pub use foreign::{FindDescendant, FindEnclosing};
 pub use id::ParseIdError;
 pub use limits::SpanLimits;
 pub use ratio::TraceIdRatio;
-pub use record::{Batch, Event, Link, Resource, SpanKind, Status, UnixNanos};
+pub use record::{Batch, Event, Link, Resource, SpanKind, Status};
 pub use sampler::{AlwaysOff, AlwaysOn, ParentBased, Sampler, SamplingParameters, SamplingResult};
 pub use span_ref::SpanRef;
 pub use tracer::{FromContext, Recorder, SetDefaultError, Tracer, TracerConfig};

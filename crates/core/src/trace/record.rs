@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::attributes::Attributes;
+use super::clock::UnixNanos;
 use super::id::SpanId;
 use super::span_context::SpanContext;
 
@@ -87,25 +88,6 @@ impl SpanRecord {
     /// Returns the time from start to end.
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.end_time.0.saturating_sub(self.start_time.0))
-    }
-}
-
-/// A point in time: nanoseconds since the Unix epoch, up to the year 2554.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct UnixNanos(pub u64);
-
-impl From<SystemTime> for UnixNanos {
-    /// Times before 1970 become zero. Times after 2554 become the greatest value.
-    fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-}
-
-impl From<UnixNanos> for SystemTime {
-    fn from(time: UnixNanos) -> Self {
-        // A time that `SystemTime` cannot hold becomes the Unix epoch.
-        UNIX_EPOCH.checked_add(Duration::from_nanos(time.0)).unwrap_or(UNIX_EPOCH)
     }
 }
 

@@ -4,7 +4,8 @@ use std::ops::Deref;
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::record::{Link, SpanRecord, Status, UnixNanos};
+use super::clock::UnixNanos;
+use super::record::{Link, SpanRecord, Status};
 use super::span_ref::SpanRef;
 use super::state::{SPAN, tracer};
 use super::value::Value;

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use super::attributes::Attributes;
-use super::record::{Event, Link, SpanKind, Status, UnixNanos};
+use super::clock::UnixNanos;
+use super::record::{Event, Link, SpanKind, Status};
 use super::span_context::SpanContext;
 use super::state::{SpanState, count_late_write};
 use super::value::Value;

@@ -5,10 +5,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attributes::Attributes;
-use super::clock::Epoch;
+use super::clock::{Epoch, UnixNanos};
 use super::id::SpanId;
 use super::limits::{SpanLimits, bound};
-use super::record::{Event, Link, SpanKind, SpanRecord, Status, UnixNanos};
+use super::record::{Event, Link, SpanKind, SpanRecord, Status};
 use super::span_context::SpanContext;
 use super::tracer::Tracer;
 use super::value::Value;
