@@ -1,6 +1,9 @@
 //! The list as bytes. Limits are checked here, before any member is split or decoded.
 
-use super::value::Baggage;
+/// The maximum number of bytes of a list, including commas.
+pub(super) const MAX_BYTES: usize = 8_192;
+/// The maximum number of members of a list.
+pub(super) const MAX_MEMBERS: usize = 64;
 
 /// Returns the maximum number of members in `line`, by counting its commas.
 ///
@@ -30,7 +33,7 @@ fn is_text(byte: u8) -> bool {
 
 /// Whether a list of this size is within the limits.
 pub(super) fn fits(bytes: usize, members: usize) -> bool {
-    bytes <= Baggage::MAX_BYTES && members <= Baggage::MAX_MEMBERS
+    bytes <= MAX_BYTES && members <= MAX_MEMBERS
 }
 
 /// Whether `line` has anything but commas and blanks.
@@ -64,10 +67,10 @@ pub(super) fn combine<'a, I: Iterator<Item = &'a [u8]>>(lines: impl Fn() -> I) -
         }
         return (String::from_utf8(text).expect("scan() found only ASCII"), 0);
     }
-    keep(lines(), Baggage::MAX_BYTES, Baggage::MAX_MEMBERS)
+    keep(lines(), MAX_BYTES, MAX_MEMBERS)
 }
 
-/// Joins the members that are within the given limits and the limits of [`Baggage`].
+/// Joins the members that are within the given limits and the maximums.
 ///
 /// The second result is the number of dropped members.
 pub(super) fn keep<'a>(lines: impl Iterator<Item = &'a [u8]>, bytes: usize, members: usize) -> (String, usize) {

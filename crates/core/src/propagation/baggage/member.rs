@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 
 use super::BaggageError;
 use super::grammar::{self, Parts};
-use super::value::Baggage;
+use super::list;
 
 /// The ASCII characters that are percent-encoded. Characters outside ASCII are always encoded.
 ///
@@ -17,7 +17,7 @@ use super::value::Baggage;
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'+');
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// A valid member of a [`Baggage`].
+/// A valid member of a [`Baggage`](crate::Baggage).
 ///
 /// # Examples
 /// ```
@@ -117,7 +117,7 @@ pub(super) fn encode<'a>(
 fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), BaggageError> {
     // Encoding never shortens a text, so reject one that cannot fit before encoding it.
     let min_len = text.len().saturating_add(key.len()).saturating_add(value.map_or(0, str::len));
-    if min_len > Baggage::MAX_BYTES {
+    if min_len > list::MAX_BYTES {
         return Err(BaggageError::FULL);
     }
     if !grammar::is_token(key.as_bytes()) {

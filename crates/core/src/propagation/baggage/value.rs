@@ -43,9 +43,9 @@ pub struct Baggage {
 
 impl Baggage {
     /// The maximum number of bytes, including commas.
-    pub const MAX_BYTES: usize = 8_192;
+    pub const MAX_BYTES: usize = list::MAX_BYTES;
     /// The maximum number of members.
-    pub const MAX_MEMBERS: usize = 64;
+    pub const MAX_MEMBERS: usize = list::MAX_MEMBERS;
 
     /// Baggage without members.
     pub const EMPTY: Baggage = Baggage { text: HeaderValue::from_static(""), dropped: 0 };
