@@ -274,7 +274,7 @@ impl Builder {
         if let Some(sampler) = self.sampler {
             config.sampler = sampler;
         }
-        config.find_descendant = Some(super::layer::find_descendant());
+        config.set_find_descendant(super::layer::find_descendant());
         Tracer::set_find_enclosing(super::layer::find_enclosing);
         let copied: Arc<[String]> = self.copied.into();
         if !copied.is_empty() {

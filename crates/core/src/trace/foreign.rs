@@ -4,24 +4,13 @@
 //! - [`FindEnclosing`] is for a context that is in no span of this process. It returns the span
 //!   that the task is in.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::span_context::SpanContext;
 use super::state::{SPAN, SpanState, TRACER, tracer};
-use super::tracer::{Tracer, TracerConfig};
+use super::tracer::{FindDescendant, Tracer, TracerConfig};
 use crate::Context;
 use crate::context::set_derive_for_spawn;
-
-/// Finds the innermost foreign span that descends from the given context's span.
-///
-/// A foreign span is a span of another tracing system in this process. If the context has only a
-/// remote parent, the span must descend from that. A new span is then a child of the span found.
-/// `None` means that there is no such span.
-///
-/// It is called on the task that starts a span, once for each recorded span. It must return a
-/// descendant only, never the span of another request that happens to be in a thread-local. A span
-/// of another trace is ignored.
-pub type FindDescendant = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + Sync>;
 
 /// Finds the span of another tracing system that the calling task is in.
 ///
@@ -32,6 +21,24 @@ pub type FindDescendant = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + S
 pub type FindEnclosing = fn(&Context) -> Option<Context>;
 
 static FIND_ENCLOSING: OnceLock<FindEnclosing> = OnceLock::new();
+
+impl TracerConfig {
+    /// Sets how to find the foreign span that descends from a context's span. Default: none.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use throughline_core::Context;
+    /// use throughline_core::trace::TracerConfig;
+    ///
+    /// fn join_foreign_spans(config: &mut TracerConfig) {
+    ///     config.set_find_descendant(Arc::new(|_ctx: &Context| None));
+    /// }
+    /// ```
+    pub fn set_find_descendant(&mut self, find: FindDescendant) {
+        self.find_descendant = Some(find);
+        set_derive_for_spawn(for_spawned);
+    }
+}
 
 impl Tracer {
     /// Sets how to find the enclosing span of another tracing system for a context in no span.
@@ -69,7 +76,7 @@ pub(super) fn enclosing(ctx: &Context) -> Option<Context> {
 }
 
 /// Returns `ctx` below the foreign span of the spawning task, for the spans of the spawned work.
-pub(super) fn for_spawned(ctx: &Context) -> Option<Context> {
+fn for_spawned(ctx: &Context) -> Option<Context> {
     match ctx.value(&SPAN).filter(|state| !state.span_context.is_remote()) {
         Some(state) if state.is_recorded => {
             let span = descendant(ctx, tracer(ctx).config(), &state.span_context)?;

@@ -3,12 +3,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::attributes::Attributes;
-use super::foreign::{self, FindDescendant};
 use super::limits::SpanLimits;
 use super::record::{Resource, SpanRecord};
 use super::sampler::{ParentBased, Sampler};
+use super::span_context::SpanContext;
 use crate::Context;
-use crate::context::set_derive_for_spawn;
 
 /// Takes finished spans, for example to export them.
 pub trait Recorder: Send + Sync {
@@ -69,8 +68,7 @@ pub struct TracerConfig {
     pub resource: Arc<Resource>,
     /// Limits what one span holds.
     pub limits: SpanLimits,
-    /// Finds spans of another tracing system that the same task is in. Default: none.
-    pub find_descendant: Option<FindDescendant>,
+    pub(super) find_descendant: Option<FindDescendant>,
     /// Adds attributes from the context to recorded spans. Default: none.
     pub from_context: Option<FromContext>,
     /// Whether new traces have [`TraceFlags::RANDOM`](crate::TraceFlags::RANDOM). Default: no.
@@ -85,6 +83,17 @@ pub struct TracerConfig {
 /// It is called when a recorded span starts, on the task that starts it. Samplers do not see the
 /// added attributes.
 pub type FromContext = Arc<dyn Fn(&Context, &mut Attributes) + Send + Sync>;
+
+/// Finds the innermost foreign span that descends from the given context's span.
+///
+/// A foreign span is a span of another tracing system in this process. If the context has only a
+/// remote parent, the span must descend from that. A new span is then a child of the span found.
+/// `None` means that there is no such span.
+///
+/// It is called on the task that starts a span, once for each recorded span. It must return a
+/// descendant only, never the span of another request that happens to be in a thread-local. A span
+/// of another trace is ignored.
+pub type FindDescendant = Arc<dyn Fn(&Context) -> Option<SpanContext> + Send + Sync>;
 
 impl TracerConfig {
     /// Spans go to `recorder`; everything else has its default.
@@ -107,9 +116,6 @@ static NOOP: Tracer = Tracer::noop();
 impl Tracer {
     /// Returns a tracer with this configuration.
     pub fn new(config: TracerConfig) -> Self {
-        if config.find_descendant.is_some() {
-            set_derive_for_spawn(foreign::for_spawned);
-        }
         Self(Some(Arc::new(Inner { config, late_writes: AtomicU64::new(0) })))
     }
 

@@ -127,7 +127,7 @@ fn with_hook() -> (Arc<Memory>, Context, Found) {
     let found = Found::default();
     let hook = found.clone();
     let (memory, ctx) =
-        Memory::with(|config| config.find_descendant = Some(Arc::new(move |_: &Context| hook.lock().unwrap().clone())));
+        Memory::with(|config| config.set_find_descendant(Arc::new(move |_: &Context| hook.lock().unwrap().clone())));
     (memory, ctx, found)
 }
 
@@ -223,7 +223,7 @@ async fn c25_spawned_work_is_below_the_innermost_span_at_the_time_of_the_spawn()
 fn t12_find_descendant_is_called_for_recorded_spans_only() {
     let (memory, ctx) = Memory::with(|config| {
         config.sampler = Arc::new(AlwaysOff);
-        config.find_descendant = Some(Arc::new(|_: &Context| unreachable!("not called for unrecorded spans")));
+        config.set_find_descendant(Arc::new(|_: &Context| unreachable!("not called for unrecorded spans")));
     });
     let root = ctx.span("root").start();
     root.span("child").start().end();
