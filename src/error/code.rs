@@ -160,7 +160,9 @@ impl Code {
         StatusCode::from_u16(status).expect("each is between 100 and 999")
     }
 
-    /// Returns the meaning of an HTTP response that names no code. `None`: it is not an error.
+    /// Returns the meaning of an HTTP response that names no code.
+    ///
+    /// `None`: it is not an error.
     ///
     /// ```
     /// use http::StatusCode;
@@ -216,7 +218,7 @@ impl Code {
         matches!(self, DeadlineExceeded | Cancelled | Unavailable | ResourceExhausted)
     }
 
-    /// Whether the message of such an error is for operators of the service, not for its callers.
+    /// Whether the error's message is for the service's operators, not for its callers.
     pub(crate) fn is_internal_detail(self) -> bool {
         matches!(self, Internal | Unknown | DataLoss)
     }

@@ -1,4 +1,4 @@
-//! The meaning of a call's failure: a call without a response, or with half of one.
+//! The meaning of a failed call, with no response or half of one.
 
 use std::error::Error as StdError;
 use std::io;
@@ -48,7 +48,7 @@ fn of_http2(error: &h2::Error) -> (Code, bool) {
     }
 }
 
-/// Whether a timer of the client, of an inner layer, or of the connection attempt has fired.
+/// Whether a timer has fired: of the client, an inner layer, or the connection attempt.
 pub(super) fn is_timeout(failure: &(dyn StdError + 'static)) -> bool {
     chain(failure).any(|error| {
         #[cfg(feature = "tonic")]

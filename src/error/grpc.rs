@@ -1,5 +1,6 @@
-//! gRPC: an `Error` as a status, with an `ErrorInfo` and a `RetryInfo` of `google.rpc` in its
-//! details. `grpc-status-details-bin`.
+//! gRPC: an `Error` as a status.
+//!
+//! Its details (`grpc-status-details-bin`) hold an `ErrorInfo` and a `RetryInfo` of `google.rpc`.
 
 mod details;
 
@@ -34,8 +35,9 @@ impl From<Code> for tonic::Code {
     }
 }
 
-/// The status that reports the error to a caller. The error is its source, which stays in the
-/// process.
+/// The status that reports the error to a caller.
+///
+/// The error is its source, which stays in the process.
 ///
 /// - A `google.rpc.ErrorInfo` with the domain `throughline` has the origin, path, `retryable` and
 ///   details as metadata. The path and the details are JSON.
@@ -170,7 +172,7 @@ impl Error {
         error.with_received((!debug.is_empty()).then(|| json!({"details": debug})))
     }
 
-    /// The error that a status from an external service reports: its code and the time to wait.
+    /// The error that an external service's status reports: its code and retry delay.
     ///
     /// Its message is the source, for debugging. Its message and details are
     /// [`received`](Self::received).
@@ -228,7 +230,7 @@ impl Error {
     }
 }
 
-/// The error that the status was made from, in this process or in another internal service.
+/// The error that the status was made from, here or in another internal service.
 pub(crate) fn error_in_status(status: &Status) -> Option<Error> {
     local_source(status).or_else(|| error_info(&details(status)).map(|_| Error::from_grpc_status(status.clone())))
 }

@@ -35,7 +35,7 @@ use throughline_core::{Cause, Context, ContextError, error_message};
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
 
-/// The header that names the origin of a gRPC status that does not name it itself.
+/// The header with the origin of a gRPC status that does not name it.
 pub(crate) const ORIGIN: &str = "throughline-origin";
 /// The most services in a path.
 const MAX_PATH: usize = 16;
@@ -77,8 +77,9 @@ struct Inner {
     /// Received from another service.
     is_remote: bool,
     is_preserved: bool,
-    /// The message is another service's, or an internal detail of this one. Untrusted clients must
-    /// not see it.
+    /// The message is another service's, or an internal detail of this one.
+    ///
+    /// Untrusted clients must not see it.
     is_message_private: bool,
     retryable: Option<bool>,
     retry_after: Option<Duration>,

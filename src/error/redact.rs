@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 use super::{Code, Error};
 
 impl Error {
-    /// The error in a document of an internal service. `None`: the document is not one of these.
+    /// The error in a document of an internal service.
+    ///
+    /// `None`: the document is not one of these.
     ///
     /// Documents of internal services have a [`Code`], and an origin and a path once they have left
     /// the service. Documents of other libraries and of handlers have none of these.

@@ -22,7 +22,9 @@ struct Outcome {
 }
 
 impl QueuedBatch {
-    /// Makes a batch for `lanes` lanes. `loss` is the loss of the lanes that have no room for it.
+    /// Makes a batch for `lanes` lanes.
+    ///
+    /// `loss` is the loss of the lanes that have no room for it.
     pub(super) fn new(batch: Batch, start: u64, bytes: usize, lanes: usize, loss: Loss) -> Self {
         QueuedBatch { batch, start, bytes, outcome: Mutex::new(Outcome { lanes, loss }) }
     }

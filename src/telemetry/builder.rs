@@ -111,7 +111,9 @@ impl Builder {
         self
     }
 
-    /// Sets the random flag of W3C Trace Context Level 2 on new traces. The default is off.
+    /// Sets the random flag of W3C Trace Context Level 2 on new traces.
+    ///
+    /// The default is off.
     ///
     /// Leave it off while any receiver uses OpenTelemetry for Go before 1.42: that version rejects
     /// flags above `02`, and starts a new trace. A continued trace keeps its caller's flag in both
@@ -155,13 +157,17 @@ impl Builder {
         self
     }
 
-    /// Sets how long a span waits until its batch is full. The default is 5 s.
+    /// Sets how long a span waits until its batch is full.
+    ///
+    /// The default is 5 s.
     pub fn schedule_delay(mut self, delay: Duration) -> Self {
         self.schedule_delay = delay;
         self
     }
 
-    /// Limits the time of an exporter for one batch, with all attempts. The default is 30 s.
+    /// Limits the time of an exporter for one batch, with all attempts.
+    ///
+    /// The default is 30 s.
     ///
     /// Pauses that the receiver requests do not count. When the time has passed, the batch is
     /// dropped ([`DropReason::ExportTimeout`](super::DropReason::ExportTimeout)).

@@ -79,7 +79,9 @@ pub type ExportFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>>
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// No span was exported, as far as is known, and a retry is useless. The batch is dropped.
+    /// No span was exported, as far as is known, and a retry is useless.
+    ///
+    /// The batch is dropped.
     Failed {
         /// The destination and the error.
         message: Cow<'static, str>,

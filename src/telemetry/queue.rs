@@ -47,7 +47,9 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Set under the lock of `state`.
     is_closed: AtomicBool,
-    /// One for each lane: notified when the lane may have work, or when a shutdown starts.
+    /// One for each lane.
+    ///
+    /// It is notified when the lane may have work, or when a shutdown starts.
     wake: Box<[Notify]>,
     /// Notified when the limit of a shutdown has passed: lanes stop at once.
     abandoned: Notify,
@@ -145,7 +147,7 @@ impl Queue {
         }
     }
 
-    /// Puts the oldest spans into a batch and adds it to the backlogs of all lanes.
+    /// Puts the oldest spans into a batch, for the backlogs of all lanes.
     fn form_batch(&self, state: &mut State) -> Arc<QueuedBatch> {
         let (spans, bytes): (Vec<_>, usize) = if state.spans.len() <= self.bounds.batch {
             // A new deque, so that the memory of a burst is freed.

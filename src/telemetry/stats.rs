@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The queue was full, in spans or in bytes: spans end faster than they are exported.
+    /// The queue was full, in spans or in bytes.
+    ///
+    /// Spans end faster than they are exported.
     QueueFull,
     /// The export of its batch failed, and there was no further retry.
     ExportFailed,

@@ -90,8 +90,9 @@ async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
     assert_eq!(consumer.span_context.trace_id(), producer.span_context.trace_id());
 }
 
-/// Publishes a message in a span. Returns whether the consumer continued the trace, and the
-/// headers.
+/// Publishes a message in a span.
+///
+/// Returns whether the consumer continued the trace, and the headers.
 async fn publish_and_consume(events: Events, consumer: impl FnOnce(Consumer) -> Consumer) -> (bool, HeaderMap) {
     let (_memory, _telemetry, ctx) = traced();
     let (sender, mut seen) = mpsc::unbounded_channel();

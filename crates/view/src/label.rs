@@ -64,7 +64,9 @@ impl<'a> End<'a> {
         !matches!(self, End::Quiet | End::Responded(_))
     }
 
-    /// The end as text. If the long form does not fit in `room` columns, the short form.
+    /// The end as text.
+    ///
+    /// If the long form does not fit in `room` columns, the short form.
     ///
     /// The short form may still be longer than `room`. `origin` is the service of the error.
     pub(crate) fn words(self, origin: Option<&str>, message: Option<&str>, room: usize, unicode: bool) -> String {

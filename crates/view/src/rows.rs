@@ -7,7 +7,9 @@ use throughline_core::trace::SpanKind;
 use crate::label::End;
 use crate::trace::{SpanView, Trace};
 
-/// The most similar siblings that are all drawn. Of more, only the first and the longest are.
+/// The most similar siblings that are all drawn.
+///
+/// Of more, only the first and the longest are.
 const MAX_ALIKE: usize = 10;
 
 pub(crate) struct Row {
@@ -25,8 +27,9 @@ pub(crate) enum Item {
     Span(usize),
     /// The sender's and the receiver's span of a call or a message.
     Hop { from: usize, to: usize },
-    /// Similar siblings that are not drawn: their number, the start of the first, the end of the
-    /// last, and the longest duration.
+    /// Similar siblings that are not drawn.
+    ///
+    /// Their number, the start of the first, the end of the last, and the longest duration.
     Collapsed { count: usize, from: u64, to: u64, longest: u64, is_critical: bool },
 }
 
@@ -60,7 +63,9 @@ pub(crate) fn rows(trace: &Trace, is_critical: &[bool]) -> Vec<Row> {
     rows
 }
 
-/// For each span: whether it or a span below it has failed, was cancelled or was shed.
+/// For each span, whether it or a span below it needs attention.
+///
+/// Such a span has failed, was cancelled or was shed.
 fn trouble(trace: &Trace) -> Vec<bool> {
     let mut trouble: Vec<_> = trace.spans().iter().map(|span| End::of(span).is_trouble()).collect();
     for (index, _) in trace.order().iter().rev() {
@@ -107,7 +112,9 @@ fn siblings(trace: &Trace, indexes: &[usize], trouble: &[bool], is_critical: &[b
     drawn.flat_map(|(at, item)| [Some(item), collapsed.remove(&at)]).flatten().collect()
 }
 
-/// A hop if the receiver is the sender's only child, and they ended alike. Otherwise a span.
+/// A hop if the receiver is the sender's only child, and they ended alike.
+///
+/// Otherwise a span.
 fn item(spans: &[SpanView], from: usize) -> Item {
     let sender = &spans[from];
     let &[to] = &sender.children[..] else { return Item::Span(from) };

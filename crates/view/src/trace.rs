@@ -29,8 +29,9 @@ use throughline_core::{SpanId, SpanRecord, TraceId};
 #[derive(Clone, Debug)]
 pub struct Trace {
     spans: Vec<SpanView>,
-    /// The indexes and depths of all spans. A parent comes before its children, and children are
-    /// sorted by their start.
+    /// The indexes and depths of all spans.
+    ///
+    /// A parent comes before its children, and children are sorted by their start.
     order: Vec<(usize, usize)>,
 }
 

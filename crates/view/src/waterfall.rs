@@ -303,7 +303,7 @@ fn name(trace: &Trace, item: Item, unicode: bool) -> String {
     }
 }
 
-/// The guides in front of each label, and in front of a message line below it.
+/// The guides before each label, and before a message line below it.
 fn guides(rows: &[Row], columns: &Columns, unicode: bool) -> Vec<[String; 2]> {
     let [fork, last, bar, none] = match (unicode, columns.step) {
         (true, 1) => ["├", "└", "│", " "],

@@ -11,7 +11,9 @@ use throughline::{ClientLayer, Code, Context, Error, ReplyReserve, SendWith};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::task::JoinHandle;
 
-/// A client of one service. If the service has several instances, calls take them in turn.
+/// A client of one service.
+///
+/// If the service has several instances, calls take them in turn.
 #[derive(Debug)]
 pub struct Peer {
     http: reqwest::Client,
@@ -30,7 +32,7 @@ impl Peer {
         Peer { http, layer: ClientLayer::internal(), instances, next: AtomicUsize::new(0) }
     }
 
-    /// Sets the part of the time left that a call keeps for the response's way back.
+    /// Sets the part of the time left that a call keeps for the response.
     #[must_use]
     pub fn reserve(mut self, reserve: ReplyReserve) -> Self {
         self.layer = self.layer.reserve(reserve);

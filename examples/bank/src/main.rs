@@ -64,7 +64,9 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Prints to stdout. It is not an error if the reader has gone, as `head` does.
+/// Prints to stdout.
+///
+/// It is not an error if the reader has gone, as `head` does.
 fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{}", text.trim_end());
 }

@@ -40,7 +40,9 @@ fn left(span: &SpanView) -> f64 {
     span.record.attributes.get("throughline.deadline.remaining_ms").and_then(|value| value.as_f64()).unwrap()
 }
 
-/// The spans that wait for `balance`: all except the call to `cards`, which is complete by then.
+/// The spans that wait for `balance`.
+///
+/// All except the call to `cards`, which is complete by then.
 fn waiting(trace: &Trace) -> Vec<&SpanView> {
     trace.spans().iter().filter(|span| !is_card(span)).collect()
 }

@@ -40,7 +40,9 @@ pub(super) struct SpanFields {
 }
 
 impl SpanFields {
-    /// Returns `Unset` if no field sets the status. A description without a code is an error.
+    /// Returns `Unset` if no field sets the status.
+    ///
+    /// A description without a code is an error.
     pub(super) fn status(&mut self) -> Status {
         match (self.code.take(), self.description.take()) {
             (Some(Status::Ok), _) => Status::Ok,

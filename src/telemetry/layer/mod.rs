@@ -203,7 +203,7 @@ fn write(span: CurrentSpan<'_>, mut fields: SpanFields) {
     }
 }
 
-/// Returns the context of the span with this id, if the layer has seen the span.
+/// Returns the context of the span with this id. `None` if the layer has not seen it.
 fn context_of<S: Subscriber + for<'a> LookupSpan<'a>>(id: &Id, scope: &Scope<'_, S>) -> Option<Context> {
     let span = scope.span(id)?;
     let extensions = span.extensions();

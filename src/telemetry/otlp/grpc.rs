@@ -61,7 +61,9 @@ impl Exporter for GrpcExporter {
     }
 }
 
-/// Maps a status to an error. The retryable codes are from the table of the OTLP specification.
+/// Maps a status to an error.
+///
+/// The retryable codes are from the table of the OTLP specification.
 fn status_error(endpoint: &str, status: &Status) -> ExportError {
     if sources(status).any(|error| error.is::<ConnectError>()) {
         return unreachable(endpoint, status);

@@ -27,7 +27,9 @@ use super::{Config, USER_AGENT, encode, error_chain, rejected, unreachable};
 use crate::telemetry::{ExportError, ExportFuture, Exporter};
 use crate::url::redacted;
 
-/// The largest response body, in bytes. A larger one is not read, and its connection is closed.
+/// The largest response body, in bytes.
+///
+/// A larger one is not read, and its connection is closed.
 const MAX_RESPONSE: usize = 64 * 1024;
 
 pub(super) struct HttpExporter {
@@ -39,7 +41,9 @@ pub(super) struct HttpExporter {
     /// The URL without credentials, with the proxy, for messages.
     endpoint: String,
     connector: HttpConnector,
-    /// Opened on the export thread, whose runtime drives it. `None` while a request is in flight.
+    /// Opened on the export thread, whose runtime drives it.
+    ///
+    /// `None` while a request is in flight.
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
@@ -121,7 +125,9 @@ impl Exporter for HttpExporter {
     }
 }
 
-/// Whether the collector is on this host. A proxy would look for it on the proxy's host.
+/// Whether the collector is on this host.
+///
+/// A proxy would look for it on the proxy's host.
 fn is_on_this_host(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let name = host.trim_end_matches('.').to_ascii_lowercase();

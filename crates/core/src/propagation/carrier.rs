@@ -127,7 +127,9 @@ impl<V: AsRef<[u8]>> Extractor for BTreeMap<String, V> {
     }
 }
 
-/// The form that message brokers use: names are in order, and a name may occur twice.
+/// The form that message brokers use.
+///
+/// Names are in order, and a name may occur twice.
 ///
 /// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: From<String>> Injector for Vec<(String, V)> {
@@ -141,7 +143,9 @@ impl<V: From<String>> Injector for Vec<(String, V)> {
     }
 }
 
-/// The form that message brokers use: names are in order, and a name may occur twice.
+/// The form that message brokers use.
+///
+/// Names are in order, and a name may occur twice.
 ///
 /// Values are text (`V = String`) or bytes (`V = Vec<u8>`, `Bytes`).
 impl<V: AsRef<[u8]>> Extractor for Vec<(String, V)> {

@@ -15,8 +15,9 @@ pub struct Dropped {
     pub spans: u64,
     /// Invalid `tracestate` lists.
     pub trace_states: u64,
-    /// Members of the baggage: malformed, beyond its limits, or not decodable by the key that
-    /// reads them.
+    /// Members of the baggage.
+    ///
+    /// They were malformed, beyond its limits, or not decodable by the key that reads them.
     pub baggage_members: u64,
     /// Malformed lines of deadline headers, and malformed times of messages.
     pub deadlines: u64,

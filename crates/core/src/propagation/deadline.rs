@@ -168,7 +168,9 @@ pub fn inject_as<I: Injector + ?Sized>(
     }
 }
 
-/// Parses a `grpc-timeout`: 1 to 8 digits and one of the units `H M S m u n`.
+/// Parses a `grpc-timeout`.
+///
+/// It has 1 to 8 digits and one of the units `H M S m u n`.
 ///
 /// Returns `None` for anything else, including a sign or a blank.
 ///
@@ -259,7 +261,9 @@ impl fmt::Debug for GrpcTimeout {
     }
 }
 
-/// The error when no time is left to send a request: its deadline would pass on the way.
+/// The error when no time is left to send a request.
+///
+/// Its deadline would pass on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired(());
 

@@ -34,7 +34,9 @@ pub(super) fn padded_trace_id(digits: &[u8]) -> Option<TraceId> {
     TraceId::from_hex(&pad::<32>(digits)?)
 }
 
-/// Pads 1 to `N` digits with zeros on the left; `None` for no digits or more than `N`.
+/// Pads digits with zeros on the left.
+///
+/// `None` for no digits, or more than `N`.
 pub(super) fn pad<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut padded = [b'0'; N];
     let start = N.checked_sub(digits.len()).filter(|start| *start < N)?;

@@ -248,7 +248,7 @@ impl Propagator {
         ctx
     }
 
-    /// Extracts only the caller's span, for example to link to it instead of continuing its trace.
+    /// Extracts only the caller's span, for example to link to it.
     pub fn extract_span_context<E: Extractor + ?Sized>(&self, carrier: &E) -> Option<SpanContext> {
         self.caller(carrier).span
     }

@@ -23,7 +23,9 @@ use super::principal;
 use crate::context::WireKind;
 use crate::{Baggage, Codec, Context, Extractor, Injector, Key};
 
-/// The maximum length of a value in a header of its own. A longer value is neither read nor sent.
+/// The maximum length of a value in a header of its own.
+///
+/// A longer value is neither read nor sent.
 const MAX_TEXT: usize = 8_192;
 
 /// # Keys that cross the wire
@@ -247,8 +249,9 @@ pub(super) fn baggage(ctx: &Context) -> Cow<'_, Baggage> {
     baggage
 }
 
-/// Whether a header carries a text unchanged. Blanks around a value are not part of it (RFC 9110
-/// §5.5).
+/// Whether a header carries a text unchanged.
+///
+/// Blanks around a value are not part of it (RFC 9110 §5.5).
 fn fits_header(text: &str) -> bool {
     text.len() <= MAX_TEXT
         && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))

@@ -6,7 +6,9 @@ use super::value::Value;
 
 /// The number of attributes that take no heap allocation.
 const INLINE: usize = 8;
-/// The greatest length of a key in bytes. A longer one is taken for a mistake.
+/// The greatest length of a key in bytes.
+///
+/// A longer one is taken for a mistake.
 const MAX_KEY: usize = 1024;
 
 type Attribute = (Cow<'static, str>, Value);
@@ -32,8 +34,9 @@ pub struct Attributes {
     // `None` until the first write: an empty set then takes one store to make and one load to drop.
     inline: Option<[Option<Attribute>; INLINE]>,
     overflow: Vec<Attribute>,
-    /// The number of attributes dropped for their keys. The span, event or link that takes the
-    /// others counts them.
+    /// The number of attributes dropped for their keys.
+    ///
+    /// The span, event or link that takes the others counts them.
     rejected_keys: u32,
 }
 
@@ -96,7 +99,7 @@ impl Attributes {
         self.is_empty() && self.rejected_keys == 0
     }
 
-    /// Does the same as `mem::take`, but does not copy the inline space of an empty set.
+    /// Does what `mem::take` does, without copying the inline space of an empty set.
     #[inline(always)]
     pub(super) fn take(&mut self) -> Self {
         if self.is_empty() { Self::new() } else { std::mem::take(self) }
@@ -115,8 +118,9 @@ impl Attributes {
         self.put(key, value, count)
     }
 
-    /// Applies `limits` to attributes that were set without them. Returns the number dropped,
-    /// including those dropped for their keys.
+    /// Applies `limits` to attributes that were set without them.
+    ///
+    /// Returns the number dropped, including those dropped for their keys.
     pub(super) fn shrink_to(&mut self, count: u32, limits: &SpanLimits) -> u32 {
         for value in self.inline.iter_mut().flatten().flatten().chain(&mut self.overflow).map(|(_, value)| value) {
             value.truncate(limits.characters());

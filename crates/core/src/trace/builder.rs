@@ -95,7 +95,9 @@ impl<'a> SpanBuilder<'a> {
         self
     }
 
-    /// Sets an attribute of the span from its start. Samplers see it. The last write of a key wins.
+    /// Sets an attribute of the span from its start.
+    ///
+    /// Samplers see it. The last write of a key wins.
     #[inline]
     pub fn attribute(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
         self.attributes.set(key, value);
@@ -256,8 +258,9 @@ impl<'a> SpanBuilder<'a> {
         Span::recorded(ctx.with_value(&SPAN, state))
     }
 
-    /// Adds the sampler's attributes and applies `limits`. Returns the number of dropped
-    /// attributes, and the links.
+    /// Adds the sampler's attributes and applies `limits`.
+    ///
+    /// Returns the number of dropped attributes, and the links.
     fn apply_limits(
         &mut self,
         sampled: Vec<(Cow<'static, str>, Value)>,
@@ -307,8 +310,10 @@ impl<'a> SpanBuilder<'a> {
         self.tracer.or_else(parent_tracer)
     }
 
-    /// Finds the foreign span that the task is in, for a context in no span of this process. A span
-    /// that enters the process has its parent elsewhere.
+    /// Finds the foreign span that the task is in.
+    ///
+    /// The context is in no span of this process. A span that enters the process has its parent
+    /// elsewhere.
     #[inline]
     fn find_enclosing(&mut self, context_span: Option<&SpanState>) {
         let is_in_span = context_span.is_some_and(|state| !state.span_context.is_remote());

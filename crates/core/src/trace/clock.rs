@@ -1,4 +1,6 @@
-//! Times of spans: a local root reads the wall clock, and the spans below it add monotonic time.
+//! Times of spans.
+//!
+//! A local root reads the wall clock, and the spans below it add monotonic time.
 //!
 //! - Tick: a nanosecond of the monotonic clock, counted from the first call in this process.
 //! - Epoch: the wall-clock time at tick zero.
@@ -32,13 +34,15 @@ impl From<UnixNanos> for SystemTime {
     }
 }
 
-/// The clocks may differ by this many nanoseconds before the wall clock counts as stepped. Local
-/// roots in quick succession, such as those of several services in one process, then share one
-/// epoch.
+/// The clocks may differ by this many nanoseconds before the wall clock counts as stepped.
+///
+/// Local roots in quick succession, such as those of several services in one process, then share
+/// one epoch.
 const TOLERANCE: u64 = 1_000_000;
 
-/// Converts ticks to times: nanoseconds since the Unix epoch at tick zero, read from the wall clock
-/// once.
+/// Converts ticks to times.
+///
+/// It holds the nanoseconds since the Unix epoch at tick zero, read from the wall clock once.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Epoch(u64);
 

@@ -41,7 +41,7 @@ impl TracerConfig {
 }
 
 impl Tracer {
-    /// Sets how to find the enclosing span of another tracing system for a context in no span.
+    /// Sets how to find the foreign span that encloses a context in no span.
     ///
     /// It can be set once per process; later calls have no effect. It is not called for spans of
     /// kind [`Server`](super::SpanKind::Server) and [`Consumer`](super::SpanKind::Consumer), whose
@@ -66,7 +66,9 @@ pub(super) fn descendant(ctx: &Context, config: Option<&TracerConfig>, parent: &
     find_descendant(ctx).filter(|span| span.trace_id() == parent.trace_id() && span.span_id() != parent.span_id())
 }
 
-/// Returns a context in the foreign span that the task is in. `ctx` is in no span of this process.
+/// Returns a context in the foreign span that the task is in.
+///
+/// `ctx` is in no span of this process.
 #[inline]
 pub(super) fn enclosing(ctx: &Context) -> Option<Context> {
     let enclosing_ctx = FIND_ENCLOSING.get()?(ctx)?;
@@ -75,7 +77,7 @@ pub(super) fn enclosing(ctx: &Context) -> Option<Context> {
     is_in_trace.then_some(enclosing_ctx)
 }
 
-/// Returns `ctx` below the foreign span of the spawning task, for the spans of the spawned work.
+/// Returns the parent of spawned work: `ctx` below the spawning task's foreign span.
 fn for_spawned(ctx: &Context) -> Option<Context> {
     match ctx.value(&SPAN).filter(|state| !state.span_context.is_remote()) {
         Some(state) if state.is_recorded => {

@@ -6,9 +6,9 @@
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = ONES << 7;
 
-/// Decodes digits and remembers whether all of them were valid, so that one test is enough.
+/// Decodes digits, and remembers whether all of them were valid.
 pub(crate) struct Decoder {
-    /// The high bit of each byte is set until a bad digit occurs at its position.
+    /// A bad digit clears the high bit of the byte at its position.
     good: u64,
 }
 

@@ -59,7 +59,7 @@ impl Default for SpanLimits {
 /// The limit in bytes of names and descriptions.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Cuts the value of an attribute to at most so many characters, and frees the memory of the rest.
+/// Cuts an attribute's value to at most so many characters. Frees the rest.
 ///
 /// OpenTelemetry, "Attribute Limits": "counting any character in it as 1".
 #[inline]

@@ -44,7 +44,9 @@ pub struct TraceIdRatio {
 }
 
 impl TraceIdRatio {
-    /// Records this share of the traces. 0.0 and less is none, 1.0 and more is all, NaN is none.
+    /// Records this share of the traces.
+    ///
+    /// 0.0 and less is none, 1.0 and more is all, NaN is none.
     pub fn new(ratio: f64) -> Self {
         // `as` saturates, and makes zero of NaN. A share that rounds to zero is none.
         let kept = (ratio.clamp(0.0, 1.0) * RANGE as f64) as u64;
@@ -73,7 +75,9 @@ fn randomness(member: &str) -> Option<u64> {
     if rv.len() == DIGITS && rv.bytes().all(digit) { u64::from_str_radix(rv, 16).ok() } else { None }
 }
 
-/// Returns `state` with this threshold in its member `ot`, or with none. Other fields of `ot` stay.
+/// Returns `state` with this threshold in its member `ot`, or with none.
+///
+/// Other fields of `ot` stay.
 fn rewrite(state: &TraceState, member: Option<&str>, threshold: Option<u64>) -> TraceState {
     let mut fields = String::new();
     if let Some(threshold) = threshold {

@@ -46,13 +46,15 @@ use crate::{Cause, Context};
 #[derive(Debug)]
 pub struct Span {
     ctx: Context,
-    /// Whether this ends the recording of the context's span. It does not if it shares the identity
-    /// of an unrecorded span.
+    /// Whether this ends the recording of the context's span.
+    ///
+    /// It does not if it shares the identity of an unrecorded span.
     is_owner: bool,
     /// Whether a drop without [`end`](Self::end) means that the work was dropped.
     abandoned_if_dropped: bool,
-    /// Whether the thread was unwinding at the start. A destructor started the span then, and that
-    /// panic is not the span's.
+    /// Whether the thread was unwinding at the start.
+    ///
+    /// A destructor started the span then, and that panic is not the span's.
     started_in_panic: bool,
 }
 

@@ -1,7 +1,9 @@
 use super::id::{SpanId, TraceFlags, TraceId};
 use super::tracestate::TraceState;
 
-/// The identity of a span: trace id, span id, flags and tracestate (W3C Trace Context Level 2).
+/// The identity of a span: trace id, span id, flags and tracestate.
+///
+/// The parts are those of W3C Trace Context Level 2.
 ///
 /// It is what is propagated between processes. It is always valid: neither id can be zero.
 ///
@@ -18,8 +20,9 @@ pub struct SpanContext {
     span_id: SpanId,
     flags: TraceFlags,
     is_remote: bool,
-    /// Whether the caller has left it to the callee to decide on recording. The sampled flag is not
-    /// set then.
+    /// Whether the caller has left it to the callee to decide on recording.
+    ///
+    /// The sampled flag is not set then.
     is_undecided: bool,
     trace_state: TraceState,
 }

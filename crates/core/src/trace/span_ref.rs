@@ -47,8 +47,9 @@ impl<'a> SpanRef<'a> {
         Self { ctx, state }
     }
 
-    /// Returns the span's identity. If the context is in no span of this process, this is the
-    /// remote parent's.
+    /// Returns the span's identity.
+    ///
+    /// If the context is in no span of this process, this is the remote parent's.
     pub fn span_context(&self) -> Option<&'a SpanContext> {
         self.state.map(|state| &state.span_context)
     }
@@ -70,7 +71,9 @@ impl<'a> SpanRef<'a> {
         }
     }
 
-    /// Sets an attribute to what `value` returns. `value` is called only if the span is recording.
+    /// Sets an attribute to what `value` returns.
+    ///
+    /// `value` is called only if the span is recording.
     #[inline]
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         if self.is_recording() {

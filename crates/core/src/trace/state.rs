@@ -1,4 +1,4 @@
-//! The state of a span in its context: the identity, and the recording until it ends.
+//! The state of a span in its context: its identity and its recording.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -16,8 +16,10 @@ use crate::{Context, Key};
 
 /// The span that the context is in, or the remote parent. The nearest one counts.
 pub(super) static SPAN: Key<SpanState> = Key::new("span");
-/// The tracer of the spans below. From the context of a recorded span it always leads to the span's
-/// own tracer, so a span need not hold one.
+/// The tracer of the spans below.
+///
+/// From the context of a recorded span it always leads to the span's own tracer, so a span need not
+/// hold one.
 pub(super) static TRACER: Key<Tracer> = Key::new("tracer");
 
 #[inline]
@@ -25,7 +27,7 @@ pub(super) fn tracer(ctx: &Context) -> &Tracer {
     ctx.value(&TRACER).unwrap_or_else(|| Tracer::current_default())
 }
 
-/// Counts a write to the span of `ctx`, which has ended, on the span's own tracer.
+/// Counts a write to the ended span of `ctx`, on the span's own tracer.
 ///
 /// Another tracer may have been set below the span.
 #[cold]
@@ -43,8 +45,10 @@ pub(super) struct SpanState {
     pub(super) limits: SpanLimits,
     /// The epoch of the local root.
     pub(super) epoch: Epoch,
-    /// The context whose span takes the writes. It is set only in the parent of spawned work. It is
-    /// an ancestor of the context that holds this, so dropping it frees nothing.
+    /// The context whose span takes the writes.
+    ///
+    /// It is set only in the parent of spawned work. It is an ancestor of the context that holds
+    /// this, so dropping it frees nothing.
     pub(super) writes_to: Option<Context>,
     pub(super) recording: Mutex<Recording>,
 }
@@ -76,8 +80,9 @@ pub(super) struct RareFields {
     status: Status,
     dropped_events: u32,
     dropped_links: u32,
-    /// The address of each recorded error, and the hash of its message. The message in the event
-    /// may be cut by limits.
+    /// The address of each recorded error, and the hash of its message.
+    ///
+    /// The message in the event may be cut by limits.
     errors: Vec<(usize, u64)>,
     /// The message of the last recorded error.
     last_error: Option<String>,
@@ -154,7 +159,9 @@ impl SpanState {
         Some(record)
     }
 
-    /// Changes the recording with `write`. It runs under the lock, so it must not call user code.
+    /// Changes the recording with `write`.
+    ///
+    /// It runs under the lock, so it must not call user code.
     #[inline]
     pub(super) fn write(&self, ctx: &Context, write: impl FnOnce(&mut Recording, &SpanLimits)) {
         if !self.is_recorded {
@@ -185,7 +192,9 @@ impl Recording {
         }
     }
 
-    /// Records a cancellation once. The first cause stays, also one that was set as an attribute.
+    /// Records a cancellation once.
+    ///
+    /// The first cause stays, also one that was set as an attribute.
     pub(super) fn record_cancellation(
         &mut self,
         event: &'static str,

@@ -61,8 +61,9 @@ struct Inner {
 pub struct TracerConfig {
     /// Takes the finished spans.
     pub recorder: Arc<dyn Recorder>,
-    /// Decides which traces are recorded. Default: the caller's decision, and all traces that start
-    /// in this process.
+    /// Decides which traces are recorded.
+    ///
+    /// Default: the caller's decision, and all traces that start in this process.
     pub sampler: Arc<dyn Sampler>,
     /// Describes the process that creates the spans. Default: no attributes.
     pub resource: Arc<Resource>,

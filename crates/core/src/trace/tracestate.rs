@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 /// The limit of members. A list with more is dropped as a whole (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
-/// The limit of bytes. A longer list is dropped as a whole; the specification requires at least
-/// 512.
+/// The limit of bytes.
+///
+/// A longer list is dropped as a whole; the specification requires at least 512.
 const MAX_BYTES: usize = 8 * 1024;
 /// The greatest length of a key and of a value (§3.3.1.3).
 const MAX_PART: usize = 256;
@@ -96,7 +97,9 @@ impl TraceState {
         self.0.is_none()
     }
 
-    /// Returns the value of `key`. If it occurs more than once, the first one is the most recent.
+    /// Returns the value of `key`.
+    ///
+    /// If it occurs more than once, the first one is the most recent.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
@@ -206,8 +209,9 @@ impl List {
         Ok(())
     }
 
-    /// Checks the member at the start of `text`. Returns the text after it: nothing, or a comma and
-    /// more.
+    /// Checks the member at the start of `text`.
+    ///
+    /// Returns the text after it: nothing, or a comma and more.
     fn member<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], TraceStateError> {
         let (key, text) = split(text, KEY);
         let [b'=', text @ ..] = text else { return Err(TraceStateError(())) };
@@ -264,13 +268,16 @@ fn trim_spaces(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1). All bytes of `key` are key bytes.
+/// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )` (§3.3.1.3.1).
+///
+/// All bytes of `key` are key bytes.
 fn fits_key(key: &[u8]) -> bool {
     matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..] if rest.len() < MAX_PART)
 }
 
-/// `value = 0*255(chr) nblk-chr` (§3.3.1.3.2): no space at the end. All bytes of `value` are value
-/// bytes.
+/// `value = 0*255(chr) nblk-chr` (§3.3.1.3.2): no space at the end.
+///
+/// All bytes of `value` are value bytes.
 fn fits_value(value: &[u8]) -> bool {
     matches!(value, [.., last] if *last != b' ' && value.len() <= MAX_PART)
 }

@@ -2,7 +2,9 @@ use std::borrow::Cow;
 
 use super::limits::truncate;
 
-/// The value of an attribute: a bool, an integer, a float, a text, or an array of one of them.
+/// The value of an attribute.
+///
+/// It is a bool, an integer, a float, a text, or an array of one of them.
 ///
 /// # Examples
 /// ```

@@ -91,8 +91,9 @@ impl Consumer {
         self
     }
 
-    /// Sets the pauses between the attempts at a message; default: 500 ms, doubling up to 60 s.
+    /// Sets the pauses between the attempts at a message.
     ///
+    /// - The default is 500 ms, doubling up to 60 s.
     /// - The pause after the first failed attempt is `first`. Each further pause is twice as long,
     ///   up to `longest`.
     /// - A random time of up to half of the pause is added.

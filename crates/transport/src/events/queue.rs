@@ -81,7 +81,9 @@ pub(super) struct Queue {
 
 struct State {
     waiting: VecDeque<Waiting>,
-    /// Messages that pause, by the time when they may be taken again, and a sequence number.
+    /// Messages that pause, by the time when they may be taken again.
+    ///
+    /// A sequence number makes the keys unique.
     pausing: BTreeMap<(Instant, u64), Waiting>,
     /// The next sequence number.
     next_number: u64,
@@ -191,7 +193,7 @@ impl Queue {
         }
     }
 
-    /// Puts a message that was taken back, to be delivered again after `pause` at the earliest.
+    /// Puts a message back. It is delivered again after `pause` at the earliest.
     pub(super) fn put_back(&self, waiting: Waiting, pause: Duration) {
         self.counters.record_redelivered();
         self.put(waiting, pause);

@@ -78,7 +78,9 @@ async fn reserve(
     ledger.reserve(&ctx, &reservation).await.map(Json)
 }
 
-/// Work that never ends on its own. It may be dropped before it is first polled.
+/// Work that never ends on its own.
+///
+/// It may be dropped before it is first polled.
 fn refresh_limits(ledger: Arc<Ledger>) -> impl Future<Output = ()> + Send {
     let stopped = OnDrop(move || ledger.progress.send_modify(|progress| progress.spawned_stopped += 1));
     async move {

@@ -14,7 +14,9 @@ async fn get_json(path: &str) -> Option<Value> {
     if response.status().is_success() { response.json().await.ok() } else { None }
 }
 
-/// Whether a Jaeger is running. If not, prints that tests are skipped, or fails if it is required.
+/// Whether a Jaeger is running.
+///
+/// If not, prints that tests are skipped, or fails if it is required.
 async fn is_there() -> bool {
     let is_there = get_json("/api/v3/services").await.is_some();
     let is_required = std::env::var("THROUGHLINE_JAEGER").is_ok_and(|value| value == "required");

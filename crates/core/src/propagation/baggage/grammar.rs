@@ -57,7 +57,9 @@ pub(super) fn member(text: &[u8], start: usize) -> (Option<Parts>, usize) {
     }
 }
 
-/// Like [`member`]. The error is the position where the grammar is broken; no comma precedes it.
+/// Like [`member`].
+///
+/// The error is the position where the grammar is broken; no comma precedes it.
 fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
     let start = blanks(text, start);
     let key = start..run(text, start, TOKEN);
@@ -87,7 +89,9 @@ fn parse(text: &[u8], start: usize) -> Result<(Parts, usize), usize> {
     }
 }
 
-/// Parses the value after an equals sign at `at - 1`. Returns it without leading blanks.
+/// Parses the value after an equals sign at `at - 1`.
+///
+/// Returns it without leading blanks.
 ///
 /// The value may be empty. The second result is whether it contains a `%`.
 fn parse_value(text: &[u8], at: usize) -> (Range<usize>, bool) {

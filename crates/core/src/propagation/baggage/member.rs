@@ -1,4 +1,6 @@
-//! One member of the list: `key OWS "=" OWS value *( OWS ";" OWS property )` (§3.3.1).
+//! One member of the list.
+//!
+//! Its grammar is `key OWS "=" OWS value *( OWS ";" OWS property )` (§3.3.1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -131,7 +133,9 @@ fn push(text: &mut String, key: &str, value: Option<&str>) -> Result<(), Baggage
     Ok(())
 }
 
-/// Decodes percent-encoding. `+` stays a plus. A `%` without two digits after it stays a `%`.
+/// Decodes percent-encoding.
+///
+/// `+` stays a plus. A `%` without two digits after it stays a `%`.
 fn decode(value: &str) -> Cow<'_, str> {
     if !value.contains('%') {
         return Cow::Borrowed(value);

@@ -213,8 +213,10 @@ impl Baggage {
         }
     }
 
-    /// Returns the valid members with another key as text, their number, and the number of invalid
-    /// members. The text has capacity for `additional` more bytes.
+    /// Returns the other valid members as text, their number, and that of invalid members.
+    ///
+    /// "Other" members have another key than `key`. The text has capacity for `additional` more
+    /// bytes.
     fn without(&self, key: &str, additional: usize) -> (String, usize, usize) {
         let mut text = String::with_capacity(self.text.len() + additional);
         let (mut kept, mut invalid) = (0, 0);

@@ -61,7 +61,9 @@ impl TimeoutHeader {
         self.try_parse(line).unwrap_or_default()
     }
 
-    /// Parses a value of this header. `Ok(None)`: it sets no limit. `Err`: it breaks the grammar.
+    /// Parses a value of this header.
+    ///
+    /// `Ok(None)`: it sets no limit. `Err`: it breaks the grammar.
     fn try_parse(self, line: &[u8]) -> Result<Option<Duration>, ()> {
         let timeout = match self {
             TimeoutHeader::GrpcTimeout => parse_grpc_timeout(line),
