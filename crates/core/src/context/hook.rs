@@ -19,8 +19,8 @@ use threads::run_on_own_thread;
 use tokio::runtime::Handle;
 
 use super::catch::catch_panic;
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::timer::Alarm;
-use super::tree::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Context, DoneOwned, clock};
 
 type Callback = Box<dyn FnOnce() + Send>;

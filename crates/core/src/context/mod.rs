@@ -41,6 +41,7 @@ mod scope;
 #[cfg(all(feature = "signal", any(unix, windows)))]
 mod signal;
 mod spawn;
+mod sync;
 // A model runs no timer thread. Its alarms fire when the model moves its clock.
 #[cfg_attr(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)), path = "models/timer.rs")]
 mod timer;

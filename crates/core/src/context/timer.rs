@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::catch::catch_panic;
 use super::clock;
-use super::tree::sync::{Mutex, MutexGuard};
+use super::sync::{Mutex, MutexGuard};
 
 /// Wakes a task at an instant, or shortly after it. Dropping the alarm cancels it.
 pub(super) struct Alarm(Timer);

@@ -9,8 +9,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::context::sync::{AtomicU64, Ordering};
 use crate::context::timer;
-use crate::context::tree::sync::{AtomicU64, Ordering};
 
 #[cfg(throughline_loom)]
 use loom::lazy_static;

@@ -11,7 +11,7 @@ use loom::lazy_static;
 use shuttle::lazy_static;
 
 use super::catch::catch_panic;
-use super::tree::sync::{Mutex, MutexGuard};
+use super::sync::{Mutex, MutexGuard};
 
 #[cfg(not(throughline_tsan))]
 lazy_static! {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::node::{CancelNode, DeadlineNode, Node, NodeKind, Ref};
 use super::ready::Ready;
-use super::sync::{AtomicBool, AtomicPtr, Ordering, fence};
+use crate::context::sync::{AtomicBool, AtomicPtr, Ordering, fence};
 
 impl Ref {
     /// A child that can be cancelled.

@@ -6,9 +6,9 @@ use std::task::Waker;
 
 use super::cause;
 use super::node::{CancelNode, Node, Ref};
-use super::sync::{Ordering, fence};
 use crate::context::Cause;
 use crate::context::catch::catch_panic;
+use crate::context::sync::{Ordering, fence};
 
 impl Ref {
     /// Cancels the node, unless it is done, and wakes the waiters on it and below it.

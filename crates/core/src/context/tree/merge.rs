@@ -3,10 +3,10 @@
 use std::mem::ManuallyDrop;
 
 use super::birth::mark_timed;
-use super::list::ChildLink;
+use super::links::ChildLink;
 use super::node::{CancelNode, MergeNode, Node, NodeKind, Ref};
-use super::sync::{Ordering, fence};
 use super::value;
+use crate::context::sync::{Ordering, fence};
 
 impl Ref {
     /// A node that is done when `a` or `b` is done.

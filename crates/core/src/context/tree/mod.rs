@@ -89,12 +89,11 @@
 mod birth;
 mod cancel;
 mod cause;
-mod list;
+mod links;
 mod merge;
 mod node;
 mod observe;
 mod ready;
-pub(super) mod sync;
 mod value;
 mod wait;
 mod wire;

@@ -6,11 +6,11 @@ use std::ptr::{self, NonNull};
 use std::time::Instant;
 
 use super::cause;
-use super::list::{ChildLink, Lists};
+use super::links::{ChildLink, Lists};
 use super::ready::Ready;
-use super::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use super::value::{self, Values};
 use crate::context::Cause;
+use crate::context::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 
 /// Which constructor made the node. `Debug` and [`free`] depend on it.
 ///

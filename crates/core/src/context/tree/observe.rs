@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::birth::Path;
 use super::node::{CancelNode, Node, Ref};
-use super::sync::Ordering;
+use crate::context::sync::Ordering;
 use crate::context::{Cause, ContextError, clock};
 
 const OWN: usize = 1;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll, RawWakerVTable, Waker};
 
-use super::list::WaiterEntry;
+use super::links::WaiterEntry;
 use super::node::Ref;
 use crate::context::timer::Alarm;
 use crate::context::{Context, ContextError, clock};

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 use std::task::Waker;
 
 use super::node::{CancelNode, NodeKind, Ref};
-use super::sync::{AtomicBool, AtomicPtr, Cell, MutexGuard, Ordering};
+use crate::context::sync::{AtomicBool, AtomicPtr, Cell, MutexGuard, Ordering};
 
 /// How many waiters or children are taken out each time the lock is held.
 const BATCH: usize = 32;
