@@ -3,9 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
-use std::sync::atomic::AtomicBool;
 
-use super::tree::ErasedCodec;
+use super::tree::{ErasedCodec, Meta, Wire, WireKind};
 
 /// Names a value of type `T` in a [`Context`](super::Context).
 ///
@@ -40,36 +39,10 @@ pub struct Key<T> {
     of: PhantomData<fn(T) -> T>,
 }
 
-/// The part of a key that does not depend on its type. Its address is the address of the key.
-pub(super) struct Meta {
-    pub(super) name: &'static str,
-    pub(super) is_local: bool,
-    /// How its values are sent to other services, if they are.
-    pub(super) wire: Option<Wire>,
-    // Never written. It keeps `&KEY` of a `const` from being promoted to a `'static` reference.
-    _not_promoted: AtomicBool,
-}
-
-/// How the values of a key are sent to other services.
-pub(super) struct Wire {
-    pub(super) kind: WireKind,
-    /// Encodes and decodes the type of the key.
-    pub(super) codec: ErasedCodec,
-}
-
-/// How a value is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WireKind {
-    /// As a member of the baggage.
-    Baggage,
-    /// As a header of its own.
-    Header,
-}
-
 impl<T> Key<T> {
     /// Makes a key whose values cross spawns and stay in the process.
     pub const fn new(name: &'static str) -> Self {
-        Key { meta: Meta { name, is_local: false, wire: None, _not_promoted: AtomicBool::new(false) }, of: PhantomData }
+        Key { meta: Meta::new(name), of: PhantomData }
     }
 
     /// Makes a key whose values are sent to other services as text.

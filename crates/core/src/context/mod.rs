@@ -56,11 +56,11 @@ pub use error::ContextError;
 pub use group::{Group, GroupError, GroupHandle};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
-pub(crate) use key::WireKind;
 pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
 pub(crate) use spawn::set_derive_for_spawn;
+pub(crate) use tree::WireKind;
 use tree::{Ref, WireValue};
 pub use try_join::try_join;
 

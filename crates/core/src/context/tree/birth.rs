@@ -1,11 +1,12 @@
 //! Births: safe constructors of nodes, and the marks that a deadline sets on the nodes above it.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::time::Instant;
 
-use super::node::{CancelNode, DeadlineNode, Node, NodeKind, Ref};
+use super::node::{CancelNode, ChildLink, DeadlineNode, Lists, MergeNode, Node, NodeKind, Ref};
 use super::ready::Ready;
-use crate::context::sync::{AtomicBool, AtomicPtr, Ordering, fence};
+use super::table::Values;
+use crate::context::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 
 impl Ref {
     /// A child that can be cancelled.
@@ -78,32 +79,68 @@ fn mark_path(node: Option<&CancelNode>) {
     }
 }
 
-/// A stack of nodes on the path upwards, instead of a recursion. The first few need no allocation.
-pub(super) struct Path<'a> {
-    first: [Option<&'a Node>; 8],
-    len: usize,
-    more: Vec<&'a Node>,
-}
-
-impl<'a> Path<'a> {
-    pub(super) fn new() -> Self {
-        Path { first: [None; 8], len: 0, more: Vec::new() }
-    }
-
-    pub(super) fn push(&mut self, node: &'a Node) {
-        match self.first.get_mut(self.len) {
-            Some(slot) => {
-                *slot = Some(node);
-                self.len += 1;
+impl Node {
+    /// A node below `parent`, with everything that it inherits.
+    ///
+    /// It also inherits a final outcome, since `up` may skip the node that has it.
+    #[inline]
+    pub(super) fn below(parent: Option<&Ref>, kind: NodeKind) -> Node {
+        let (up, deadline, timed_by, values, state) = match parent {
+            None => (None, None, None, Values::NONE, ptr::null_mut()),
+            Some(parent) => {
+                let node = parent.node();
+                (node.anchor().map(NonNull::from), node.deadline, node.timed_by, node.values, node.final_state())
             }
-            None => self.more.push(node),
+        };
+        Node {
+            refs: AtomicUsize::new(1),
+            state: AtomicPtr::new(state),
+            up,
+            deadline,
+            timed_by,
+            cause: AtomicPtr::new(ptr::null_mut()),
+            values,
+            parent: parent.cloned(),
+            kind,
         }
     }
+}
 
-    pub(super) fn pop(&mut self) -> Option<&'a Node> {
-        self.more.pop().or_else(|| {
-            self.len = self.len.checked_sub(1)?;
-            self.first[self.len].take()
-        })
+impl CancelNode {
+    #[inline]
+    pub(super) fn of(node: Node) -> CancelNode {
+        CancelNode {
+            node,
+            stamp: AtomicU64::new(0),
+            link: ChildLink::new(),
+            lists: Mutex::new(Lists::EMPTY),
+            timed_below: AtomicBool::new(false),
+            timed_fenced: AtomicBool::new(false),
+            merged_below: AtomicBool::new(false),
+        }
     }
+}
+
+/// A type that a [`Ref`] may point to. It begins with a [`Node`], whose `kind` names the type.
+pub(super) trait Birth {}
+
+impl Birth for Node {}
+impl Birth for CancelNode {}
+impl Birth for DeadlineNode {}
+impl Birth for MergeNode {}
+
+impl Ref {
+    #[inline]
+    pub(super) fn new<T: Birth>(node: impl FnOnce() -> T) -> Ref {
+        Ref(NonNull::from(Box::leak(build(node))).cast())
+    }
+}
+
+/// A box whose content is built in place: a node is too large to be moved each time one is made.
+#[inline]
+fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
+    let mut uninit = Box::new_uninit();
+    uninit.write(content());
+    // SAFETY: written above.
+    unsafe { uninit.assume_init() }
 }

@@ -74,7 +74,7 @@ fn wake(top: &Ref) {
 fn wake_level(node: &CancelNode, wakers: &mut Vec<Waker>, below: &mut VecDeque<Ref>) {
     loop {
         let mut lists = node.lock();
-        let mut more = lists.take_waiters(wakers);
+        let mut more = lists.waiters.take(wakers);
         more |= lists.take_children(wakers, below);
         drop(lists);
         // A waker that panics does not keep the others from being woken.

@@ -3,8 +3,7 @@
 use std::mem::ManuallyDrop;
 
 use super::birth::mark_timed;
-use super::links::ChildLink;
-use super::node::{CancelNode, MergeNode, Node, NodeKind, Ref};
+use super::node::{CancelNode, ChildLink, MergeNode, Node, NodeKind, Ref};
 use super::value;
 use crate::context::sync::{Ordering, fence};
 

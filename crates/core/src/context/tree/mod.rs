@@ -89,15 +89,22 @@
 mod birth;
 mod cancel;
 mod cause;
+mod count;
 mod links;
+mod list;
 mod merge;
+mod meta;
 mod node;
 mod observe;
 mod ready;
+mod table;
 mod value;
 mod wait;
+mod waiters;
 mod wire;
 
+pub(crate) use meta::WireKind;
+pub(super) use meta::{ErasedCodec, Meta, Wire};
 pub(super) use node::{NodeKind, Ref};
 pub(super) use wait::{Holder, Wait};
-pub(super) use wire::{ErasedCodec, WireValue};
+pub(super) use wire::WireValue;

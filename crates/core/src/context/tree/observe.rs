@@ -8,7 +8,6 @@
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
-use super::birth::Path;
 use super::node::{CancelNode, Node, Ref};
 use crate::context::sync::Ordering;
 use crate::context::{Cause, ContextError, clock};
@@ -77,9 +76,9 @@ impl Ref {
     pub(in crate::context) fn may_be_over(&self) -> bool {
         let node = self.node();
         node.is_flagged()
-            || node
-                .as_timed()
-                .is_some_and(|timed| !timed.node.state.load(Ordering::Acquire).is_null() || timed.may_be_over())
+            || node.as_timed().is_some_and(|timed| {
+                !timed.node.state.load(Ordering::Acquire).is_null() || timed.ready.may_be_over(timed.node.deadline)
+            })
     }
 }
 
@@ -233,5 +232,35 @@ impl CancelNode {
             Ok(_) => now,
             Err(first) => first,
         }
+    }
+}
+
+/// A stack of nodes on the path upwards, instead of a recursion. The first few need no allocation.
+pub(super) struct Path<'a> {
+    first: [Option<&'a Node>; 8],
+    len: usize,
+    more: Vec<&'a Node>,
+}
+
+impl<'a> Path<'a> {
+    pub(super) fn new() -> Self {
+        Path { first: [None; 8], len: 0, more: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, node: &'a Node) {
+        match self.first.get_mut(self.len) {
+            Some(slot) => {
+                *slot = Some(node);
+                self.len += 1;
+            }
+            None => self.more.push(node),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<&'a Node> {
+        self.more.pop().or_else(|| {
+            self.len = self.len.checked_sub(1)?;
+            self.first[self.len].take()
+        })
     }
 }

@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use super::node::DeadlineNode;
 use crate::context::catch::catch_panic;
-use crate::context::clock;
 use crate::context::timer::Alarm;
+use crate::context::{clock, sync};
 
 /// The deadline has not been compared with the clock since the node was made.
 const UNCHECKED: u8 = 0;
@@ -35,45 +34,45 @@ impl Ready {
     pub(super) fn new(is_checked: bool) -> Self {
         Ready(AtomicU8::new(if is_checked { CHECKED } else { UNCHECKED }))
     }
-}
 
-impl DeadlineNode {
-    /// Whether the clock has to be read before any work is polled under this deadline.
+    /// Whether the clock has to be read before any work is polled under `deadline`.
     #[inline]
-    pub(super) fn may_be_over(&self) -> bool {
-        match self.ready.0.load(Ordering::Relaxed) {
+    pub(super) fn may_be_over(&self, deadline: Option<Instant>) -> bool {
+        match self.0.load(Ordering::Relaxed) {
             UNCHECKED => {
-                self.ready.0.store(CHECKED, Ordering::Relaxed);
+                self.0.store(CHECKED, Ordering::Relaxed);
                 true
             }
             VIRTUAL => true,
-            WATCHED => self.node.deadline.is_some_and(|at| clock::nanos(at) <= KEPT_TIME.load(Ordering::Relaxed)),
+            WATCHED => deadline.is_some_and(|at| clock::nanos(at) <= KEPT_TIME.load(Ordering::Relaxed)),
             _ => false,
         }
     }
 
     /// Counts one more call that was ready at once. Racing threads may lose counts.
+    ///
+    /// `is_real`: whether the clock is known to be the real one.
     #[inline]
-    pub(super) fn ready_at_once(&self) {
-        let count = self.ready.0.load(Ordering::Relaxed);
+    pub(super) fn count(&self, is_real: &sync::AtomicBool) {
+        let count = self.0.load(Ordering::Relaxed);
         if count < WATCHED {
-            self.count_to(count + 1);
+            self.count_to(count + 1, is_real);
         } else if count == WATCHED {
             keep_time();
         }
     }
 
     #[cold]
-    fn count_to(&self, mut count: u8) {
+    fn count_to(&self, mut count: u8, is_real: &sync::AtomicBool) {
         if count == WATCHED {
-            let is_virtual = !self.node.is_known_real() && clock::now_and_kind().1;
+            let is_virtual = !is_real.load(Ordering::Relaxed) && clock::now_and_kind().1;
             if is_virtual {
                 count = VIRTUAL;
             } else {
                 keep_time();
             }
         }
-        self.ready.0.store(count, Ordering::Relaxed);
+        self.0.store(count, Ordering::Relaxed);
     }
 }
 

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll, RawWakerVTable, Waker};
 
-use super::links::WaiterEntry;
 use super::node::Ref;
+use super::waiters::WaiterEntry;
 use crate::context::timer::Alarm;
 use crate::context::{Context, ContextError, clock};
 
@@ -100,7 +100,7 @@ impl<C: Holder> Wait<C> {
     #[inline]
     pub(in crate::context) fn ready_at_once(&self) {
         if let Some(timed) = self.target().and_then(|target| target.node().as_timed()) {
-            timed.ready_at_once();
+            timed.ready.count(&timed.is_real);
         }
     }
 
@@ -136,7 +136,7 @@ impl<C: Holder> Wait<C> {
             let waker = cx.waker().clone();
             // SAFETY: the anchor is always that of the same context. `self` is pinned, and `drop`
             // takes the entry out.
-            let unneeded = unsafe { anchor.lock().wait(&this.entry, waker) };
+            let unneeded = unsafe { anchor.lock().waiters.wait(&this.entry, waker) };
             drop(unneeded);
             anchor.link_up();
         }
@@ -191,7 +191,7 @@ impl<C: Holder> Drop for Wait<C> {
         }
         if let Some(anchor) = self.target().and_then(|target| target.node().anchor()) {
             // SAFETY: these are the lists that the entry was queued in, if it was.
-            let waker = unsafe { anchor.lock().leave(&self.entry) };
+            let waker = unsafe { anchor.lock().waiters.leave(&self.entry) };
             drop(waker);
         }
     }

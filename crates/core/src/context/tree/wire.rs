@@ -1,12 +1,12 @@
 //! Values that are sent to other processes.
 
 use std::marker::PhantomData;
-use std::{mem, ptr};
+use std::ptr;
 
+use super::meta::{Meta, Wire, WireKind};
 use super::node::Ref;
-use super::value::{Slot, Values, key_of, tag_of};
+use super::table::{Slot, Values, key_of, tag_of};
 use crate::context::Key;
-use crate::context::key::{Meta, Wire, WireKind};
 
 /// A value that is sent to other processes, or the "nothing" of its key.
 ///
@@ -97,35 +97,6 @@ fn wire_entries(values: &Values) -> impl Iterator<Item = WireValue<'_>> {
     })
 }
 
-/// The codec of one key, without the type of the value.
-#[derive(Clone, Copy)]
-pub(in crate::context) struct ErasedCodec {
-    encode: unsafe fn(*const u8) -> String,
-    /// A `fn(&str) -> Option<T>`.
-    decode: unsafe fn(),
-    rewrite: unsafe fn(ErasedCodec, &str) -> Option<String>,
-}
-
-impl ErasedCodec {
-    /// Only for the `Meta` of a `Key<T>`.
-    pub(in crate::context) const fn of<T>(encode: fn(&T) -> String, decode: fn(&str) -> Option<T>) -> Self {
-        // SAFETY: a reference and a pointer to a sized type are passed to functions in the same
-        // way. The caller of `encode` guarantees that the pointer is to a `T`.
-        let encode = unsafe { mem::transmute::<fn(&T) -> String, unsafe fn(*const u8) -> String>(encode) };
-        // SAFETY: it is not called before `decode` has restored its type.
-        let decode = unsafe { mem::transmute::<fn(&str) -> Option<T>, unsafe fn()>(decode) };
-        ErasedCodec { encode, decode, rewrite: rewrite::<T> }
-    }
-
-    /// # Safety
-    /// The codec was made for `T`.
-    unsafe fn decode<T>(self, text: &str) -> Option<T> {
-        // SAFETY: `of` has erased this same type, guaranteed by the caller.
-        let decode = unsafe { mem::transmute::<unsafe fn(), fn(&str) -> Option<T>>(self.decode) };
-        decode(text)
-    }
-}
-
 impl<T> Key<T> {
     /// Decodes `text`. Also `None` if values of this key stay in the process.
     pub(crate) fn decode(&self, text: &str) -> Option<T> {
@@ -133,15 +104,4 @@ impl<T> Key<T> {
         // SAFETY: the codec in the `Meta` of a `Key<T>` was made for `T`.
         unsafe { wire.codec.decode(text) }
     }
-}
-
-/// Decodes `text` and encodes the result again.
-///
-/// # Safety
-/// `codec` was made for `T`.
-unsafe fn rewrite<T>(codec: ErasedCodec, text: &str) -> Option<String> {
-    // SAFETY: guaranteed by the caller.
-    let value: T = unsafe { codec.decode(text) }?;
-    // SAFETY: `value` is a `T`.
-    Some(unsafe { (codec.encode)(ptr::from_ref(&value).cast()) })
 }
