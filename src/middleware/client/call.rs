@@ -11,8 +11,9 @@ use throughline_core::trace::{SpanKind, Status};
 use throughline_core::{CancelHandle, Context, Span};
 use tokio::time::Instant;
 
-use super::inject::{inject_external, inject_timeout};
+use super::inject::inject_external;
 use super::layer::Config;
+use super::timeout::inject_timeout;
 use super::trust;
 use crate::error::{Code, Error};
 use crate::middleware::{grpc, semconv};

@@ -103,6 +103,7 @@ mod request;
 mod reqwest;
 mod service;
 mod status;
+mod timeout;
 mod trust;
 
 pub use body::CallBody;

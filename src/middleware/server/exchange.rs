@@ -5,23 +5,24 @@
 //! - *Outer:* the context of a `ContextLayer` around this one.
 //! - *gRPC's form:* the request says that it is gRPC. Its response decides whether it is.
 
+mod error;
 mod record;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use throughline_core::propagation::{Counted, values};
 use throughline_core::trace::Status;
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
 use tokio::time::Instant;
 
-use super::inbound::{Served, extract, remove_untrusted_headers, requested_timeout};
+use super::extract::{Served, extract, remove_untrusted_headers, requested_timeout};
 use super::layer::{Config, Trust};
 use super::span::{Responder, Rpc, name_by_route, start_span};
 use crate::error::{Code, Error};
-use crate::middleware::{failure, grpc, semconv};
+use crate::middleware::{failure, semconv};
 
 pub(super) struct Exchange {
     /// `None` once it has ended.
@@ -50,9 +51,6 @@ struct Live {
     /// Its context is the parent of the span's.
     handle: CancelHandle,
 }
-
-/// The message for the client of a request that its base has ended.
-const SHUTTING_DOWN: &str = "shutting down";
 
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
@@ -171,79 +169,6 @@ impl Exchange {
         }
     }
 
-    /// The error to respond with if the handler is not called, or was dropped.
-    ///
-    /// The request is refused, or its context is done.
-    pub(super) fn error_without_handler(&mut self) -> Error {
-        self.respond_without_handler();
-        if let Some(refusal) = self.refusal.take() {
-            return refusal;
-        }
-        self.error_of_done_context()
-    }
-
-    /// The error of a request whose context is done.
-    ///
-    /// Its base, its deadline, or an outer layer has ended it.
-    pub(super) fn error_of_done_context(&mut self) -> Error {
-        self.interrupt();
-        let error = Error::from_context(&self.ctx);
-        match self.ctx.cause() {
-            Some(Cause::Shutdown) => self.unavailable(error),
-            _ => self.unavailable_if_base_done(error),
-        }
-    }
-
-    /// Makes the error `UNAVAILABLE` if the base has ended the request: another instance may handle
-    /// it.
-    ///
-    /// Handlers see the end of the base as that of their context, and respond with its error. Other
-    /// errors stay as they are.
-    pub(super) fn unavailable_if_base_done(&self, error: Error) -> Error {
-        let base = &self.config.base;
-        let is_by_base = match self.ctx.err() {
-            Some(ContextError::DeadlineExceeded) => base.is_done() && base.deadline() == self.ctx.deadline(),
-            Some(_) => base.is_done(),
-            None => false,
-        };
-        let is_of_context = matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded);
-        if is_by_base && is_of_context { self.unavailable(error) } else { error }
-    }
-
-    /// The error after [`Error::through_service`], which an outer layer does for both layers.
-    pub(super) fn through_service(&self, error: Error) -> Error {
-        if self.outer.is_some() {
-            return error;
-        }
-        let tracer = self.context().tracer();
-        error.through_service(tracer.resource().and_then(|resource| resource.service_name()))
-    }
-
-    /// The error as the caller gets it.
-    pub(super) fn redact(&self, error: Error) -> Error {
-        if self.is_edge() { error.redacted() } else { error }
-    }
-
-    /// The last frame of a gRPC response whose context is done before its end.
-    pub(super) fn trailers_of_done_context(&mut self) -> HeaderMap {
-        let error = self.error_of_done_context();
-        self.trailers_of(error)
-    }
-
-    /// The last frame of a gRPC response that ends with `error`.
-    pub(super) fn trailers_of(&self, error: Error) -> HeaderMap {
-        let error = self.through_service(error);
-        self.record_error(&error, error.code().http_status());
-        grpc::trailers(self.redact(error))
-    }
-
-    /// Redacts a handler's gRPC status, in headers or trailers, if the client is not trusted.
-    pub(super) fn redact_grpc(&self, headers: &mut HeaderMap) {
-        if self.is_edge() && self.is_grpc() {
-            grpc::redact(headers);
-        }
-    }
-
     /// Records that the head is passed on. Returns whether a body follows on the wire.
     pub(super) fn head_sent<B>(&mut self, response: &Response<B>) -> bool {
         let status = response.status();
@@ -327,19 +252,6 @@ impl Exchange {
             span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
             span.set_status(Status::Error("deadline exceeded".into()));
         }
-    }
-
-    /// The error for the client of a request that its base has ended.
-    fn unavailable(&self, error: Error) -> Error {
-        let unavailable = Error::new(Code::Unavailable, SHUTTING_DOWN).with_retryable(true);
-        if error.only_reports_end_of(&self.ctx) { unavailable } else { unavailable.with_source(Arc::new(error)) }
-    }
-
-    /// Whether the cause on the span says as much as `error`.
-    pub(super) fn is_explained_by_cause(&self, error: &Error) -> bool {
-        let is_shutdown = error.code() == Code::Unavailable && error.message() == SHUTTING_DOWN;
-        let has_source = std::error::Error::source(error).is_some();
-        error.only_reports_end_of(&self.ctx) || (is_shutdown && !has_source && self.ctx.is_done())
     }
 
     /// Whether the caller waits for a gRPC status.

@@ -194,8 +194,8 @@ mod counts;
 mod detached;
 mod document;
 mod exchange;
+mod extract;
 mod future;
-mod inbound;
 mod layer;
 mod methods;
 mod service;
@@ -203,7 +203,7 @@ mod span;
 mod unwind;
 
 pub use body::ResponseBody;
+pub(super) use extract::Served;
 pub use future::ResponseFuture;
-pub(super) use inbound::Served;
 pub use layer::{ContextLayer, OnDisconnect, Trust};
 pub use service::ContextService;
