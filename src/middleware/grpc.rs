@@ -21,9 +21,9 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
-/// A response that reports `error`: a 200 with the status in its headers and no body.
+/// A response that reports `error` in its headers.
 ///
-/// gRPC calls this form "Trailers-Only".
+/// It is a 200 without a body. gRPC calls this form "Trailers-Only".
 pub(super) fn response(error: Error) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::OK;
@@ -42,7 +42,7 @@ pub(super) fn trailers(error: Error) -> HeaderMap {
     trailers
 }
 
-/// The [`Error`], of this service or of a callee, that a tonic response was made from.
+/// The [`Error`] that a tonic response was made from, of this service or a callee.
 ///
 /// `None` if there is none, or if the status in the headers is not the one that tonic wrote.
 pub(super) fn error_in<B>(response: &Response<B>) -> Option<Error> {
@@ -76,7 +76,9 @@ pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
     }
 }
 
-/// Removes every header of a status, so that no part of an old one stays beside a new one.
+/// Removes every header of a status.
+///
+/// So no part of an old one stays beside a new one.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
     for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms", ORIGIN] {
         headers.remove(name);

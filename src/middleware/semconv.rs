@@ -8,22 +8,25 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use throughline_core::Span;
 use throughline_core::trace::{SpanBuilder, Value};
 
+use crate::error::{Code, Error};
 pub(super) use crate::url::redacted_with;
 
 // Names that the conventions do not define begin with `throughline.`.
 /// The time left until the deadline, in milliseconds.
 pub(super) const REMAINING_MS: &str = "throughline.deadline.remaining_ms";
 /// The code of an error that became a response.
-pub(super) const ERROR_CODE: &str = "throughline.error.code";
-/// The message of a 4xx. A 4xx is not an error on the span, so the span's status cannot hold it.
+const ERROR_CODE: &str = "throughline.error.code";
+/// The message of a 4xx.
+///
+/// A 4xx is not an error on the span, so the span's status cannot hold it.
 pub(super) const ERROR_MESSAGE: &str = "throughline.error.message";
-pub(super) const ERROR_ORIGIN: &str = "throughline.error.origin";
-/// Why the handler of a request was not called, or why a call was not sent.
+const ERROR_ORIGIN: &str = "throughline.error.origin";
+/// Why a handler was not called, or a call was not sent.
 pub(super) const SHED: &str = "throughline.shed";
 
 pub(super) const ERROR_TYPE: &str = "error.type";
 /// The name of the gRPC status in headers or trailers.
-pub(super) const RPC_STATUS_CODE: &str = "rpc.status_code";
+const RPC_STATUS_CODE: &str = "rpc.status_code";
 pub(super) const RPC_METHOD: &str = "rpc.method";
 
 /// The most bytes that an attribute holds of a text from a peer.
@@ -67,11 +70,26 @@ pub(super) fn with_rpc<'a>(span: SpanBuilder<'a>, uri: &Uri) -> SpanBuilder<'a> 
     span.attribute("rpc.system.name", "grpc").attribute(RPC_METHOD, rpc_method(uri))
 }
 
-/// Marks a gRPC method that the server does not know: a client can make up any name.
+/// Marks a gRPC method that the server does not know.
+///
+/// A client can make up any name.
 pub(super) fn set_unknown_rpc(span: &Span, uri: &Uri) {
     span.set_name("grpc");
     span.set_attribute(RPC_METHOD, "_OTHER");
     span.set_attribute_with("rpc.method_original", || rpc_method(uri));
+}
+
+/// Records the status of a gRPC response. `None`: success.
+pub(super) fn record_rpc_status(span: &Span, code: Option<Code>) {
+    span.set_attribute(RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+}
+
+/// Records the code of an error, and the service in which it began.
+pub(super) fn record_error_code(span: &Span, error: &Error) {
+    if let Some(origin) = error.origin() {
+        span.set_attribute(ERROR_ORIGIN, origin.to_owned());
+    }
+    span.set_attribute(ERROR_CODE, error.code().as_str());
 }
 
 pub(super) fn protocol_version(version: Version) -> &'static str {

@@ -26,7 +26,9 @@ pub(super) struct Call {
     is_grpc: bool,
     /// The host that is called, without a port.
     host: Option<Box<str>>,
-    /// When the timeout that the callee got expires. From here on only the reply reserve is left.
+    /// When the timeout that the callee got expires.
+    ///
+    /// From here on only the reply reserve is left.
     reserve_starts_at: Option<Instant>,
     /// A gRPC status has arrived, in the head or in trailers.
     has_grpc_status: bool,
@@ -106,7 +108,9 @@ impl Call {
         Ok(call)
     }
 
-    /// A context that is done when the call ends. The body of the request ends with it.
+    /// A context that is done when the call ends.
+    ///
+    /// The body of the request ends with it.
     pub(super) fn request_end(&mut self) -> Context {
         self.request.get_or_insert_with(|| self.ctx.with_cancel()).context().clone()
     }
@@ -152,18 +156,15 @@ impl Call {
         if error.code() == Code::DeadlineExceeded {
             self.record_error(span, error);
         } else if self.is_grpc {
-            span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
+            semconv::record_rpc_status(span, Some(error.code()));
         }
     }
 
     fn record_error(&self, span: &Span, error: &Error) {
         span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
-        span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
+        semconv::record_error_code(span, error);
         if self.is_grpc {
-            span.set_attribute(semconv::RPC_STATUS_CODE, error.code().as_str());
-        }
-        if let Some(origin) = error.origin() {
-            span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
+            semconv::record_rpc_status(span, Some(error.code()));
         }
         if error.source().is_some() {
             // This records the sources, too. The message does not contain them.
@@ -172,7 +173,7 @@ impl Call {
         span.set_status(Status::Error(error.message().to_owned().into()));
     }
 
-    /// Ends the call with a failure: there is no response, or only a part of one.
+    /// Ends the call with a failure: there is no complete response.
     pub(super) fn failed(&mut self, failure: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         let failure = failure.into();
         // When the context is done, the request body ends with an error. The client may report
@@ -226,7 +227,9 @@ impl Call {
         self.record_grpc_status(grpc::status(trailers), trailers);
     }
 
-    /// Records the status of a gRPC call. Removes details that tonic cannot read from the headers.
+    /// Records the status of a gRPC call.
+    ///
+    /// Removes details that tonic cannot read from the headers.
     fn record_grpc_status(&mut self, status: Option<Option<Code>>, headers: &mut HeaderMap) {
         #[cfg(feature = "tonic")]
         super::grpc::drop_unreadable_details(headers);
@@ -234,7 +237,7 @@ impl Call {
         self.has_grpc_status = true;
         let Some(code) = code else {
             if let Some(span) = &self.span {
-                span.set_attribute(semconv::RPC_STATUS_CODE, "OK");
+                semconv::record_rpc_status(span, None);
             }
             return;
         };
@@ -267,7 +270,9 @@ impl Call {
         self.is_grpc && !self.has_grpc_status && self.is_live()
     }
 
-    /// The error that a response describes, as far as its sender is trusted. Ends the call.
+    /// The error that a response describes, as far as its sender is trusted.
+    ///
+    /// Ends the call.
     pub(super) fn error_of(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let code = match self.is_grpc {
             true => Code::from_http_status_of_grpc(status),

@@ -1,4 +1,4 @@
-//! Injects the context into the headers of a call, as far as the callee is trusted.
+//! Injects the context into a call, as far as the callee is trusted.
 
 use http::HeaderMap;
 use throughline_core::propagation::{Format, values, w3c};

@@ -1,4 +1,6 @@
-//! The client side: [`ClientLayer`] sends the context with each call, and ends the call with it.
+//! The client side: [`ClientLayer`] sends the context with each call.
+//!
+//! The call ends with its context.
 //!
 //! Terms:
 //! - **Call**: one request to a callee, and its response with the body. A redirect or a retry is a

@@ -178,7 +178,9 @@ fn begin(
     Ok(call)
 }
 
-/// The URL that the response came from. After redirects, it is not the one of the request.
+/// The URL that the response came from.
+///
+/// After redirects, it is not the one of the request.
 #[derive(Clone)]
 struct ResponseUrl(Url);
 

@@ -8,7 +8,9 @@ use throughline_core::propagation::deadline::{self, TimeoutHeader};
 
 use super::layer::Config;
 
-/// Writes the timeout into the header of the callee's protocol, unless a shorter one is there.
+/// Writes the timeout into the header of the callee's protocol.
+///
+/// A shorter timeout that the request already has stays.
 ///
 /// Returns the timeout that the callee gets: the time left less the reply reserve, or the shorter
 /// one of the request. An external host gets none over plain HTTP.
@@ -30,8 +32,6 @@ pub(super) fn inject_timeout(
         for name in known.into_iter().chain(&config.timeout_name) {
             headers.remove(name);
         }
-    }
-    if is_private {
         return Ok(None);
     }
     let name = match (&protocol, &config.timeout_name) {

@@ -11,8 +11,9 @@ use http::{HeaderMap, Uri};
 pub(super) enum Hosts {
     All,
     None,
-    /// Names in lower case, without a dot at the end. A name that begins with a dot matches all
-    /// names below it.
+    /// Names in lower case, without a dot at the end.
+    ///
+    /// A name that begins with a dot matches all names below it.
     Listed(Arc<[String]>),
 }
 
@@ -26,7 +27,9 @@ impl Hosts {
         Hosts::Listed(hosts.into_iter().map(normal).filter(|host| !host.trim_matches('.').is_empty()).collect())
     }
 
-    /// Whether a call to this address goes to an internal service. Without a host, it does not.
+    /// Whether a call to this address goes to an internal service.
+    ///
+    /// Without a host, it does not.
     ///
     /// `is_cross_origin`: a redirect led to this address, and it has another origin than the first
     /// request. Then only a listed host is internal.

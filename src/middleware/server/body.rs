@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::unwind::OnUnwind;
 
 pin_project! {
-    /// The body of a response. Its end is the end of the request: see [the module](super).
+    /// The body of a response. The request [ends](super#a-request-ends) with it.
     ///
     /// The context is ambient while the body is polled.
     ///
@@ -81,9 +81,9 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
     }
 }
 
-/// The empty body of a response that an outer layer makes itself. It belongs to no request.
+/// The empty body of a response that an outer layer makes itself.
 ///
-/// `tower-http`'s timeout layer makes such responses.
+/// It belongs to no request. `tower-http`'s timeout layer makes such responses.
 impl<R> Default for ResponseBody<R> {
     fn default() -> Self {
         let ctx = Context::background();

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use throughline_core::propagation::{Counted, values};
+use throughline_core::propagation::Counted;
 use throughline_core::trace::Status;
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
 use tokio::time::Instant;
 
-use super::extract::{Served, extract, remove_untrusted_headers, requested_timeout};
+use super::extract::{Inbound, Served, remove_untrusted_headers};
 use super::layer::{Config, Trust};
 use super::span::{Responder, Rpc, name_by_route, start_span};
 use crate::error::{Code, Error};
@@ -36,9 +36,7 @@ pub(super) struct Exchange {
     ctx: Context,
     /// The authenticator's error, which replaces the handler's response.
     refusal: Option<Error>,
-    /// The time from which the caller may have given up: its own deadline minus its reply reserve.
-    ///
-    /// Not the deadline of this layer's maximum, which the caller does not know.
+    /// As in [`Inbound`].
     reserve_starts_at: Option<Instant>,
     /// The context of an outer `ContextLayer`, which has the span and reports to the caller.
     outer: Option<Context>,
@@ -56,30 +54,8 @@ impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
         let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
         let carrier = Counted::new(&head.headers);
-        let sent = requested_timeout(config, &carrier);
-        let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
-            (Some(timeout), Some(max)) => Some(timeout.min(max)),
-            (timeout, max) => timeout.or(max),
-        };
-        let reserve_starts_at =
-            sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
-        let served = head.extensions.get::<Served>().copied();
-        let outer = served.and_then(|_| head.extensions.get::<Context>().cloned());
-        let base = match &outer {
-            Some(outer) => &Context::merge(outer, &config.base),
-            None => &config.base,
-        };
-        let handle = match timeout {
-            Some(timeout) => base.with_timeout(timeout).with_cancel(),
-            None => base.with_cancel(),
-        };
-        // The outermost layer decides whether the request is from an internal service.
-        let is_internal = trust == Trust::Internal && served.is_none_or(|Served(outer)| outer == Trust::Internal);
-        let ctx = match (&outer, is_internal) {
-            (Some(_), true) => values::extract(handle.context(), &config.keys, &carrier),
-            (None, true) => extract(config, handle.context(), &carrier),
-            (_, false) => handle.context().clone(),
-        };
+        let Inbound { handle, ctx, outer, is_internal, reserve_starts_at } =
+            Inbound::extract(config, trust, &head.extensions, &carrier);
         let span = match outer {
             Some(_) => None,
             None => Some(start_span(config, trust, head, rpc.as_ref(), &ctx, &carrier)),

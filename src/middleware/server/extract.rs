@@ -1,10 +1,11 @@
-//! Extracts the timeout, baggage and values of a request.
+//! Extracts the context of a request: its timeout, trace, baggage and values.
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use throughline_core::propagation::{Format, baggage, deadline, values};
-use throughline_core::{Context, Extractor, Propagator};
+use http::{Extensions, HeaderMap};
+use throughline_core::propagation::{Counted, Format, baggage, deadline, values};
+use throughline_core::{CancelHandle, Context, Extractor, Propagator};
+use tokio::time::Instant;
 
 use super::layer::{Config, Trust};
 
@@ -15,15 +16,66 @@ use super::layer::{Config, Trust};
 #[derive(Clone, Copy)]
 pub(in crate::middleware) struct Served(pub(super) Trust);
 
+/// The context of a request, before its span starts.
+pub(super) struct Inbound {
+    /// Ends the request.
+    pub(super) handle: CancelHandle,
+    /// Below the handle, with everything that the caller has sent.
+    pub(super) ctx: Context,
+    /// The context of an outer `ContextLayer`.
+    pub(super) outer: Option<Context>,
+    /// The request is from an internal service, for this layer and for all outer ones.
+    pub(super) is_internal: bool,
+    /// When the caller may give up: at its own deadline, minus its reply reserve.
+    ///
+    /// Not the deadline of this layer's maximum, which the caller does not know.
+    pub(super) reserve_starts_at: Option<Instant>,
+}
+
+impl Inbound {
+    pub(super) fn extract(
+        config: &Config,
+        trust: Trust,
+        extensions: &Extensions,
+        carrier: &Counted<'_, HeaderMap>,
+    ) -> Inbound {
+        let sent = requested_timeout(config, carrier);
+        let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
+            (Some(timeout), Some(max)) => Some(timeout.min(max)),
+            (timeout, max) => timeout.or(max),
+        };
+        let reserve_starts_at =
+            sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
+        let served = extensions.get::<Served>().copied();
+        let outer = served.and_then(|_| extensions.get::<Context>().cloned());
+        let base = match &outer {
+            Some(outer) => &Context::merge(outer, &config.base),
+            None => &config.base,
+        };
+        let handle = match timeout {
+            Some(timeout) => base.with_timeout(timeout).with_cancel(),
+            None => base.with_cancel(),
+        };
+        // The outermost layer decides whether the request is from an internal service.
+        let is_internal = trust == Trust::Internal && served.is_none_or(|Served(outer)| outer == Trust::Internal);
+        let ctx = match (&outer, is_internal) {
+            (Some(_), true) => values::extract(handle.context(), &config.keys, carrier),
+            (None, true) => extract(config, handle.context(), carrier),
+            (_, false) => handle.context().clone(),
+        };
+        Inbound { handle, ctx, outer, is_internal, reserve_starts_at }
+    }
+}
+
 /// The caller's timeout: the smallest that its headers have.
-pub(super) fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
+fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
     let named = config.custom_timeout_header.as_ref().and_then(|name| deadline::extract_from(name, carrier));
     let known = deadline::extract_shortest(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }
 
 /// Extracts the context that an internal service has sent.
-pub(super) fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
+fn extract(config: &Config, ctx: &Context, carrier: &impl Extractor) -> Context {
     let ctx = config.propagator.extract(ctx, carrier);
     let ctx = match config.max_baggage {
         Some((bytes, members)) => {

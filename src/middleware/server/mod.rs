@@ -189,6 +189,14 @@
 //! [`Context::spawn`]: crate::Context::spawn
 //! [`Context::detach`]: crate::Context::detach
 
+// The files in the order of a request:
+// 1. `layer`: the configuration, with `counts` and `methods`.
+// 2. `service`: a request arrives.
+// 3. `exchange`: its life. It begins with `extract` (the context) and `span`. Its parts are
+//    `exchange/error` (the error for the caller) and `exchange/record` (what the span gets).
+// 4. `future`: the response's head, with `unwind` (panics), `detached` (a handler that continues
+//    after a disconnect) and `document` (a body that reports an error).
+// 5. `body`: the response's body.
 mod body;
 mod counts;
 mod detached;

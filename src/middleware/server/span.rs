@@ -8,10 +8,14 @@ use throughline_core::{Context, Extractor, Span, SpanContext};
 use super::layer::{Config, Trust};
 use crate::middleware::{grpc, semconv};
 
-/// A request that has gRPC's form. It is gRPC only if its response has that form, too.
+/// A request that has gRPC's form.
+///
+/// It is gRPC only if its response has that form, too.
 pub(super) struct Rpc {
     pub(super) uri: Uri,
-    /// A handler has responded to the method before. The span has its name from the start.
+    /// A handler has responded to the method before.
+    ///
+    /// The span has its name from the start.
     pub(super) is_known: bool,
     /// Set once there is a response in gRPC's form.
     pub(super) responder: Option<Responder>,
@@ -121,7 +125,9 @@ fn http_attributes(head: &Parts, route: Option<&str>, mut set: impl FnMut(&'stat
     }
 }
 
-/// Adds the route to the span of an outer layer, which may not have seen the route.
+/// Adds the route to the span of an outer layer.
+///
+/// That layer may not have seen the route.
 pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
     let span = ctx.current_span();
     if let Some(route) = route(head).filter(|_| span.is_recording()) {

@@ -23,7 +23,9 @@ impl<'a> OnUnwind<'a> {
         self.exchange.as_mut().expect("a future that was ready is not polled again")
     }
 
-    /// Polls a handler or its body. Returns an error if it panics and the request has gRPC's form.
+    /// Polls a handler or its body.
+    ///
+    /// Returns an error if it panics and the request has gRPC's form.
     ///
     /// The caller of such a request would take the reset of a stream for a cancellation. For other
     /// requests the panic passes through.

@@ -36,11 +36,10 @@ impl Exchange {
         }
     }
 
-    /// Makes the error `UNAVAILABLE` if the base has ended the request: another instance may handle
-    /// it.
+    /// Makes the error `UNAVAILABLE` if the base has ended the request.
     ///
-    /// Handlers see the end of the base as that of their context, and respond with its error. Other
-    /// errors stay as they are.
+    /// Another instance may handle the request. Handlers see the end of the base as that of their
+    /// context, and respond with its error. Other errors stay as they are.
     pub(in super::super) fn unavailable_if_base_done(&self, error: Error) -> Error {
         let base = &self.config.base;
         let is_by_base = match self.ctx.err() {

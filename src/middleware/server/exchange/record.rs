@@ -24,14 +24,13 @@ impl Exchange {
         }
     }
 
-    /// Records the error of a response. `status` is its HTTP status, or what that would be.
+    /// Records the error of a response.
+    ///
+    /// `status` is its HTTP status, or what that would be.
     pub(in super::super) fn record_error(&self, error: &Error, status: StatusCode) {
         self.record_grpc_code(Some(error.code()));
         let Some(span) = self.span() else { return };
-        if let Some(origin) = error.origin() {
-            span.set_attribute(semconv::ERROR_ORIGIN, origin.to_owned());
-        }
-        span.set_attribute(semconv::ERROR_CODE, error.code().as_str());
+        semconv::record_error_code(span, error);
         // An error that only says that the context is done adds nothing to its cause.
         if !self.is_explained_by_cause(error) {
             failure::report(span, error, status.is_server_error());
@@ -44,7 +43,9 @@ impl Exchange {
         }
     }
 
-    /// Records the handler's own response: its gRPC status, the error that made it, or its status.
+    /// Records the handler's own response.
+    ///
+    /// That is its gRPC status, the error that made it, or its status.
     pub(in super::super) fn record_response<B>(&self, response: &Response<B>) {
         let status = response.status();
         if self.is_grpc() {
@@ -74,7 +75,7 @@ impl Exchange {
         // What the response means to the client, which is a gRPC client.
         let code_for_client = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
         if let (Some(span), Some(code)) = (span, code_for_client) {
-            span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+            semconv::record_rpc_status(span, code);
         }
         self.treat_as_http();
     }
@@ -97,7 +98,7 @@ impl Exchange {
     pub(super) fn record_grpc_code(&self, code: Option<Code>) {
         let (Some(span), Some(rpc)) = (self.span(), &self.rpc) else { return };
         let Some(responder) = rpc.responder else { return };
-        span.set_attribute(semconv::RPC_STATUS_CODE, code.map_or("OK", Code::as_str));
+        semconv::record_rpc_status(span, code);
         if code == Some(Code::Unimplemented) {
             self.record_unknown_method();
         } else if responder == Responder::Handler && !rpc.is_known {
