@@ -42,3 +42,7 @@ const ERROR_LOG_TARGET: &str = "throughline::error";
 #[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp", feature = "reqwest"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/errors.md")]
+struct GuideErrors;

@@ -211,6 +211,35 @@ impl Code {
         }
     }
 
+    /// Returns whether the same call may succeed if it is sent again after a pause.
+    ///
+    /// The choice per code, from the documentation of gRPC's codes:
+    ///
+    /// | Code | | Why |
+    /// |---|---|---|
+    /// | `UNAVAILABLE` | yes | "most likely a transient condition": the service is down or overloaded |
+    /// | `ABORTED` | no | a conflict: read again and repeat the whole, not this call |
+    /// | `RESOURCE_EXHAUSTED` | no | a quota lasts. With [`retry_after`](crate::Error::retry_after), retry then |
+    /// | `DEADLINE_EXCEEDED` | no | the caller's own time is over, and the work may have been done |
+    /// | `CANCELLED` | no | the caller gave up |
+    /// | `UNKNOWN`, `INTERNAL`, `DATA_LOSS` | no | a defect, which lasts |
+    /// | all others | no | the request or the state must change first |
+    ///
+    /// - [`Error::retryable`](crate::Error::retryable) is what the service says about one error,
+    ///   and takes precedence.
+    /// - A service that is `UNAVAILABLE` may have done the work nevertheless. Whether a second one
+    ///   does harm, only the caller knows: retry calls that are idempotent.
+    ///
+    /// ```
+    /// use throughline::Code;
+    ///
+    /// assert!(Code::Unavailable.is_retryable());
+    /// assert!(!Code::Aborted.is_retryable());
+    /// ```
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Unavailable)
+    }
+
     /// Whether the code of a callee means the same to the caller.
     ///
     /// All other codes of a callee are an internal error of the service that passes them on.

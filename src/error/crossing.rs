@@ -48,37 +48,12 @@ impl Error {
         self.change(|inner| {
             if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
                 inner.code = Code::Internal;
+                // They describe the other code.
+                inner.problem = None;
             }
             if let Some(service) = service {
                 inner.path.truncate(MAX_PATH - 1);
                 inner.path.push(cut(service, MAX_NAME).to_owned());
-            }
-        })
-    }
-
-    /// The error for an untrusted client: without origin, path and details.
-    ///
-    /// The meaning of the code replaces the message of another service, and that of an `INTERNAL`,
-    /// `UNKNOWN` or `DATA_LOSS`. A message of this service stays, also one set
-    /// [later](Self::with_message).
-    ///
-    /// [`ContextLayer::edge`](crate::ContextLayer::edge) calls this for the responses of HTTP
-    /// handlers.
-    ///
-    /// ```
-    /// use throughline::{Code, Error};
-    ///
-    /// let error = Error::new(Code::Internal, "row 7 has no owner").through_service(Some("cards"));
-    /// let error = error.redacted();
-    /// assert_eq!((error.message(), error.origin()), ("internal error", None));
-    /// ```
-    #[must_use]
-    pub fn redacted(self) -> Error {
-        self.change(|inner| {
-            inner.path.clear();
-            inner.details.clear();
-            if inner.is_message_private || inner.code.is_internal_detail() {
-                inner.message = inner.code.describe().into();
             }
         })
     }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
+use tonic_types::{ErrorDetail, ErrorDetails, ErrorInfo, RetryInfo, StatusExt};
 
-use super::problem::{MAX_DOCUMENT, MAX_RETRY_AFTER, MAX_TEXT};
+use super::problem::{MAX_DOCUMENT, MAX_MEMBER, MAX_RETRY_AFTER, MAX_TEXT};
+use super::public::{is_public, without_mark};
 use super::{Code, Error, ORIGIN, cut};
 
 /// The domain of the `ErrorInfo` that this library writes.
@@ -39,13 +40,15 @@ impl From<Code> for tonic::Code {
 ///
 /// The error is its source, which stays in the process.
 ///
-/// - A `google.rpc.ErrorInfo` with the domain `throughline` has the origin, path, `retryable` and
-///   details as metadata. The path and the details are JSON.
+/// - A `google.rpc.ErrorInfo` with the domain `throughline` has the origin, path, `retryable`, the
+///   details, and `type`, `title` and `instance` as metadata. The path and the details are JSON.
+/// - A [public detail](Error::with_public_detail) that is a standard message of `google.rpc` is
+///   also such a message, for clients without this library.
 /// - A `google.rpc.RetryInfo` has the time to wait. `grpc-retry-pushback-ms` has it in whole
 ///   milliseconds, rounded up, or -1 if the error is not retryable.
 /// - The status fits into the 8 KiB of headers that any peer accepts. The message is cut off at 1
-///   KiB. If the details are larger than 3 KiB, the error's own details are left out first, then
-///   the path except for the origin.
+///   KiB. If the details are larger than 3 KiB, some are left out: first those that are not
+///   public, then all, then the path except for the origin.
 ///
 /// The status reports the error unchanged. Call [`through_service`](Error::through_service) and
 /// [`redacted`](Error::redacted) first, to get the error that a service may pass on.
@@ -60,10 +63,14 @@ impl From<Error> for Status {
     fn from(error: Error) -> Status {
         let path = &error.0.path[..];
         let origin = &path[..path.len().min(1)];
-        let mut status = to_status(&error, path, error.details());
-        for (path, details) in [(path, &[][..]), (origin, &[])] {
-            if status.details().len() > MAX_SENT_DETAILS {
-                status = to_status(&error, path, details);
+        let mut status = to_status(&error, path, &error.sent_details());
+        let is_too_large = |status: &Status| status.details().len() > MAX_SENT_DETAILS;
+        if is_too_large(&status) {
+            status = to_status(&error, path, &public_details(&error));
+        }
+        for path in [path, origin] {
+            if is_too_large(&status) {
+                status = to_status(&error, path, &[]);
             }
         }
         status.set_source(Arc::new(error));
@@ -81,21 +88,34 @@ fn to_status(error: &Error, path: &[String], details: &[Map<String, Value>]) -> 
     if let Some(retryable) = error.retryable() {
         add("retryable", retryable.to_string());
     }
-    if !details.is_empty() {
-        add("details", json!(details).to_string());
+    let uri = |uri: Option<&'_ str>| uri.filter(|uri| uri.len() <= MAX_MEMBER).map(str::to_owned);
+    let title = error.title().map(|title| cut(title, MAX_MEMBER).to_owned());
+    for (name, text) in [("type", uri(error.problem_type())), ("title", title), ("instance", uri(error.instance()))] {
+        if let Some(text) = text {
+            add(name, text);
+        }
+    }
+    let (standard, json) = details::split(details, error.0.is_redacted);
+    if !json.is_empty() {
+        add("details", json!(json).to_string());
     }
     let (code, message) = (error.code().into(), cut(error.message(), MAX_SENT_MESSAGE));
-    if info.is_empty() && error.retry_after().is_none() {
+    let info = (!info.is_empty()).then(|| ErrorInfo::new(error.code().as_str(), DOMAIN, info));
+    let retry = error.retry_after().map(|after| RetryInfo::new(Some(after)));
+    let messages: Vec<ErrorDetail> =
+        info.map(Into::into).into_iter().chain(retry.map(Into::into)).chain(standard).collect();
+    if messages.is_empty() {
         return Status::new(code, message);
     }
-    let mut messages = ErrorDetails::new();
-    if !info.is_empty() {
-        messages.set_error_info(error.code().as_str(), DOMAIN, info);
+    Status::with_error_details_vec_and_metadata(code, message, messages, pushback(error))
+}
+
+/// The details that stay longest if not all of them fit.
+fn public_details(error: &Error) -> Vec<Map<String, Value>> {
+    if error.0.is_redacted {
+        return Vec::new();
     }
-    if let Some(after) = error.retry_after() {
-        messages.set_retry_info(Some(after));
-    }
-    Status::with_error_details_and_metadata(code, message, messages, pushback(error))
+    error.details().iter().filter(|detail| is_public(detail)).cloned().collect()
 }
 
 fn pushback(error: &Error) -> MetadataMap {
@@ -157,7 +177,7 @@ impl Error {
         }
         for (name, text) in error_info(&details).into_iter().flat_map(|info| &info.metadata) {
             let value = match name.as_str() {
-                "origin" => Value::from(text.as_str()),
+                "origin" | "type" | "title" | "instance" => Value::from(text.as_str()),
                 "retryable" | "path" | "details" => serde_json::from_str(text).unwrap_or_default(),
                 _ => continue,
             };
@@ -168,7 +188,14 @@ impl Error {
             error.with_members(&mut document).with_retry_info(&status, &details).with_default_origin(origin(&status));
         // Stack traces stay in this process.
         let (debug, details): (Vec<_>, Vec<_>) = details::standard(&status).partition(details::is_debug_info);
-        let error = error.change(|inner| inner.details.extend(details));
+        let error = error.change(|inner| {
+            for detail in details {
+                // A public detail is there twice: as JSON with its mark, and for other libraries.
+                if !inner.details.iter().any(|known| without_mark(known) == detail) {
+                    inner.details.push(detail);
+                }
+            }
+        });
         error.with_received((!debug.is_empty()).then(|| json!({"details": debug})))
     }
 

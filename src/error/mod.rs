@@ -18,6 +18,7 @@ mod failure;
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub(crate) mod grpc;
 mod problem;
+mod public;
 mod redact;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
@@ -34,6 +35,7 @@ use throughline_core::{Cause, Context, ContextError, error_message};
 
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
+use public::{Problem, remove_mark};
 
 /// The header with the origin of a gRPC status that does not name it.
 pub(crate) const ORIGIN: &str = "throughline-origin";
@@ -84,6 +86,9 @@ struct Inner {
     retryable: Option<bool>,
     retry_after: Option<Duration>,
     details: Vec<Map<String, Value>>,
+    problem: Option<Box<Problem>>,
+    /// For an untrusted client.
+    is_redacted: bool,
     received: Option<Value>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -101,6 +106,8 @@ impl Error {
             retryable: None,
             retry_after: None,
             details: Vec::new(),
+            problem: None,
+            is_redacted: false,
             received: None,
             source: None,
         }))
@@ -167,6 +174,16 @@ impl Error {
     }
 
     /// Returns whether a retry may help. `None`: unknown, which does not mean no.
+    ///
+    /// Only what the service itself has said. Where it has said nothing, the code decides:
+    /// ```
+    /// use throughline::{Code, Error};
+    ///
+    /// let may_retry = |e: &Error| e.retryable().unwrap_or(e.code().is_retryable());
+    /// let error = Error::new(Code::Unavailable, "restarting");
+    /// assert_eq!((error.retryable(), may_retry(&error)), (None, true));
+    /// assert!(!may_retry(&error.with_retryable(false)));
+    /// ```
     pub fn retryable(&self) -> Option<bool> {
         self.0.retryable
     }
@@ -185,8 +202,7 @@ impl Error {
     ///
     /// It never leaves the process.
     ///
-    /// - A problem document (RFC 9457): the other members, which are `title`, `type`, `instance`,
-    ///   and extensions of other libraries.
+    /// - A problem document (RFC 9457): the other members, which are extensions of other libraries.
     /// - Another JSON body: its value. A text body: a string, cut off at 4 KiB.
     /// - A gRPC status of an external service: an object with its `message` and `details`. Of an
     ///   internal service: the `DebugInfo`.
@@ -233,7 +249,10 @@ impl Error {
 
     /// Adds an object for programs to read. `type_url` becomes its `@type`.
     ///
-    /// A float in it may arrive one unit in the last place away.
+    /// Internal services see it; an edge removes it. [`with_public_detail`] adds one for all
+    /// clients. A float in it may arrive one unit in the last place away.
+    ///
+    /// [`with_public_detail`]: Self::with_public_detail
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -245,6 +264,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn with_detail(self, type_url: &str, mut object: Map<String, Value>) -> Error {
+        remove_mark(&mut object);
         object.insert("@type".into(), type_url.into());
         self.change(|inner| inner.details.push(object))
     }

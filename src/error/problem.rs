@@ -1,6 +1,7 @@
 //! Problem documents: RFC 9457, with the members `code`, `retryable`, `origin`, `path` and
 //! `details`.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -8,10 +9,13 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::public::Problem;
 use super::{Code, Error, MAX_NAME, MAX_PATH, cut};
 
 /// The media type of a problem document.
 const PROBLEM_JSON: &str = "application/problem+json";
+/// The `type` of a problem that has no meaning beyond its status (RFC 9457 §4.2.1).
+const BLANK: &str = "about:blank";
 
 /// The most bytes of a document. A larger one is not read.
 pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
@@ -19,12 +23,15 @@ pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The most bytes of a message. The rest is cut off.
 pub(super) const MAX_TEXT: usize = 4096;
+/// The most bytes of a `type`, a `title` or an `instance`.
+pub(super) const MAX_MEMBER: usize = 512;
 
 impl Error {
     /// The response that reports this error, as a problem document.
     ///
     /// - The error itself is among the response's extensions.
-    /// - `Retry-After` is in whole seconds, rounded up.
+    /// - `Retry-After` is in whole seconds, rounded up. `WWW-Authenticate` has the
+    ///   [challenges](Self::with_www_authenticate).
     /// - The message is cut off at 4 KiB.
     /// - Details that make the document larger than 64 KiB are left out: no peer would read it.
     ///
@@ -55,24 +62,35 @@ impl Error {
             let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        for challenge in self.challenges() {
+            headers.append(header::WWW_AUTHENTICATE, challenge.clone());
+        }
         response.extensions_mut().insert(self.clone());
         response
     }
 
     fn document(&self, status: StatusCode) -> Value {
-        let title = status.canonical_reason().unwrap_or("Client Closed Request");
+        let kind = self.problem_type().filter(|kind| kind.len() <= MAX_MEMBER);
+        let title = self.title().map(|title| cut(title, MAX_MEMBER)).or(match kind {
+            Some(_) => None,
+            // RFC 9457 §4.2.1: the reason phrase.
+            None => Some(reason(status)),
+        });
         let mut document = json!({
-            "type": "about:blank", "title": title, "status": status.as_u16(), "detail": cut(self.message(), MAX_TEXT), "code": self.code().as_str(),
+            "type": kind.unwrap_or(BLANK), "status": status.as_u16(), "detail": cut(self.message(), MAX_TEXT),
+            "code": self.code().as_str(),
         });
         let mut add = |name: &str, value: Option<Value>| {
             if let (Some(object), Some(value)) = (document.as_object_mut(), value) {
                 object.insert(name.to_owned(), value);
             }
         };
+        add("title", title.map(Value::from));
+        add("instance", self.instance().filter(|instance| instance.len() <= MAX_MEMBER).map(Value::from));
         add("retryable", self.retryable().map(Value::from));
         add("origin", self.origin().map(Value::from));
         add("path", Some(self.path().collect::<Vec<_>>()).filter(|path| !path.is_empty()).map(Value::from));
-        add("details", Some(self.details()).filter(|details| !details.is_empty()).map(|details| json!(details)));
+        add("details", Some(self.sent_details()).filter(|details| !details.is_empty()).map(|details| json!(details)));
         document
     }
 
@@ -81,6 +99,7 @@ impl Error {
     /// - A malformed document, or one larger than 64 KiB, is ignored: the status alone counts.
     /// - At most 16 services of a path are kept. `Retry-After` is at most an hour.
     /// - Other JSON, text, and members of other libraries are [`received`](Self::received).
+    /// - `WWW-Authenticate` is not read: it is for this process, not for its callers.
     ///
     /// ```
     /// use throughline::{Code, Error};
@@ -144,7 +163,9 @@ impl Error {
     pub(super) fn with_members(self, document: &mut Map<String, Value>) -> Error {
         let text = |value: &Value, limit| value.as_str().map(|text| cut(text, limit).to_owned());
         let name = |value: &Value| text(value, MAX_NAME);
+        let problem = read_problem(document);
         self.change(|inner| {
+            inner.problem = problem.map(Box::new);
             if let Some(code) = take(document, "code", |code| code.as_str()?.parse().ok()) {
                 inner.code = code;
                 inner.message = inner.code.describe().into();
@@ -175,6 +196,23 @@ impl Error {
     }
 }
 
+/// The `type`, `title` and `instance` of a document. `None`: it has none that says anything.
+fn read_problem(document: &mut Map<String, Value>) -> Option<Problem> {
+    let text =
+        |value: &Value| value.as_str().filter(|text| text.len() <= MAX_MEMBER).map(|text| text.to_owned().into());
+    let status = document.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+    let reason = status.and_then(|status| StatusCode::from_u16(status).ok()).map(reason);
+    let kind = take(document, "type", text).filter(|kind: &Cow<'_, str>| kind != BLANK);
+    let title = take(document, "title", text).filter(|title| kind.is_some() || reason != Some(&**title));
+    let instance = take(document, "instance", text);
+    let is_any = kind.is_some() || title.is_some() || instance.is_some();
+    is_any.then_some(Problem { kind, title, instance, is_private: true, challenges: Vec::new() })
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Client Closed Request")
+}
+
 /// Removes a member from `document` if `read` understands it.
 fn take<T>(document: &mut Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
     let value = read(document.get(name)?)?;
@@ -182,13 +220,9 @@ fn take<T>(document: &mut Map<String, Value>, name: &str, read: impl FnOnce(&Val
     Some(value)
 }
 
-/// Removes the members that every document has, and that only repeat the status.
+/// Removes the members that only repeat the status or say nothing.
 fn remove_standard(document: &mut Map<String, Value>) {
     document.remove("status");
-    if document.get("type").is_some_and(|kind| kind == "about:blank") {
-        document.remove("type");
-        document.remove("title");
-    }
     if document.get("details").and_then(Value::as_array).is_some_and(Vec::is_empty) {
         document.remove("details");
     }

@@ -87,16 +87,29 @@ pub(super) fn remove_status(headers: &mut HeaderMap) {
 
 /// Redacts a status for an untrusted client.
 ///
-/// - The details are removed.
+/// - Of the details, the public ones and the time to wait are kept.
 /// - The message is replaced by the meaning of the code, if the error comes from another service,
 ///   or if its code stands for an internal failure.
 pub(super) fn redact(headers: &mut HeaderMap) {
     let is_passed_on = headers.remove(ORIGIN).is_some();
     let Some(Some(code)) = status(headers) else { return };
     let details = headers.remove(DETAILS);
-    if is_passed_on || code.is_internal_detail() || details.is_some_and(|details| may_name_origin(&details)) {
+    if is_passed_on || code.is_internal_detail() || details.as_ref().is_some_and(may_name_origin) {
         headers.insert(MESSAGE, HeaderValue::from_static(code.describe()));
     }
+    #[cfg(feature = "tonic")]
+    if let Some(details) = details.and_then(|details| redacted_details(code, &details)) {
+        headers.insert(DETAILS, details);
+    }
+}
+
+/// The part of the details that an untrusted client may see.
+#[cfg(feature = "tonic")]
+fn redacted_details(code: Code, details: &HeaderValue) -> Option<HeaderValue> {
+    let status = tonic::Status::with_details(code.into(), code.describe(), decode(details)?);
+    let mut redacted = HeaderMap::new();
+    write_status(Error::from_grpc_status(status).redacted(), &mut redacted);
+    redacted.remove(DETAILS)
 }
 
 /// Whether the details name another service as the origin. Details that cannot be read may.

@@ -3,12 +3,15 @@
 use serde_json::{Map, Value, json};
 use tonic::Status;
 use tonic_types::{
-    BadRequest, DebugInfo, ErrorDetail, ErrorInfo, Help, LocalizedMessage, PreconditionFailure, QuotaFailure,
-    RequestInfo, ResourceInfo, StatusExt,
+    BadRequest, DebugInfo, ErrorDetail, ErrorInfo, FieldViolation, Help, HelpLink, LocalizedMessage,
+    PreconditionFailure, PreconditionViolation, QuotaFailure, QuotaViolation, RequestInfo, ResourceInfo, StatusExt,
 };
 
 use super::DOMAIN;
 use crate::error::MAX_DOCUMENT;
+use crate::error::public::{is_public, without_mark};
+
+const TYPE_PREFIX: &str = "type.googleapis.com/google.rpc.";
 
 /// The details of a status that this library did not write, each with its `@type`.
 ///
@@ -16,12 +19,72 @@ use crate::error::MAX_DOCUMENT;
 pub(super) fn standard(status: &Status) -> impl Iterator<Item = Map<String, Value>> {
     let is_read = status.details().len() <= MAX_DOCUMENT;
     let details = if is_read { status.get_error_details_vec() } else { Vec::new() };
-    details.into_iter().filter_map(|detail| {
-        let (name, value) = json_of(detail)?;
-        let Value::Object(mut object) = value else { return None };
-        object.insert("@type".to_owned(), format!("type.googleapis.com/google.rpc.{name}").into());
-        Some(object)
+    details.into_iter().filter_map(object_of)
+}
+
+/// The details that go into a status as standard messages, and those that go into it as JSON.
+///
+/// Only public details become standard messages. If the status is for an internal service, they are
+/// also in the JSON, which says that they are public.
+pub(super) fn split(details: &[Map<String, Value>], is_redacted: bool) -> (Vec<ErrorDetail>, Vec<&Map<String, Value>>) {
+    let message = |detail| if is_redacted || is_public(detail) { message_of(detail) } else { None };
+    let (standard, json): (Vec<_>, Vec<_>) = details.iter().map(|detail| (message(detail), detail)).unzip();
+    let json = json.into_iter().zip(&standard).filter(|(_, message)| !is_redacted || message.is_none());
+    let json = json.map(|(detail, _)| detail).collect();
+    (standard.into_iter().flatten().collect(), json)
+}
+
+/// The message whose JSON is `detail`. `None` if there is none, or if it has less than the JSON.
+fn message_of(detail: &Map<String, Value>) -> Option<ErrorDetail> {
+    let detail = without_mark(detail);
+    let message = parse(&detail)?;
+    (object_of(message.clone())? == detail).then_some(message)
+}
+
+fn parse(detail: &Map<String, Value>) -> Option<ErrorDetail> {
+    let text = |object: &Value, name: &str| object[name].as_str().unwrap_or_default().to_owned();
+    let list = |name: &str| detail.get(name).and_then(Value::as_array).into_iter().flatten();
+    let member = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default();
+    Some(match detail.get("@type")?.as_str()?.strip_prefix(TYPE_PREFIX)? {
+        "BadRequest" => BadRequest::new(
+            list("fieldViolations")
+                .map(|item| FieldViolation::new(text(item, "field"), text(item, "description")))
+                .collect::<Vec<_>>(),
+        )
+        .into(),
+        "PreconditionFailure" => PreconditionFailure::new(
+            list("violations")
+                .map(|item| {
+                    PreconditionViolation::new(text(item, "type"), text(item, "subject"), text(item, "description"))
+                })
+                .collect::<Vec<_>>(),
+        )
+        .into(),
+        "QuotaFailure" => QuotaFailure::new(
+            list("violations")
+                .map(|item| QuotaViolation::new(text(item, "subject"), text(item, "description")))
+                .collect::<Vec<_>>(),
+        )
+        .into(),
+        "Help" => Help::new(
+            list("links").map(|item| HelpLink::new(text(item, "description"), text(item, "url"))).collect::<Vec<_>>(),
+        )
+        .into(),
+        "ResourceInfo" => {
+            let [kind, name, owner, description] = ["resourceType", "resourceName", "owner", "description"].map(member);
+            ResourceInfo::new(kind, name, owner, description).into()
+        }
+        "RequestInfo" => RequestInfo::new(member("requestId"), member("servingData")).into(),
+        "LocalizedMessage" => LocalizedMessage::new(member("locale"), member("message")).into(),
+        _ => return None,
     })
+}
+
+fn object_of(message: ErrorDetail) -> Option<Map<String, Value>> {
+    let (name, value) = json_of(message)?;
+    let Value::Object(mut object) = value else { return None };
+    object.insert("@type".to_owned(), format!("{TYPE_PREFIX}{name}").into());
+    Some(object)
 }
 
 pub(super) fn is_debug_info(detail: &Map<String, Value>) -> bool {

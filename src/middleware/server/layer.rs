@@ -141,7 +141,8 @@ impl ContextLayer {
     ///   decision.
     /// - A caller's deadline can only be shorter than [`max_timeout`](Self::max_timeout), which is
     ///   60 s if not set.
-    /// - Errors are [redacted](Error::redacted): they have no origin, path or details.
+    /// - Errors are [redacted](Error::redacted): they have no origin, no path, and only
+    ///   [public details](Error::with_public_detail).
     /// - Baggage, principal, keys, and headers of other trace formats are ignored, and removed from
     ///   the request. A handler that forwards the request does not forward them.
     pub fn edge() -> Self {

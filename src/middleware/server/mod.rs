@@ -123,8 +123,9 @@
 //! | in trailers after a stream | passes it on unchanged |
 //! | any other | passes it on unchanged |
 //!
-//! An edge removes the details of all of these. It replaces the message by the meaning of the code
-//! if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
+//! An edge removes the details of all of these, except
+//! [public ones](crate::Error::with_public_detail). It replaces the message by the meaning of the
+//! code if the error comes from another service, or is `INTERNAL`, `UNKNOWN` or `DATA_LOSS`.
 //!
 //! # Where to put the layer
 //! Put it directly on the connection, outside of all layers that may drop a request, such as

@@ -6,6 +6,7 @@ mod foreign;
 mod grpc;
 mod limits;
 mod properties;
+mod public;
 mod round_trip;
 
 use std::io;
@@ -43,6 +44,13 @@ fn codes_have_the_http_statuses_of_the_table() {
     let status = |code: Code| code.http_status().as_u16();
     let table = [499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
     assert_eq!(Code::ALL.map(status), table);
+}
+
+#[test]
+fn only_unavailable_is_retryable_where_the_service_says_nothing() {
+    let retryable: Vec<_> = Code::ALL.into_iter().filter(|code| code.is_retryable()).collect();
+    assert_eq!(retryable, [Code::Unavailable]);
+    assert_eq!(Error::new(Code::Unavailable, "restarting").retryable(), None, "the code says nothing on the wire");
 }
 
 #[test]

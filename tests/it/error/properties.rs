@@ -11,7 +11,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// All that a peer gets of an error, except the wait.
 pub fn content(error: &Error) -> (impl PartialEq + std::fmt::Debug + use<>, &[Map<String, Value>]) {
     let path: Vec<_> = error.path().map(str::to_owned).collect();
-    ((error.code(), error.message().to_owned(), path, error.retryable()), error.details())
+    let problem = [error.problem_type(), error.title(), error.instance()].map(|text| text.map(str::to_owned));
+    ((error.code(), error.message().to_owned(), path, error.retryable(), problem), error.details())
 }
 
 fn assert_bounded(error: &Error) {
@@ -22,7 +23,9 @@ fn assert_bounded(error: &Error) {
 
 fn assert_can_be_redacted(error: Error) {
     let redacted = error.redacted();
-    assert_eq!((redacted.origin(), redacted.path().len(), redacted.details().len()), (None, 0, 0));
+    assert_eq!((redacted.origin(), redacted.path().len()), (None, 0));
+    assert_eq!((redacted.problem_type(), redacted.title(), redacted.instance()), (None, None, None));
+    assert!(redacted.details().iter().all(|detail| detail["@public"] == true));
     assert_eq!(redacted.message(), message_of(redacted.code()), "an untrusted client does not get a peer's message");
 }
 

@@ -37,7 +37,9 @@ prop_compose! {
         message in ".{1,60}",
         retryable in option::of(any::<bool>()),
         wait in option::of(0..=longest),
-        details in vec(("[a-z./]{1,20}", vec((".{0,6}", json()), 0..3)), 0..2),
+        details in vec((any::<bool>(), "[a-z./]{1,20}", vec((".{0,6}", json()), 0..3)), 0..2),
+        fields in vec((".{0,6}", ".{0,6}"), 0..3),
+        problem in option::of((".{1,20}", ".{1,20}", ".{1,20}")),
         path in vec(".{1,6}", 0..=16),
     ) -> Error {
         let mut error = Error::new(code, message);
@@ -47,8 +49,16 @@ prop_compose! {
         if let Some(wait) = wait {
             error = error.with_retry_after(unit * wait);
         }
-        for (type_url, members) in details {
-            error = error.with_detail(&type_url, members.into_iter().collect::<Map<_, _>>());
+        for (is_public, type_url, members) in details {
+            let members = members.into_iter().collect::<Map<_, _>>();
+            error = match is_public {
+                true => error.with_public_detail(&type_url, members),
+                false => error.with_detail(&type_url, members),
+            };
+        }
+        error = fields.iter().fold(error, |error, (field, why)| error.with_field_violation(field, why));
+        if let Some((kind, title, instance)) = problem {
+            error = error.with_problem_type(kind).with_title(title).with_instance(instance);
         }
         path.iter().fold(error, |error, service| error.through_service(Some(service)))
     }
@@ -70,6 +80,7 @@ proptest! {
     #[test]
     fn any_document_is_read(members in vec((prop_oneof![
         Just("code"), Just("detail"), Just("retryable"), Just("origin"), Just("path"), Just("details"), Just("status"),
+        Just("type"), Just("title"), Just("instance"),
     ], json()), 0..8)) {
         let document = Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
         super::received(503, &document);

@@ -114,3 +114,65 @@ async fn origin_and_path_are_sent_with_telemetry_off() {
     let error = call(&Context::background(), address).await.unwrap_err();
     assert_eq!((error.origin(), error.path().collect::<Vec<_>>()), (Some("cards"), vec!["cards"]));
 }
+
+/// The balance is too low, which any client may know, and where it is stored, which none may.
+fn low_balance() -> Error {
+    let object = |name: &str, value: u32| [(name.to_owned(), value.into())].into_iter().collect();
+    Error::new(Code::FailedPrecondition, "account 7 has 30 cents")
+        .with_detail("bank.example/Shard", object("shard", 3))
+        .with_public_detail("bank.example/LowBalance", object("missing", 120))
+        .with_field_violation("amount", "more than the balance")
+}
+
+#[tokio::test]
+async fn an_edge_shows_the_public_details_of_a_service_behind_it() {
+    let services = [Traced::new("api"), Traced::new("cards"), Traced::new("balance")];
+    let failing = || async { Err::<(), _>(low_balance()) };
+    let balance = serve(Router::new().route("/", get(failing)).layer(services[2].internal())).await;
+    let ask_balance = move |Extension(ctx): Extension<Context>| async move {
+        call(&ctx, balance).await.map_err(Error::preserve_code)
+    };
+    let cards = serve(Router::new().route("/", get(ask_balance)).layer(services[1].internal())).await;
+    let ask_cards = move |Extension(ctx): Extension<Context>| async move {
+        let declined = |e: Error| e.preserve_code().with_message("declined").with_problem_type("https://x/declined");
+        call(&ctx, cards).await.map_err(declined)
+    };
+    let api = serve(Router::new().route("/", get(ask_cards)).layer(services[0].edge())).await;
+    let response = reqwest::get(format!("http://{api}/")).await.unwrap();
+    assert_eq!(response.status(), 400);
+    let shown = serde_json::json!({
+        "type": "https://x/declined", "status": 400, "detail": "declined", "code": "FAILED_PRECONDITION",
+        "details": [
+            {"@type": "bank.example/LowBalance", "missing": 120},
+            {
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{"field": "amount", "description": "more than the balance"}],
+            },
+        ],
+    });
+    assert_eq!(response.json::<Value>().await.unwrap(), shown);
+}
+
+#[tokio::test]
+async fn an_edge_inside_an_edge_shows_public_details_too() {
+    let service = Traced::new("api");
+    let failing = || async { Err::<(), _>(low_balance()) };
+    let app = Router::new().route("/", get(failing)).layer(service.edge()).layer(service.edge());
+    let problem: Value = reqwest::get(format!("http://{}/", serve(app).await)).await.unwrap().json().await.unwrap();
+    assert_eq!(problem["details"].as_array().map(Vec::len), Some(2), "{problem}");
+}
+
+#[tokio::test]
+async fn a_challenge_reaches_the_client() {
+    let service = Traced::new("api");
+    let challenge = http::HeaderValue::from_static("Bearer");
+    let refusing = move || async move {
+        Err::<(), _>(Error::new(Code::Unauthenticated, "no token").with_www_authenticate(challenge))
+    };
+    let app = Router::new().route("/", get(refusing)).layer(service.edge());
+    let response = reqwest::get(format!("http://{}/", serve(app).await)).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["www-authenticate"]),
+        (401, &"Bearer".parse().unwrap())
+    );
+}

@@ -248,6 +248,30 @@ async fn an_edge_redacts_a_status_in_headers_and_trailers() {
     }
 }
 
+#[tokio::test]
+async fn an_edge_keeps_the_public_details_of_a_status_in_headers_and_trailers() {
+    use tonic_types::StatusExt;
+
+    let object = |name: &str, value: &str| [(name.to_owned(), value.into())].into_iter().collect();
+    let error = Error::new(Code::FailedPrecondition, "account 7 has 30 cents")
+        .with_detail("bank.example/Shard", object("shard", "secret"))
+        .with_public_detail("bank.example/LowBalance", object("missing", "120"))
+        .with_field_violation("amount", "more than the balance")
+        .with_instance("/accounts/7")
+        .through_service(Some("balance"));
+    let status = Status::from(error);
+    for is_stream in [true, false] {
+        let edge = status_through(Traced::new("api").edge(), &status, is_stream).await;
+        let edge = Status::from_header_map(&edge).unwrap();
+        assert_eq!((edge.code(), edge.message()), (tonic::Code::FailedPrecondition, "failed precondition"));
+        let details = edge.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "amount");
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!(metadata.keys().collect::<Vec<_>>(), ["details"]);
+        assert_eq!(metadata["details"], r#"[{"@type":"bank.example/LowBalance","missing":"120"}]"#);
+    }
+}
+
 /// A handler without gRPC that responds to every request with `status`.
 fn plain(
     status: u16,

@@ -112,7 +112,9 @@ async fn gateway(layer: ContextLayer, behind: std::net::SocketAddr) -> std::net:
 async fn an_edge_redacts_a_document_of_an_internal_service_that_it_passes_on() {
     let orphan = || {
         let detail = [("row".to_owned(), 7.into())].into_iter().collect();
-        Error::new(Code::NotFound, "row 7 of users has no owner").with_detail("example.com/Row", detail)
+        let public = [("since".to_owned(), 2026.into())].into_iter().collect();
+        let error = Error::new(Code::NotFound, "row 7 of users has no owner").with_instance("/rows/7");
+        error.with_detail("example.com/Row", detail).with_public_detail("example.com/Gone", public)
     };
     let inner = Traced::new("users");
     let users = serve(Router::new().route("/", get(move || async move { orphan() })).layer(inner.internal())).await;
@@ -128,7 +130,10 @@ async fn an_edge_redacts_a_document_of_an_internal_service_that_it_passes_on() {
     let body = document(&redacted.text().await.unwrap());
     assert_eq!(
         body,
-        json!({"type": "about:blank", "title": "Not Found", "status": 404, "detail": "not found", "code": "NOT_FOUND"})
+        json!({
+            "type": "about:blank", "title": "Not Found", "status": 404, "detail": "not found", "code": "NOT_FOUND",
+            "details": [{"@type": "example.com/Gone", "since": 2026}],
+        })
     );
     let span = service.spans(4).await.into_iter().rfind(|span| span.name == "GET /").unwrap();
     assert_eq!(
