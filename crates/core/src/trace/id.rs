@@ -28,8 +28,21 @@ impl TraceId {
         if u128::from_ne_bytes(bytes) == 0 { None } else { Some(Self(bytes)) }
     }
 
+    /// Returns the id with this value, whose most significant byte is the first; `None` for zero.
+    ///
+    /// ```
+    /// use throughline_core::TraceId;
+    ///
+    /// let id = TraceId::from_u128(0x4bf92f3577b34da6a3ce929d0e0e4736).expect("it is not zero");
+    /// assert_eq!(format!("{id:x}"), "4bf92f3577b34da6a3ce929d0e0e4736");
+    /// assert_eq!((id.to_u128(), TraceId::from_u128(0)), (0x4bf92f3577b34da6a3ce929d0e0e4736, None));
+    /// ```
+    pub const fn from_u128(id: u128) -> Option<Self> {
+        Self::from_bytes(id.to_be_bytes())
+    }
+
     pub(crate) const fn from_u64s(high: u64, low: u64) -> Option<Self> {
-        Self::from_bytes(((high as u128) << 64 | low as u128).to_be_bytes())
+        Self::from_u128((high as u128) << 64 | low as u128)
     }
 
     /// Parses exactly 32 lower-case hexadecimal digits that are not all `0`.
@@ -67,9 +80,14 @@ impl TraceId {
         self.0
     }
 
+    /// Returns the value, whose most significant byte is the first.
+    pub const fn to_u128(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// Returns the 32 lower-case hexadecimal digits, in ASCII.
     pub const fn to_hex(self) -> [u8; 32] {
-        let id = u128::from_be_bytes(self.0);
+        let id = self.to_u128();
         let (high, low) = (encode_u64((id >> 64) as u64), encode_u64(id as u64));
         let (mut hex, mut i) = ([0; 32], 0);
         while i < 16 {
@@ -83,7 +101,7 @@ impl TraceId {
     ///
     /// These are the low 7 bytes, which should be random by Level 2 (§3.2.2.5).
     pub const fn randomness(self) -> u64 {
-        u128::from_be_bytes(self.0) as u64 & ((1 << 56) - 1)
+        self.to_u128() as u64 & ((1 << 56) - 1)
     }
 }
 
@@ -107,7 +125,16 @@ impl SpanId {
         Self::from_u64(u64::from_be_bytes(bytes))
     }
 
-    pub(crate) const fn from_u64(id: u64) -> Option<Self> {
+    /// Returns the id with this value, whose most significant byte is the first; `None` for zero.
+    ///
+    /// ```
+    /// use throughline_core::SpanId;
+    ///
+    /// let id = SpanId::from_u64(0x00f067aa0ba902b7).expect("it is not zero");
+    /// assert_eq!(format!("{id:x}"), "00f067aa0ba902b7");
+    /// assert_eq!((id.to_u64(), SpanId::from_u64(0)), (0x00f067aa0ba902b7, None));
+    /// ```
+    pub const fn from_u64(id: u64) -> Option<Self> {
         match NonZeroU64::new(id) {
             Some(id) => Some(Self(id)),
             None => None,
@@ -142,6 +169,11 @@ impl SpanId {
     /// Returns the bytes, most significant first.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
+    }
+
+    /// Returns the value, whose most significant byte is the first.
+    pub const fn to_u64(self) -> u64 {
+        self.0.get()
     }
 
     /// Returns the 16 lower-case hexadecimal digits, in ASCII.
@@ -241,6 +273,13 @@ macro_rules! text {
         impl fmt::Display for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(std::str::from_utf8(&self.to_hex()).expect("hexadecimal digits are ASCII"))
+            }
+        }
+
+        /// Writes all digits, with leading zeros. `{:#x}` adds `0x`.
+        impl fmt::LowerHex for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad_integral(true, "0x", std::str::from_utf8(&self.to_hex()).expect("hexadecimal digits are ASCII"))
             }
         }
 

@@ -59,6 +59,28 @@ fn t08_ids_parse_and_print_lower_case_hex_only() {
 }
 
 #[test]
+fn t08_ids_convert_from_and_to_integers_most_significant_byte_first() {
+    for _ in 0..1_000 {
+        let (trace, span) = (TraceId::random(), SpanId::random());
+        assert_eq!(trace.to_u128().to_be_bytes(), trace.to_bytes());
+        assert_eq!(span.to_u64().to_be_bytes(), span.to_bytes());
+        assert_eq!((TraceId::from_u128(trace.to_u128()), SpanId::from_u64(span.to_u64())), (Some(trace), Some(span)));
+    }
+    assert_eq!((TraceId::from_u128(0), SpanId::from_u64(0)), (None, None));
+}
+
+#[test]
+fn t08_lower_hex_writes_leading_zeros_and_honours_width_and_prefix() {
+    let (trace, span) = (TraceId::from_u128(0xa).unwrap(), SpanId::from_u64(u64::MAX >> 4).unwrap());
+    assert_eq!(format!("{trace:x}"), "0000000000000000000000000000000a");
+    assert_eq!(format!("{span:x} {span:#x}"), "0fffffffffffffff 0x0fffffffffffffff");
+    assert_eq!(
+        format!("[{span:>18x}] [{span:<18x}] [{span:#020x}]"),
+        "[  0fffffffffffffff] [0fffffffffffffff  ] [0x000fffffffffffffff]"
+    );
+}
+
+#[test]
 fn t08_flags_keep_the_bits_that_level_2_defines() {
     for byte in 0..=255 {
         let flags = TraceFlags::from_byte(byte);

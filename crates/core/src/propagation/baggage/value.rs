@@ -93,8 +93,24 @@ impl Baggage {
     }
 
     /// Returns whether there is nothing to send.
+    ///
+    /// A received member that breaks the grammar is still sent. So baggage that is not empty may
+    /// have a [`len`](Self::len) of zero.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// Returns the number of valid members. It parses the text.
+    ///
+    /// ```
+    /// use throughline_core::Baggage;
+    ///
+    /// let baggage = Baggage::from_lines([b"a=1,no value,b=2".as_slice()]);
+    /// assert_eq!((baggage.len(), baggage.is_empty()), (2, false));
+    /// assert_eq!((Baggage::EMPTY.len(), Baggage::EMPTY.is_empty()), (0, true));
+    /// ```
+    pub fn len(&self) -> usize {
+        self.iter().count()
     }
 
     /// Returns the number of dropped members.
@@ -232,6 +248,30 @@ impl Baggage {
             }
         }
         (text, kept, invalid)
+    }
+}
+
+/// Collects keys and values. The last value of a key counts.
+///
+/// A pair that [`insert`](Baggage::insert) would reject is dropped and
+/// [counted](Baggage::dropped_count).
+///
+/// ```
+/// use throughline_core::Baggage;
+///
+/// let baggage: Baggage = [("tenant", "acme"), ("region", "eu"), ("no token", "x")].into_iter().collect();
+/// assert_eq!((baggage.as_str(), baggage.dropped_count()), ("tenant=acme,region=eu", 1));
+/// ```
+impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Baggage {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut baggage = Baggage::EMPTY;
+        for (key, value) in pairs {
+            match baggage.insert(key.as_ref(), value.as_ref()) {
+                Ok(longer) => baggage = longer,
+                Err(_) => baggage.dropped += 1,
+            }
+        }
+        baggage
     }
 }
 

@@ -166,6 +166,34 @@ fn a_member_that_does_not_fit_is_an_error() {
 }
 
 #[test]
+fn len_counts_valid_members_only() {
+    let cases = [("", 0), ("a=1", 1), (" a=1 ,, b=2;p,", 2), ("a=1,a=2", 2), ("no value", 0), ("a=1,=2,b=\"", 1)];
+    for (text, len) in cases {
+        assert_eq!(of(text).len(), len, "{text:?}");
+        assert_eq!(of(text).is_empty(), text.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn collected_pairs_are_encoded_and_the_last_value_of_a_key_counts() {
+    let pairs = [("a", "1"), ("b", "x,y=z"), ("a", "2")];
+    let baggage: Baggage = pairs.into_iter().collect();
+    assert_eq!((baggage.as_str(), baggage.len(), baggage.dropped_count()), ("b=x%2Cy=z,a=2", 2, 0));
+    let owned: Baggage = vec![(String::from("a"), String::from("1"))].into_iter().collect();
+    assert_eq!(owned, of("a=1"));
+    assert_eq!(std::iter::empty::<(&str, &str)>().collect::<Baggage>(), Baggage::EMPTY);
+}
+
+#[test]
+fn collected_pairs_that_do_not_fit_are_dropped_and_counted() {
+    let baggage: Baggage = (0..100).map(|n| (format!("k{n}"), "v")).collect();
+    assert_eq!((baggage.len(), baggage.dropped_count()), (Baggage::MAX_MEMBERS, 36));
+    let long = "v".repeat(Baggage::MAX_BYTES);
+    let baggage: Baggage = [("a", "1"), ("long", &long), ("no key", "v"), ("", "v"), ("b", "2")].into_iter().collect();
+    assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,b=2", 3));
+}
+
+#[test]
 fn a_member_with_an_invalid_byte_is_dropped() {
     let baggage = Baggage::from_lines([b"a=1,b=\x00".as_slice(), b"c=\xff, d=2,e\n=3"]);
     assert_eq!((baggage.as_str(), baggage.dropped_count()), ("a=1,d=2", 3));
