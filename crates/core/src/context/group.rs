@@ -1,27 +1,22 @@
 //! Tasks that succeed or fail together: Go's `errgroup`, with a context for every task.
 
-use std::any::Any;
+mod error;
+mod shared;
+mod task;
+
 use std::fmt;
 use std::future::Future;
-use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::panic::{self, RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker, ready};
 
-use pin_project_lite::pin_project;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, unconstrained};
+pub use error::GroupError;
+use shared::Shared;
+pub use task::GroupHandle;
+use task::{Task, Work, queue_for_permit};
+use tokio::sync::{Notify, Semaphore};
 
-use super::catch::catch_panic;
-use super::run::poll_until_done;
-use super::tree::{Holder, Wait};
-use super::{CancelHandle, Cause, Context, ContextError};
-
-/// The error of a group: cloneable, usable as a cause, and made from a [`ContextError`].
-pub trait GroupError: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static {}
-
-impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupError for E {}
+use super::{Context, ContextError};
 
 /// Runs tasks under one child context; the first error cancels the others.
 ///
@@ -53,19 +48,6 @@ impl<E: Clone + Into<Cause> + From<ContextError> + Send + Sync + 'static> GroupE
 pub struct Group<E: GroupError> {
     shared: Arc<Shared<E>>,
     permits: Option<Arc<Semaphore>>,
-}
-
-/// The state shared by a group and its tasks.
-struct Shared<E> {
-    handle: CancelHandle,
-    first_error: OnceLock<E>,
-    first_panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// The number of tasks that have not ended and were not dropped.
-    tasks: AtomicUsize,
-    /// Whether a task was dropped, with its runtime, before it ended.
-    is_task_lost: AtomicBool,
-    /// Notified when a task is lost, and when the last one has ended.
-    ended: Notify,
 }
 
 impl<E: GroupError> Group<E> {
@@ -171,23 +153,6 @@ impl<E: GroupError> Group<E> {
     }
 }
 
-impl<E: GroupError> Shared<E> {
-    fn fail(&self, error: &E) {
-        if self.first_error.set(error.clone()).is_ok() {
-            self.handle.cancel_with(error.clone());
-        }
-    }
-
-    /// Stores the first panic for `join`, and cancels the other tasks.
-    fn panicked(&self, payload: Box<dyn Any + Send>) {
-        self.handle.cancel_with(Cause::Panicked);
-        let mut first = self.first_panic.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = if first.is_none() { first.replace(payload) } else { Some(payload) };
-        drop(first);
-        catch_panic(|| drop(rest));
-    }
-}
-
 // Panics of tasks are caught inside the task. The shared state is consistent at all times.
 impl<E: GroupError> UnwindSafe for Group<E> {}
 impl<E: GroupError> RefUnwindSafe for Group<E> {}
@@ -204,169 +169,5 @@ impl<E: GroupError> fmt::Debug for Group<E> {
             .field("context", self.context())
             .field("tasks", &self.shared.tasks.load(Ordering::Relaxed))
             .finish_non_exhaustive()
-    }
-}
-
-impl<E> Holder for Arc<Shared<E>> {
-    fn context(&self) -> &Context {
-        self.handle.context()
-    }
-}
-
-pin_project! {
-    /// The future that is spawned for a task. An `async` block would store the task twice.
-    struct Task<F, Fut, E: GroupError> {
-        // `None` once it has ended.
-        #[pin]
-        work: Option<Work<F, Fut>>,
-        #[pin]
-        wait: Wait<Arc<Shared<E>>>,
-    }
-
-    impl<F, Fut, E: GroupError> PinnedDrop for Task<F, Fut, E> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let shared = this.wait.holder();
-            // Counts the end also if a destructor panics.
-            let _ended = CountEnd(shared);
-            if this.work.is_some() {
-                // The task has not ended, so its runtime drops it.
-                shared.is_task_lost.store(true, Ordering::Release);
-                shared.ended.notify_waiters();
-                this.work.set(None);
-            }
-        }
-    }
-}
-
-/// Counts the end of a task when it is dropped.
-struct CountEnd<'a, E>(&'a Shared<E>);
-
-impl<E> Drop for CountEnd<'_, E> {
-    fn drop(&mut self) {
-        if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.ended.notify_waiters();
-        }
-    }
-}
-
-pin_project! {
-    /// A task that waits for its permit, or runs.
-    #[project = WorkProjection]
-    enum Work<F, Fut> {
-        Waiting { permit: Option<PermitFuture>, task: Option<(F, Context)> },
-        Running { #[pin] future: Fut, permit: Option<OwnedSemaphorePermit> },
-    }
-}
-
-impl<F, Fut, E: GroupError> Task<F, Fut, E> {
-    fn new(work: Work<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
-        shared.tasks.fetch_add(1, Ordering::Relaxed);
-        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)) }
-    }
-}
-
-/// Yields `None` if the task panicked.
-impl<F, Fut, T, E> Future for Task<F, Fut, E>
-where
-    F: FnOnce(Context) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: GroupError,
-{
-    type Output = Option<Result<T, E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let work = this.work.as_mut().as_pin_mut().expect("a task is not polled after its end");
-            let result = ready!(poll_until_done(work, this.wait.as_mut(), cx, true));
-            this.work.set(None);
-            Poll::Ready(result)
-        }));
-        let shared = this.wait.holder();
-        match polled {
-            Ok(polled) => {
-                let result = ready!(polled).unwrap_or_else(|stopped| Err(stopped.into()));
-                if let Err(error) = &result {
-                    shared.fail(error);
-                }
-                Poll::Ready(Some(result))
-            }
-            Err(payload) => {
-                shared.panicked(payload);
-                catch_panic(|| this.work.set(None));
-                Poll::Ready(None)
-            }
-        }
-    }
-}
-
-impl<F, Fut> Future for Work<F, Fut>
-where
-    F: FnOnce(Context) -> Fut,
-    Fut: Future,
-{
-    type Output = Fut::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Fut::Output> {
-        if let WorkProjection::Waiting { permit, task } = self.as_mut().project() {
-            let permit = match permit {
-                Some(permit) => Some(ready!(permit.as_mut().poll(cx))),
-                None => None,
-            };
-            let (task, ctx) = task.take().expect("the task is taken once, by the poll that starts it");
-            self.set(Work::Running { future: task(ctx), permit });
-        }
-        match self.project() {
-            WorkProjection::Running { future, .. } => future.poll(cx),
-            WorkProjection::Waiting { .. } => Poll::Pending,
-        }
-    }
-}
-
-/// Waits for a permit, in a group with a limit.
-type PermitFuture = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
-
-/// Queues for a permit. tokio's semaphore serves in the order of first polls, so the first poll is
-/// made here. In the task it would depend on the order in which the runtime polls tasks.
-fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
-    let mut permit = Box::pin(async move { permits.acquire_owned().await.expect("the semaphore is never closed") });
-    // Before tokio 1.54 it does not queue for a task that has used up its poll budget.
-    let first = pin!(unconstrained(permit.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
-    match first {
-        Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
-        Poll::Pending => permit,
-    }
-}
-
-/// A future for the result of one task of a [`Group`].
-///
-/// It yields the result of the task, or the [`ContextError`] if the task was stopped, was never
-/// started, or panicked.
-///
-/// Await it after [`Group::join`]: before, a task that a sibling's error has stopped yields the
-/// stop, not that error.
-///
-/// # Panics
-/// When it is polled after it was ready. A panic of the task is not resumed here but by
-/// [`Group::join`].
-///
-/// # Cancellation safety
-/// Dropping it loses the result and changes nothing else. The task runs on, and its error still
-/// cancels the group.
-#[derive(Debug)]
-pub struct GroupHandle<T, E> {
-    task: JoinHandle<Option<Result<T, E>>>,
-    ctx: Context,
-}
-
-impl<T, E: From<ContextError>> Future for GroupHandle<T, E> {
-    type Output = Result<T, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.task).poll(cx).map(|joined| {
-            // Without a result, the task was dropped with its runtime or has panicked.
-            joined.ok().flatten().unwrap_or_else(|| Err(self.ctx.err().unwrap_or(ContextError::Canceled).into()))
-        })
     }
 }
