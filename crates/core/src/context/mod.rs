@@ -12,15 +12,16 @@
 //!
 //! Read the files in this order:
 //! - this file: what a context is, and how to derive one
-//! - `observe`: deadline, error, cause and values of a context
+//! - `observe`, `identity`: deadline, error, cause, values and equality of contexts
 //! - `handle`, `cause`, `error`: cancelling
-//! - `done`, `run`: waiting
+//! - `done`, `run`, `blocking`: waiting
 //! - `key`: typed values
 //! - `scope`: the ambient context
 //! - `spawn`, `group`, `try_join`: tasks
 //! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
 //! - `tree`, `timer`, `clock`: what the files above are built on
 
+mod blocking;
 mod catch;
 mod cause;
 mod clock;
@@ -30,6 +31,7 @@ mod error;
 mod group;
 mod handle;
 mod hook;
+mod identity;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod key;

@@ -1,4 +1,4 @@
-//! The atomics, locks and cells of contexts and alarms.
+//! The atomics, locks, cells and threads of contexts and alarms.
 //!
 //! A model checker replaces them with its own (`--cfg throughline_loom`, `--cfg
 //! throughline_shuttle`). Loom's cells also detect two accesses that nothing orders.
@@ -11,11 +11,15 @@ pub(super) use loom::cell::Cell;
 pub(super) use loom::sync::atomic::{Ordering, fence};
 #[cfg(all(test, throughline_loom))]
 pub(super) use loom::sync::{Mutex, MutexGuard};
+#[cfg(all(test, throughline_loom))]
+pub(super) use loom::thread;
 
 #[cfg(all(test, throughline_shuttle))]
 pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(all(test, throughline_shuttle))]
 pub(super) use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(all(test, throughline_shuttle))]
+pub(super) use shuttle::thread;
 
 #[cfg(not(all(test, throughline_loom)))]
 pub(super) use std::cell::Cell;
@@ -23,3 +27,5 @@ pub(super) use std::cell::Cell;
 pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
 pub(super) use std::sync::{Mutex, MutexGuard};
+#[cfg(not(all(test, any(throughline_loom, throughline_shuttle))))]
+pub(super) use std::thread;

@@ -158,7 +158,7 @@ impl Ref {
     }
 
     /// The node's address, unique while the node is alive.
-    #[cfg(feature = "tokio-util")]
+    #[inline]
     pub(in crate::context) fn address(&self) -> usize {
         self.0.addr().get()
     }

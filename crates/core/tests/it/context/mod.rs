@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use throughline_core::{Cause, Context, ContextError};
 
+mod blocking;
 mod cancel;
 mod causes;
 mod clocks;
@@ -23,6 +24,7 @@ mod done_first;
 mod group_limits;
 mod groups;
 mod hooks;
+mod identity;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod random;

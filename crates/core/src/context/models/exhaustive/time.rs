@@ -124,3 +124,16 @@ fn alarm_against_poll() {
         assert!(before.count() <= 1 && waiter.poll());
     });
 }
+
+/// A thread blocks until a deadline. The clock moves before the thread parks, or after.
+///
+/// Fails when `register` sets no alarm: the thread then never continues.
+#[test]
+fn blocked_thread_against_deadline() {
+    model(|| {
+        let timed = Context::background().with_deadline(clock::at(1));
+        let blocked = thread::spawn(move || timed.wait_blocking());
+        clock::tick();
+        assert_eq!(blocked.join().unwrap(), ContextError::DeadlineExceeded);
+    });
+}

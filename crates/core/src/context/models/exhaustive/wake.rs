@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::{Waiter, model, model_within};
-use crate::context::Context;
+use crate::context::{Context, ContextError};
 
 /// A waiter is queued on a child while the parent is cancelled.
 ///
@@ -104,5 +104,20 @@ fn observer_against_wake() {
         }
         cancelling.join().unwrap();
         assert_eq!(waiter.count(), 1);
+    });
+}
+
+/// A thread blocks until its context is done. The cancellation comes before it parks, or after.
+///
+/// Fails when it parks before it polls, and when `register` does not read the flags again after it
+/// has linked: the thread then never continues.
+#[test]
+fn blocked_thread_against_cancel() {
+    model(|| {
+        let parent = Context::background().with_cancel();
+        let child = parent.with_cancel().disarm();
+        let blocked = thread::spawn(move || child.wait_blocking());
+        parent.cancel();
+        assert_eq!(blocked.join().unwrap(), ContextError::Canceled);
     });
 }
