@@ -149,8 +149,8 @@ pub(super) fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
 /// It yields the result of the task, or the [`ContextError`] if the task was stopped, was never
 /// started, or panicked.
 ///
-/// Await it after [`Group::join`](super::Group::join): before, a task that a sibling's error has stopped yields the
-/// stop, not that error.
+/// Await it after [`Group::join`](super::Group::join). Before, a task that a sibling's error has
+/// stopped yields the stop, not that error.
 ///
 /// # Panics
 /// When it is polled after it was ready. A panic of the task is not resumed here but by
