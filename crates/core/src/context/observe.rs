@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::tree::Ref;
+use super::tree::{Ref, WireValue};
 use super::{Cause, Context, ContextError, Key, clock};
 
 impl Context {
@@ -136,5 +136,15 @@ impl Context {
     /// Whether it has a deadline or can be cancelled, itself or through an ancestor.
     pub(super) fn can_be_done(&self) -> bool {
         self.0.as_ref().is_some_and(Ref::can_be_done)
+    }
+
+    /// The values in scope whose keys are sent to other services.
+    pub(crate) fn wire_values(&self) -> impl Iterator<Item = WireValue<'_>> {
+        self.0.iter().flat_map(Ref::wire_values)
+    }
+
+    /// The context on which the value under `key` was set: this one or an ancestor.
+    pub(crate) fn origin<T: Send + Sync + 'static>(&self, key: &'static Key<T>) -> Option<Context> {
+        self.0.as_ref()?.value_node(key).map(|node| Context(Some(node)))
     }
 }

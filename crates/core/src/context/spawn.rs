@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use super::run::poll_until_done;
-use super::tree::Wait;
+use super::tree::{Ref, Wait};
 use super::{Context, ContextError, WithContext};
 
 /// Derives the context of spawned work. It runs on the task that spawns. `None` keeps the context.
@@ -23,7 +23,7 @@ pub(crate) fn set_derive_for_spawn(derive: DeriveForSpawn) {
     let _ = DERIVE_FOR_SPAWN.set(derive);
 }
 
-pub(super) fn derive_for_spawn(ctx: &Context) -> Option<Context> {
+fn derive_for_spawn(ctx: &Context) -> Option<Context> {
     DERIVE_FOR_SPAWN.get()?(ctx)
 }
 
@@ -129,6 +129,13 @@ impl Context {
                 Ok(f(ctx))
             })
         })
+    }
+
+    /// The context of work that is spawned under this one.
+    pub(super) fn across_spawn(&self) -> Context {
+        let derived = derive_for_spawn(self);
+        let ctx = derived.as_ref().unwrap_or(self);
+        Context(ctx.0.as_ref().map(Ref::across_spawn))
     }
 
     /// Runs `future` in this context until the context is done.
