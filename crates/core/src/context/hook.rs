@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use threads::run_on_own_thread;
 use tokio::runtime::Handle;
 
 use super::catch::catch_panic;
-use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use super::sync::{AtomicUsize, Mutex, Ordering, lock};
 use super::timer::Alarm;
 use super::{Context, DoneOwned, clock};
 
@@ -277,8 +277,4 @@ impl Drop for Queued {
 /// Whether tokio has destroyed its thread-local state on this thread.
 fn is_thread_ending() -> bool {
     Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -51,7 +51,6 @@ mod timer;
 mod tree;
 mod try_join;
 
-
 pub use cause::Cause;
 pub use done::{Done, DoneOwned};
 pub use error::ContextError;
@@ -62,8 +61,8 @@ pub use key::{Codec, Key};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
 pub(crate) use spawn::set_derive_for_spawn;
-pub(crate) use tree::WireKind;
 use tree::Ref;
+pub(crate) use tree::WireKind;
 pub use try_join::try_join;
 
 /// Carries the deadline, cancellation and values of one request through its code.

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::catch::catch_panic;
 use super::clock;
-use super::sync::{Mutex, MutexGuard};
+use super::sync::{Mutex, lock};
 
 /// Wakes a task at an instant, or shortly after it. Dropping the alarm cancels it.
 pub(super) struct Alarm(Timer);
@@ -167,11 +167,6 @@ fn far_future() -> Instant {
         let years = |years: u64| Instant::now().checked_add(Duration::from_secs(years * 365 * 24 * 3600));
         years(1000).or_else(|| years(30)).unwrap_or_else(Instant::now)
     })
-}
-
-fn lock(shard: &Shard) -> MutexGuard<'_, BTreeMap<(Instant, u64), Waker>> {
-    // Only an allocation failure can panic under the lock, and it leaves the map consistent.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes out the wakers that are due at `now`. Returns the earliest instant that is left.

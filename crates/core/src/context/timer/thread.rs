@@ -15,13 +15,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Builder, Thread};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use super::{catch_panic, clock, take_due};
+use super::{Mutex, catch_panic, clock, lock, take_due};
 
 /// When the leader reads the alarms next, in [`clock::nanos`]. 0: within [`SLACK`] in any case.
 static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -85,11 +85,6 @@ impl Threads {
     }
 }
 
-fn lock() -> MutexGuard<'static, Threads> {
-    // Nothing that can panic runs under the lock.
-    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes the leader read the alarms at `at`, where an alarm was set, or earlier.
 ///
 /// # Errors
@@ -109,12 +104,12 @@ fn lower(at: u64) -> io::Result<()> {
 }
 
 fn leader() -> io::Result<Thread> {
-    let mut threads = lock();
+    let mut threads = lock(&THREADS);
     if let Some(leader) = &threads.leader {
         return Ok(leader.clone());
     }
     let leader = start(|| {
-        let term = lock().lead();
+        let term = lock(&THREADS).lead();
         lead(term);
     })?;
     threads.leader = Some(leader.clone());
@@ -158,7 +153,7 @@ fn lead(term: u64) {
 
 /// Calls the wakers that are due. Returns whether this thread is still the leader.
 fn call(term: u64, due: &mut VecDeque<Waker>) -> bool {
-    let mut threads = lock();
+    let mut threads = lock(&THREADS);
     threads.due.append(due);
     threads.wake_standby();
     loop {
@@ -174,13 +169,13 @@ fn call(term: u64, due: &mut VecDeque<Waker>) -> bool {
         drop(threads);
         // If a waker panics, the thread goes on and calls the others.
         catch_panic(|| waker.wake());
-        threads = lock();
+        threads = lock(&THREADS);
     }
 }
 
 /// Runs as the standby, and then as the leader once the leader is stuck.
 fn stand_by() {
-    let mut threads = lock();
+    let mut threads = lock(&THREADS);
     let mut last_seen = (0, false);
     loop {
         let seen = (threads.calls, threads.is_calling);

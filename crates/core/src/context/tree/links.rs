@@ -9,15 +9,11 @@ use std::task::Waker;
 use super::list::{List, Listed, Neighbours};
 use super::node::{CancelNode, ChildLink, Lists, NodeKind, Ref};
 use super::waiters::{BATCH, Waiters};
-use crate::context::sync::{AtomicPtr, MutexGuard, Ordering};
+use crate::context::sync::{AtomicPtr, MutexGuard, Ordering, lock};
 
 impl CancelNode {
     pub(super) fn lock(&self) -> MutexGuard<'_, Lists> {
-        // Nothing that can panic runs under the lock.
-        match self.lists.lock() {
-            Ok(lists) => lists,
-            Err(poisoned) => poisoned.into_inner(),
-        }
+        lock(&self.lists)
     }
 
     /// Whether it may be in a parent's list. A merge may always be, in that of its second parent.
