@@ -1,4 +1,8 @@
 //! Checks the layers of docs/architecture.md: no `use` path and no manifest points upward.
+//!
+//! Within a folder, it checks that the files do not import each other in a circle.
+
+mod circles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,6 +118,22 @@ fn upward_arrows_finds_paths_in_code_only() {
     assert_eq!(upward_arrows("// see crate::trace", &["crate::trace"]).len(), 0);
     assert_eq!(upward_arrows("use crate::traces;", &["crate::trace"]).len(), 0);
     assert_eq!(upward_arrows("use my_crate::trace;", &["crate::trace"]).len(), 0);
+}
+
+#[test]
+fn files_of_a_folder_import_each_other_in_no_circle() {
+    let crates = fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = Vec::new();
+    for package in crates.chain([root()]) {
+        let src = package.join("src");
+        let sources = rust_files(&src).into_iter().map(|file| {
+            let content = fs::read_to_string(&file).unwrap();
+            (file.strip_prefix(&src).unwrap().to_string_lossy().replace('\\', "/"), content)
+        });
+        let circles = circles::circles(&sources.collect::<Vec<_>>());
+        found.extend(circles.into_iter().map(|circle| format!("{}/{circle}", src.display())));
+    }
+    assert!(found.is_empty(), "files import each other in a circle:\n{}", found.join("\n"));
 }
 
 #[test]
