@@ -95,7 +95,9 @@ impl Context {
     }
 }
 
-/// Registers the thread before it parks. An unpark in between makes the next park return at once.
+/// Registers the thread before it parks.
+///
+/// An unpark in between makes the next park return at once.
 fn poll(wait: Pin<&mut Wait<&Context>>, waker: &Waker) -> Poll<ContextError> {
     wait.poll(&mut TaskContext::from_waker(waker))
 }

@@ -13,7 +13,9 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// As [`now`], also on a thread that is ending. There tokio's clock panics if it can be paused.
+/// As [`now`], also on a thread that is ending.
+///
+/// There tokio's clock panics if it can be paused.
 #[cfg(not(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan))))]
 pub(super) fn now_anywhere() -> Instant {
     std::panic::catch_unwind(now).unwrap_or_else(|_| Instant::now())

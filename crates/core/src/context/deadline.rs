@@ -125,8 +125,9 @@ impl Context {
         ctx
     }
 
-    /// A clone in place of a child with a later deadline. If the deadline of this context has
-    /// passed, the child is done from the start.
+    /// A clone in place of a child with a later deadline.
+    ///
+    /// If the deadline of this context has passed, the child is done from the start.
     #[cold]
     fn clone_as_child(&self) -> Context {
         if self.deadline().is_some() {

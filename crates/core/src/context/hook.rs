@@ -98,7 +98,9 @@ impl fmt::Debug for AfterFunc {
     }
 }
 
-/// Calls `f` on the stack of the thread that ends `ctx`. Only for short code of this library.
+/// Calls `f` on the stack of the thread that ends `ctx`.
+///
+/// Only for short code of this library.
 #[cfg(feature = "tokio-util")]
 pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
     AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Inline) }
@@ -113,14 +115,18 @@ enum RunOn {
     Inline,
 }
 
-/// A registered callback. It polls `done` as a task does, and is the waker of that poll. The
-/// registered waker holds a reference to the hook, so the hook lives until it fires or is stopped.
+/// A registered callback.
+///
+/// It polls `done` as a task does, and is the waker of that poll. The registered waker holds a
+/// reference to the hook, so the hook lives until it fires or is stopped.
 struct Hook {
     f: Mutex<Option<Callback>>,
     /// Taken out while it is polled or dropped, so that neither happens under the lock.
     done: Mutex<Option<Pin<Box<DoneOwned>>>>,
-    /// The number of wakes since `done` was last seen pending. The thread that increments it from 0
-    /// to 1 polls, also on behalf of wakes that come meanwhile.
+    /// The number of wakes since `done` was last seen pending.
+    ///
+    /// The thread that increments it from 0 to 1 polls, also on behalf of wakes that come
+    /// meanwhile.
     wakes: AtomicUsize,
     run_on: RunOn,
 }
@@ -201,19 +207,21 @@ impl Wake for Hook {
     }
 }
 
-/// A callback that is ready to run. The pool of the runtime or an own thread runs it, whichever
-/// takes it first.
+/// A callback that is ready to run.
+///
+/// The pool of the runtime or an own thread runs it, whichever takes it first.
 struct Job {
     f: Mutex<Option<Callback>>,
     runtime: Handle,
-    /// Wakes the job when the pool has not taken it in time. It uses real time, as threads are
-    /// missing and not virtual time.
+    /// Wakes the job when the pool has not taken it in time.
+    ///
+    /// It uses real time: what is missing is a thread, not virtual time.
     alarm: Mutex<Option<Alarm>>,
 }
 
 /// How long a callback waits for a thread of the pool.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Longer on a virtual clock: tokio stops the clock only while the callback is in its pool.
+/// The same on a virtual clock: tokio stops it only while its pool has the callback.
 const PATIENCE_VIRTUAL: Duration = Duration::from_millis(500);
 
 impl Job {
@@ -264,8 +272,9 @@ impl Wake for Job {
     }
 }
 
-/// An entry in the queue of the pool. A runtime that has ended drops it; the drop moves the
-/// callback to an own thread.
+/// An entry in the queue of the pool.
+///
+/// A runtime that has ended drops it. The drop moves the callback to an own thread.
 struct Queued(Arc<Job>);
 
 impl Drop for Queued {

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use super::Context;
 use super::tree::Ref;
 
-/// Two contexts are equal if they are the same context: one is a clone of the other.
+/// Two contexts are equal if one is a clone of the other.
 ///
 /// Deadline, values and error are not compared. Two contexts that are derived separately are not
 /// equal, even if they have the same deadline and values.

@@ -12,8 +12,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::tree::Ref;
 use super::{CancelHandle, Context, Key, hook};
 
-/// Cancels a context when its token is cancelled. It is dropped with the last context derived from
-/// it.
+/// Cancels a context when its token is cancelled.
+///
+/// It is dropped with the last context derived from that context.
 static TOKEN_LINK: Key<TokenLink> = Key::new("cancellation_token");
 
 impl Context {
@@ -78,16 +79,18 @@ impl Context {
     }
 }
 
-/// The token of each node that has one and is not done. The hook of a token holds its node, so no
-/// other node can have the same address.
+/// The tokens of nodes that are not done, by the address of the node.
+///
+/// The hook of a token holds its node, so no other node can have the same address.
 static TOKENS: Mutex<BTreeMap<usize, CancellationToken>> = Mutex::new(BTreeMap::new());
 
 fn tokens() -> MutexGuard<'static, BTreeMap<usize, CancellationToken>> {
     TOKENS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child of the node's token. The node's token is `token`, unless another thread has stored one
-/// first.
+/// A child of the node's token.
+///
+/// The node's token is `token`, unless another thread has stored one first.
 fn node_token(ctx: &Context, address: usize, token: CancellationToken) -> CancellationToken {
     let token_of_node = token.clone();
     let hook = hook::call_when_done(ctx, move || {

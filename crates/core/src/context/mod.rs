@@ -11,7 +11,7 @@
 //! - *virtual clock*: a tokio clock that is paused, or that was paused and moved by hand.
 //!
 //! Read the files in this order:
-//! - this file: what a context is, and how to derive one
+//! - this file, `deadline`: what a context is, and how to derive one
 //! - `observe`, `identity`: deadline, error, cause, values and equality of contexts
 //! - `handle`, `cause`, `error`: cancelling
 //! - `done`, `run`, `blocking`: waiting
@@ -19,7 +19,8 @@
 //! - `scope`: the ambient context
 //! - `spawn`, `group`, `try_join`: tasks
 //! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
-//! - `tree`, `timer`, `clock`: what the files above are built on
+//! - `debug`: how a context prints
+//! - `tree`, `timer`, `clock`, `sync`, `catch`: what the files above are built on
 
 mod blocking;
 mod catch;

@@ -86,7 +86,7 @@ pub(super) fn poll_until_done<F: Future, C: Holder>(
     reads_clock: bool,
 ) -> Poll<Result<F::Output, ContextError>> {
     let was_waiting = wait.is_waiting(cx);
-    let is_known_done = if was_waiting { wait.is_known_over() } else { reads_clock || wait.may_be_over() };
+    let is_known_done = if was_waiting { wait.is_known_done() } else { reads_clock || wait.may_be_done() };
     if is_known_done && let Some(error) = wait.context().err() {
         return Poll::Ready(Err(error));
     }

@@ -12,13 +12,16 @@ use super::run::poll_until_done;
 use super::tree::{Ref, Wait};
 use super::{Context, ContextError, WithContext};
 
-/// Derives the context of spawned work. It runs on the task that spawns. `None` keeps the context.
+/// Derives the context of spawned work.
+///
+/// It runs on the task that spawns. `None` keeps the context.
 type DeriveForSpawn = fn(&Context) -> Option<Context>;
 
 static DERIVE_FOR_SPAWN: OnceLock<DeriveForSpawn> = OnceLock::new();
 
-/// Sets the function that derives the context of spawned work. A process has one; the first call
-/// wins.
+/// Sets the function that derives the context of spawned work.
+///
+/// A process has one; the first call wins.
 pub(crate) fn set_derive_for_spawn(derive: DeriveForSpawn) {
     let _ = DERIVE_FOR_SPAWN.set(derive);
 }

@@ -25,8 +25,9 @@ use super::sync::{Mutex, lock};
 pub(super) struct Alarm(Timer);
 
 enum Timer {
-    /// Fired by the timer's thread. `key`: in its shard; `fired`: the value of [`FIRED`] when the
-    /// alarm was set.
+    /// Fired by the timer's thread.
+    ///
+    /// `key`: in its shard. `fired`: the value of [`FIRED`] when the alarm was set.
     Thread { shard: &'static Shard, key: (Instant, u64), fired: u64 },
     /// Fired by the runtime: its clock is virtual, or the timer's thread cannot be started.
     Runtime { at: Instant, sleep: Pin<Box<Sleep>> },
@@ -169,7 +170,9 @@ fn far_future() -> Instant {
     })
 }
 
-/// Takes out the wakers that are due at `now`. Returns the earliest instant that is left.
+/// Takes out the wakers that are due at `now`.
+///
+/// Returns the earliest instant that is left.
 fn take_due(now: Instant, due: &mut VecDeque<Waker>) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for shard in &SHARDS {

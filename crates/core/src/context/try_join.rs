@@ -57,7 +57,7 @@ where
     let (mut from_first, mut from_second) = (None, None);
     poll_fn(|cx| {
         let was_waiting = wait.is_waiting(cx);
-        let stopped = if was_waiting && !wait.is_known_over() { None } else { child.err() };
+        let stopped = if was_waiting && !wait.is_known_done() { None } else { child.err() };
         let mut failed = stopped.map(E::from);
         if failed.is_none() {
             failed = poll_side(first.as_mut(), &mut from_first, cx)
@@ -85,7 +85,9 @@ where
     .await
 }
 
-/// Polls a future that has not ended, drops it when it ends, and returns its error.
+/// Polls a future that has not ended, and drops it at its end.
+///
+/// Returns its error.
 fn poll_side<F: Future<Output = Result<T, E>>, T, E>(
     mut side: Pin<&mut WithContext<F>>,
     output: &mut Option<T>,

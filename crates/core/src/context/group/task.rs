@@ -19,7 +19,9 @@ use crate::context::tree::Wait;
 use crate::context::{Context, ContextError};
 
 pin_project! {
-    /// The future that is spawned for a task. An `async` block would store the task twice.
+    /// The future that is spawned for a task.
+    ///
+    /// An `async` block would store the task twice.
     pub(super) struct Task<F, Fut, E: GroupError> {
         // `None` once it has ended.
         #[pin]
@@ -132,8 +134,10 @@ where
 /// Waits for a permit, in a group with a limit.
 pub(super) type PermitFuture = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
-/// Queues for a permit. tokio's semaphore serves in the order of first polls, so the first poll is
-/// made here. In the task it would depend on the order in which the runtime polls tasks.
+/// Queues for a permit.
+///
+/// tokio's semaphore serves in the order of first polls, so the first poll is made here. In the
+/// task it would depend on the order in which the runtime polls tasks.
 pub(super) fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
     let mut permit = Box::pin(async move { permits.acquire_owned().await.expect("the semaphore is never closed") });
     // Before tokio 1.54 it does not queue for a task that has used up its poll budget.

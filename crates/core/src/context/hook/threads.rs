@@ -76,7 +76,9 @@ impl Threads {
     }
 }
 
-/// The loop of a thread. It ends if the queue is empty and another thread waits.
+/// The loop of a thread.
+///
+/// It ends if the queue is empty and another thread waits.
 fn call_queued() {
     let mut threads = lock();
     loop {

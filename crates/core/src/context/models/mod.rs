@@ -67,7 +67,9 @@ impl Waiter {
         Waiter { wakes: Arc::new(wakes), ..Waiter::new(ctx) }
     }
 
-    /// Polls once. Returns whether the context is done; if not, the waiter is woken when it is.
+    /// Polls once. Returns whether the context is done.
+    ///
+    /// If not, the waiter is woken when it is.
     fn poll(&mut self) -> bool {
         let waker = Waker::from(Arc::clone(&self.wakes));
         self.wait.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready()
@@ -81,7 +83,9 @@ impl Waiter {
         self.wait.context()
     }
 
-    /// Uses a new waker, with a new count, from the next poll on. Returns the old count.
+    /// Uses a new waker, with a new count, from the next poll on.
+    ///
+    /// Returns the old count.
     fn change_waker(&mut self) -> Arc<Count> {
         std::mem::take(&mut self.wakes)
     }

@@ -6,8 +6,9 @@ use shuttle::{Config, Runner};
 
 pub(super) use shuttle::thread;
 
-/// Runs `scene` in `orders` random orders, then in half as many orders with few, well-placed
-/// preemptions.
+/// Runs `scene` in `orders` random orders.
+///
+/// Then it runs it in half as many orders with few, well-placed preemptions.
 pub(super) fn explore(orders: usize, scene: fn()) {
     let seed = match std::env::var("THROUGHLINE_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),

@@ -101,7 +101,7 @@ pub(super) fn fire_due(now: Instant) {
     due.into_values().for_each(wake);
 }
 
-/// Calls a waker as the timer's thread does: a waker that panics does not stop it.
+/// Calls a waker as the timer's thread does: a panic does not stop it.
 fn wake(waker: Waker) {
     catch_panic(|| waker.wake());
 }

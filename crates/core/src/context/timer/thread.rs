@@ -28,11 +28,13 @@ static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
 static THREADS: Mutex<Threads> = Mutex::new(Threads::NONE);
 static STANDBY: Condvar = Condvar::new();
 
-/// How long the leader pauses after it has called wakers. Alarms that become due meanwhile fire
-/// together.
+/// How long the leader pauses after it has called wakers.
+///
+/// Alarms that become due meanwhile fire together.
 const SLACK: Duration = Duration::from_millis(1);
-/// How often the standby checks the leader. A waker counts as blocking if two checks find it
-/// running.
+/// How often the standby checks the leader.
+///
+/// A waker counts as blocking if two checks find it running.
 const PATIENCE: Duration = Duration::from_millis(25);
 
 struct Threads {

@@ -1,4 +1,4 @@
-//! Births: safe constructors of nodes, and the marks that a deadline sets on the nodes above it.
+//! Births: safe constructors of nodes, and the marks of a deadline on the nodes above.
 
 use std::ptr::{self, NonNull};
 use std::time::Instant;
@@ -121,7 +121,9 @@ impl CancelNode {
     }
 }
 
-/// A type that a [`Ref`] may point to. It begins with a [`Node`], whose `kind` names the type.
+/// A type that a [`Ref`] may point to.
+///
+/// It begins with a [`Node`], whose `kind` names the type.
 pub(super) trait Birth {}
 
 impl Birth for Node {}
@@ -136,7 +138,9 @@ impl Ref {
     }
 }
 
-/// A box whose content is built in place: a node is too large to be moved each time one is made.
+/// A box whose content is built in place.
+///
+/// A node is too large to be moved each time one is made.
 #[inline]
 fn build<T>(content: impl FnOnce() -> T) -> Box<T> {
     let mut uninit = Box::new_uninit();

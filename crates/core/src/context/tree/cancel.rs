@@ -11,7 +11,7 @@ use crate::context::catch::catch_panic;
 use crate::context::sync::{Ordering, fence};
 
 impl Ref {
-    /// Cancels the node, unless it is done, and wakes the waiters on it and below it.
+    /// Cancels the node, unless it is done, and wakes its waiters and those below.
     ///
     /// When this returns, the node and all nodes below it are done.
     pub(in crate::context) fn cancel(&self, cause: Cause) {
@@ -34,18 +34,17 @@ impl Ref {
         // Even if it was flagged before: an observer that latches a deadline wakes no waiter.
         wake(self);
     }
-}
 
-impl Ref {
-    /// Sets the cause of its own deadline, on a node that nothing else has seen yet.
+    /// Sets the cause of its own deadline. Nothing else has seen the node yet.
     pub(in crate::context) fn set_deadline_cause(&self, cause: Cause) {
         self.node().set_cause(cause);
     }
 }
 
 impl Node {
-    /// Sets the cause unless one is set. A reader of the cause has first seen the flag, which is
-    /// set after the cause.
+    /// Sets the cause unless one is set.
+    ///
+    /// A reader of the cause has first seen the flag, which is set after the cause.
     fn set_cause(&self, cause: Cause) {
         let raw = cause::into_raw(cause);
         if self.cause.compare_exchange(ptr::null_mut(), raw, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -55,7 +54,9 @@ impl Node {
     }
 }
 
-/// Wakes the waiters of `top` and of all nodes linked below it, level by level, first come first.
+/// Wakes the waiters of `top` and of all nodes linked below it.
+///
+/// It goes level by level; within a level, first come, first woken.
 fn wake(top: &Ref) {
     let Some(first) = top.node().as_cancel() else { return };
     let mut wakers: Vec<Waker> = Vec::new();

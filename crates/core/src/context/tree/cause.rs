@@ -1,4 +1,6 @@
-//! Causes behind an atomic pointer: a cause with an error is boxed, the others are statics.
+//! Causes behind an atomic pointer.
+//!
+//! A cause with an error is boxed, the others are statics.
 
 use std::ptr;
 

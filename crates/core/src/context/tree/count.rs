@@ -31,17 +31,16 @@ impl Drop for Ref {
 }
 
 impl Ref {
-    /// Whether only this reference reaches the node: it has no clone, no child and no waiter.
+    /// Whether only this reference reaches the node: no clone, no child, no waiter.
     #[inline]
     pub(in crate::context) fn is_sole(&self) -> bool {
         self.node().refs.load(Ordering::Acquire) == 1
     }
 
-    /// Gives up this count and returns whether it was the last. The caller must not use the
-    /// reference again.
+    /// Gives up this count and returns whether it was the last.
     ///
-    /// If it was the last, nothing else reaches the node, it is in no list (invariant 1), and the
-    /// caller frees it.
+    /// The caller must not use the reference again. If it was the last, nothing else reaches the
+    /// node, it is in no list (invariant 1), and the caller frees it.
     #[inline]
     fn is_last(&self) -> bool {
         let node = self.node();
@@ -89,7 +88,7 @@ impl CancelNode {
     }
 }
 
-/// Frees a node, then its parent if this held the parent's last count, and so on.
+/// Frees a node, then each ancestor of which this was the last count.
 ///
 /// It is a loop because a chain may be a million nodes deep.
 ///
@@ -139,7 +138,9 @@ unsafe fn free_graph(node: NonNull<Node>) {
     }
 }
 
-/// Frees a node and returns its parent. The caller takes the second parent of a merge beforehand.
+/// Frees a node and returns its parent.
+///
+/// The caller takes out the second parent of a merge beforehand.
 ///
 /// # Safety
 /// Nothing else reaches the node, now or later.

@@ -16,13 +16,15 @@ impl CancelNode {
         lock(&self.lists)
     }
 
-    /// Whether it may be in a parent's list. A merge may always be, in that of its second parent.
+    /// Whether it may be in a parent's list.
+    ///
+    /// A merge may always be, in that of its second parent.
     #[inline]
     pub(super) fn is_linked(&self) -> bool {
         self.link.is_linked() || matches!(self.node.kind, NodeKind::Merge)
     }
 
-    /// Links this node into the one above, that one into the next, up to the top.
+    /// Links this node to the one above, that one to the next, and so on.
     ///
     /// It does not stop at a node that is linked already: the thread that linked that node may not
     /// have linked the nodes above yet.
@@ -82,8 +84,9 @@ impl Lists {
         }
     }
 
-    /// Takes out a batch of the children that were linked first, and their waiters. Returns whether
-    /// more are left.
+    /// Takes out a batch of children, first linked first, and their waiters.
+    ///
+    /// Returns whether more are left.
     ///
     /// Children with linked children of their own are added to `below`. Each child is locked under
     /// the lock of the parent (invariant 5), which keeps the child alive. So a child that only has

@@ -3,7 +3,9 @@
 use std::sync::atomic::AtomicBool;
 use std::{mem, ptr};
 
-/// The part of a key that does not depend on its type. Its address is the address of the key.
+/// The part of a key that does not depend on its type.
+///
+/// Its address is the address of the key.
 pub(in crate::context) struct Meta {
     pub(in crate::context) name: &'static str,
     pub(in crate::context) is_local: bool,

@@ -1,12 +1,24 @@
-//! The tree of contexts: the only module of the crate with `unsafe` code. Its interface is safe.
+//! The tree of contexts: the only module of the crate with `unsafe` code.
+//!
+//! Its interface is safe.
 //!
 //! A [`Ref`] is a counted pointer to a [`Node`](node::Node), which owns a `Ref` to its parent. So
-//! the ancestors of a node live at least as long as the node. What a node borrows from them needs
-//! no count: `up`, `timed_by`, a latched origin, and the values that it has copied into its table.
+//! the ancestors of a node live at least as long as the node.
 //!
 //! A [`CancelNode`](node::CancelNode) can be cancelled. A node of another kind (value, deadline)
 //! has no list of waiters and no cancellation of its own: it uses those of `up`, its nearest
-//! ancestor that can be cancelled.
+//! ancestor that can be cancelled. `state` is null, or says that the node is done. A node with a
+//! deadline finds in `timed_by` the node that set it.
+//!
+//! Read the files in this order. Each one imports only files that stand above it:
+//! - `list`, `waiters`: intrusive lists, and the list of waiters
+//! - `meta`, `table`: untyped keys, and the table of the values in scope
+//! - `cause`, `ready`: two fields of a node
+//! - `node`: the kinds of node, and the way from one node to others
+//! - `links`: how a canceller finds the waiters below
+//! - `value`, `count`: nodes with values; how the last owner frees a node
+//! - `observe`, `cancel`, `birth`, `merge`: what contexts do
+//! - `wait`, `wire`: waiting for a context; values that are sent to other processes
 //!
 //! # Glossary
 //! - **flagged**: the `state` of the node, or of an ancestor on the path through `up`, is set.
@@ -29,9 +41,10 @@
 //!    Models: `lifetime::sole_owner`, `last_child_frees_its_parent`,
 //!    `linked_child_drop_against_cancel`, `merge::merge_drop_against_cancel`.
 //! 2. **Ancestors.** `parent`, `up`, `timed_by`, `deadline` and `values` do not change after birth.
-//!    They point to ancestors or into the node itself, and `parent` keeps the ancestors alive. The
-//!    origin in a latched `state` is the node itself or an ancestor. For a merge it may also be an
-//!    ancestor of the second parent, which the merge owns as well.
+//!    They point to ancestors or into the node itself, and `parent` keeps the ancestors alive. So
+//!    they need no count. The origin in a latched `state` needs none either: it is the node itself
+//!    or an ancestor. For a merge it may also be an ancestor of the second parent, which the merge
+//!    owns as well.
 //!
 //!    Models: `cancel::birth_below_an_expired_deadline`, `merge::merge_drop_against_cancel`.
 //! 3. **Flags.** `state` changes once, from null. It then holds the node's own cancellation, or the

@@ -25,7 +25,7 @@ pub(in crate::context) enum NodeKind {
     WithoutCancel,
     Value,
     Nothing,
-    /// Only a table of values: the values that cross a spawn, or those of a merge.
+    /// Only a table of values: those that cross a spawn, or those of a merge.
     Table,
 }
 
@@ -43,8 +43,9 @@ pub(super) struct Node {
     pub(super) deadline: Option<Instant>,
     /// The node that set the effective deadline and holds its cause.
     pub(super) timed_by: Option<NonNull<Node>>,
-    /// The cause of its own cancellation or of its own deadline. Null: none given. Set once, freed
-    /// with the node.
+    /// The cause of its own cancellation or of its own deadline. Null: none.
+    ///
+    /// It is set once, and freed with the node.
     pub(super) cause: AtomicPtr<Cause>,
     /// All values in scope.
     pub(super) values: Values,
@@ -64,8 +65,9 @@ pub(super) struct CancelNode {
     pub(super) lists: Mutex<Lists>,
     /// Whether a deadline was ever set below. A canceller reads it.
     pub(super) timed_below: AtomicBool,
-    /// Whether `timed_below` is set here and in all above, and a fence has followed. A thread that
-    /// sets a deadline below reads it.
+    /// Whether `timed_below` is set here and in all above, and a fence has followed.
+    ///
+    /// A thread that sets a deadline below reads it.
     pub(super) timed_fenced: AtomicBool,
     /// Whether a merge ever took this node, or one below it, as its second parent.
     pub(super) merged_below: AtomicBool,
@@ -90,8 +92,9 @@ pub(super) struct ChildLink {
 #[repr(C)]
 pub(super) struct DeadlineNode {
     pub(super) node: Node,
-    /// A waiter has found that the clock is the real one. A context belongs to one clock, so later
-    /// waiters need not check.
+    /// Whether a waiter has found that the clock is the real one.
+    ///
+    /// A context belongs to one clock, so later waiters need not check.
     pub(super) is_real: AtomicBool,
     pub(super) ready: Ready,
 }
@@ -140,8 +143,9 @@ impl Ref {
         self.node().parent.as_ref()
     }
 
-    /// The nearest node, from this one upwards, that can be done by itself and is done exactly when
-    /// this one is.
+    /// The nearest node that ends this one: it is done exactly when this one is.
+    ///
+    /// It is this node or an ancestor, and can be done by itself.
     ///
     /// `None` if this node is never done.
     #[cfg(feature = "tokio-util")]
@@ -183,7 +187,7 @@ impl Node {
 
     /// The node that set the effective deadline.
     #[inline]
-    pub(super) fn as_timed(&self) -> Option<&DeadlineNode> {
+    pub(super) fn deadline_node(&self) -> Option<&DeadlineNode> {
         let node = self.timed_by()?;
         // SAFETY: `timed_by` only points to nodes made by `with_deadline`, and a `DeadlineNode`
         // begins with its node.
@@ -193,12 +197,12 @@ impl Node {
     /// Whether the effective deadline is known to be on the real clock.
     #[inline]
     pub(super) fn is_known_real(&self) -> bool {
-        self.as_timed().is_some_and(|timed| timed.is_real.load(Ordering::Relaxed))
+        self.deadline_node().is_some_and(|timed| timed.is_real.load(Ordering::Relaxed))
     }
 
     /// Records that the effective deadline is on the real clock.
     pub(super) fn set_known_real(&self) {
-        if let Some(timed) = self.as_timed() {
+        if let Some(timed) = self.deadline_node() {
             timed.is_real.store(true, Ordering::Relaxed);
         }
     }

@@ -41,8 +41,9 @@ impl Outcome<'_> {
 }
 
 impl Ref {
-    /// `None` while the node is live. Reads the clock if there is a deadline, and latches the
-    /// outcome.
+    /// The error, or `None` while the node is live.
+    ///
+    /// Reads the clock if there is a deadline, and latches the outcome.
     #[inline]
     pub(in crate::context) fn error(&self) -> Option<ContextError> {
         self.node().outcome().map(|outcome| outcome.error)
@@ -73,11 +74,11 @@ impl Ref {
     /// That is so if it was cancelled, if an observer has seen its deadline pass, or if
     /// [`Ready`](super::ready::Ready) asks for a check.
     #[inline]
-    pub(in crate::context) fn may_be_over(&self) -> bool {
+    pub(in crate::context) fn may_be_done(&self) -> bool {
         let node = self.node();
         node.is_flagged()
-            || node.as_timed().is_some_and(|timed| {
-                !timed.node.state.load(Ordering::Acquire).is_null() || timed.ready.may_be_over(timed.node.deadline)
+            || node.deadline_node().is_some_and(|timed| {
+                !timed.node.state.load(Ordering::Acquire).is_null() || timed.ready.may_be_done(timed.node.deadline)
             })
     }
 }
@@ -103,7 +104,9 @@ impl Node {
         self.outcome_at(None)
     }
 
-    /// The outcome, if the node is done. `now` is the time if the clock was read already.
+    /// The outcome, if the node is done.
+    ///
+    /// `now` is the time if the clock was read already.
     #[inline]
     pub(super) fn outcome_at(&self, now: Option<Instant>) -> Option<Outcome<'_>> {
         let state = self.state.load(Ordering::Acquire);
@@ -211,8 +214,7 @@ impl Node {
         Outcome { error: ContextError::DeadlineExceeded, origin: self.timed_by().unwrap_or(self) }
     }
 
-    /// Whether the cancellation, whose origin is this node, came after `deadline` or at the same
-    /// instant.
+    /// Whether the cancellation of this node came at `deadline` or later.
     fn cancelled_after(&self, deadline: Instant) -> bool {
         self.as_cancel().is_some_and(|origin| clock::nanos(deadline) <= origin.stamp())
     }
@@ -235,7 +237,9 @@ impl CancelNode {
     }
 }
 
-/// A stack of nodes on the path upwards, instead of a recursion. The first few need no allocation.
+/// A stack of nodes on the path upwards, instead of a recursion.
+///
+/// The first few need no allocation.
 pub(super) struct Path<'a> {
     first: [Option<&'a Node>; 8],
     len: usize,

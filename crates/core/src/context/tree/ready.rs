@@ -18,9 +18,11 @@ use crate::context::{clock, sync};
 /// The deadline has not been compared with the clock since the node was made.
 const UNCHECKED: u8 = 0;
 const CHECKED: u8 = 1;
-/// Enough calls were ready at once; the next ones compare the deadline with the kept time.
+/// Enough calls were ready at once: the next ones compare deadline and kept time.
 const WATCHED: u8 = CHECKED + 4;
-/// As `WATCHED`, on a virtual clock. Nothing here may move that clock, so each call reads it.
+/// As `WATCHED`, on a virtual clock.
+///
+/// Nothing here may move that clock, so each call reads it.
 const VIRTUAL: u8 = WATCHED + 1;
 
 /// How many calls were ready at once, or one of the constants above.
@@ -29,7 +31,7 @@ const VIRTUAL: u8 = WATCHED + 1;
 pub(super) struct Ready(AtomicU8);
 
 impl Ready {
-    /// `is_checked`: whether the deadline is known to be in the future when the node is made.
+    /// `is_checked`: whether the deadline is known to be in the future at birth.
     #[inline]
     pub(super) fn new(is_checked: bool) -> Self {
         Ready(AtomicU8::new(if is_checked { CHECKED } else { UNCHECKED }))
@@ -37,7 +39,7 @@ impl Ready {
 
     /// Whether the clock has to be read before any work is polled under `deadline`.
     #[inline]
-    pub(super) fn may_be_over(&self, deadline: Option<Instant>) -> bool {
+    pub(super) fn may_be_done(&self, deadline: Option<Instant>) -> bool {
         match self.0.load(Ordering::Relaxed) {
             UNCHECKED => {
                 self.0.store(CHECKED, Ordering::Relaxed);
@@ -76,7 +78,7 @@ impl Ready {
     }
 }
 
-/// The kept time: the real time at the last update by the timer's thread, in [`clock::nanos`].
+/// The kept time, in [`clock::nanos`]: when the timer's thread updated it last.
 static KEPT_TIME: AtomicU64 = AtomicU64::new(0);
 /// Whether a call has requested another update since then.
 static IS_REQUESTED: AtomicBool = AtomicBool::new(false);

@@ -57,7 +57,9 @@ impl Values {
         self.len
     }
 
-    /// The address of the value under `key`. `None` also if the key was set to "nothing".
+    /// The address of the value under `key`.
+    ///
+    /// `None` also if the key was set to "nothing".
     #[inline]
     pub(super) fn get(&self, key: &'static Meta) -> Option<Slot> {
         let mut index = self.home(key);

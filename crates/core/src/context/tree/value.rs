@@ -1,4 +1,7 @@
-//! Nodes that change the values in scope: each holds one value, "nothing", or a table only.
+//! Nodes that change the values in scope.
+//!
+//! Each holds one value, "nothing" for one key, or only a table. A node and its value are one block
+//! of memory.
 
 use std::alloc::{self, Layout};
 use std::mem::ManuallyDrop;
@@ -9,7 +12,7 @@ use super::node::{Node, NodeKind, Ref};
 use super::table::{Slot, Tag, Values, capacity, key_of, tag_nothing};
 use crate::context::Key;
 
-/// A node followed by a tag, the value and the slots, in one block of memory.
+/// The head of a block: a tag, the value and the slots follow it.
 #[repr(C)]
 struct ValueNode {
     node: Node,
@@ -80,7 +83,7 @@ impl Ref {
         Ref(block.cast())
     }
 
-    /// A child without the values of local keys, or the node itself if there are none.
+    /// A child without values of local keys, or the node if there are none.
     pub(in crate::context) fn across_spawn(&self) -> Ref {
         if !self.node().values.has_local {
             return self.clone();

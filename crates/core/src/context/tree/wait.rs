@@ -36,8 +36,7 @@ impl Holder for &Context {
 pub(in crate::context) struct Wait<C: Holder> {
     holder: C,
     entry: WaiterEntry,
-    /// The parts of the queued waker, to check without the lock whether the task's waker has
-    /// changed.
+    /// The parts of the queued waker: a changed waker is noticed without the lock.
     waker: Option<(*const (), &'static RawWakerVTable)>,
     alarm: Option<Alarm>,
     /// Cancellers hold a pointer to `entry`.
@@ -85,21 +84,22 @@ impl<C: Holder> Wait<C> {
     /// Either a canceller has notified the waiter, or an observer has latched the outcome. The cost
     /// is the same at any depth.
     #[inline]
-    pub(in crate::context) fn is_known_over(&self) -> bool {
+    pub(in crate::context) fn is_known_done(&self) -> bool {
         self.entry.is_notified() || self.target().is_some_and(Ref::is_latched)
     }
 
-    /// Whether the context has to be checked before work is polled for the first time. It reads no
-    /// clock.
+    /// Whether the context has to be checked before the first poll of work.
+    ///
+    /// Reads no clock.
     #[inline]
-    pub(in crate::context) fn may_be_over(&self) -> bool {
-        self.target().is_some_and(Ref::may_be_over)
+    pub(in crate::context) fn may_be_done(&self) -> bool {
+        self.target().is_some_and(Ref::may_be_done)
     }
 
     /// Counts one work that was ready at its first poll.
     #[inline]
     pub(in crate::context) fn ready_at_once(&self) {
-        if let Some(timed) = self.target().and_then(|target| target.node().as_timed()) {
+        if let Some(timed) = self.target().and_then(|target| target.node().deadline_node()) {
             timed.ready.count(&timed.is_real);
         }
     }
@@ -173,7 +173,7 @@ impl<C: Holder> Wait<C> {
         Poll::Pending
     }
 
-    /// Drops the alarm: a timer of a context that is done would move a paused clock.
+    /// Drops the alarm, as the timer of a done context would move a paused clock.
     fn disarm(self: Pin<&mut Self>) {
         // SAFETY: only the alarm is moved out of `self`, and it is not pinned.
         unsafe { self.get_unchecked_mut() }.alarm = None;

@@ -5,7 +5,7 @@ use std::task::Waker;
 use super::list::{List, Listed, Neighbours};
 use crate::context::sync::{AtomicBool, Cell, Ordering};
 
-/// The most items that are taken out of a node's lists while its lock is held once.
+/// How many items are taken out at most each time a node's lock is held.
 pub(super) const BATCH: usize = 32;
 
 /// The waiters that have an entry at one node.

@@ -1,4 +1,4 @@
-//! Cancelling reaches all nodes below (C17, C19), and all observers agree on the cause (C12, C13).
+//! Cancelling reaches all nodes below (C17, C19). All observers agree on the cause (C12, C13).
 
 use std::sync::Arc;
 

@@ -8,7 +8,9 @@ use loom::thread;
 use super::{Waiter, model};
 use crate::context::{Context, Key};
 
-/// A value whose uses must all come before its destructor. Loom fails if another order is possible.
+/// A value whose uses must all come before its destructor.
+///
+/// Loom fails if another order is possible.
 struct Tracked(AtomicUsize);
 
 static VALUE: Key<Tracked> = Key::new("value");

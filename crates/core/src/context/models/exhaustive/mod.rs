@@ -23,8 +23,9 @@ fn model(scene: impl Fn() + Send + Sync + 'static) {
     explore(None, scene);
 }
 
-/// Runs `scene` in every order with at most `preemptions` preemptions of a thread that could
-/// continue.
+/// Runs `scene` in every order with at most so many `preemptions`.
+///
+/// A preemption is the stop of a thread that could continue.
 fn model_within(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), scene);
 }
@@ -45,7 +46,9 @@ fn explore(preemption_bound: Option<usize>, scene: impl Fn() + Send + Sync + 'st
 }
 
 thread_local! {
-    /// How many threads of the model have started. All of them run on one thread of the process.
+    /// How many threads of the model have started.
+    ///
+    /// All of them run on one thread of the process.
     static STARTED: Cell<usize> = const { Cell::new(0) };
 }
 
