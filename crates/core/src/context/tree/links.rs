@@ -1,6 +1,7 @@
 //! The links from a node to its children: how a canceller finds them.
 //!
-//! A child is linked only while it, or a node below it, has had a waiter.
+//! A child is linked to the node above once a waiter has queued at the child or below it. A merge
+//! is linked to its second parent from birth. Children without waiters cost a canceller nothing.
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
