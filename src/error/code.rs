@@ -202,7 +202,7 @@ impl Code {
     /// ```
     pub fn from_http_status_of_grpc(status: StatusCode) -> Code {
         match status.as_u16() {
-            400 | 431 => Internal,
+            400 => Internal,
             401 => Unauthenticated,
             403 => PermissionDenied,
             404 => Unimplemented,

@@ -78,7 +78,7 @@ fn responses_without_a_code_have_the_codes_of_the_table() {
     }
     assert_eq!([plain(200), plain(204), plain(304)], [None; 3]);
     let grpc = |status: u16| Code::from_http_status_of_grpc(StatusCode::from_u16(status).unwrap());
-    assert_eq!([400, 431].map(grpc), [Internal; 2]);
+    assert_eq!([grpc(400), grpc(431)], [Internal, Unknown]);
     assert_eq!([429, 502, 503, 504].map(grpc), [Unavailable; 4]);
     assert_eq!([401, 403, 404, 500].map(grpc), [Unauthenticated, PermissionDenied, Unimplemented, Unknown]);
 }
