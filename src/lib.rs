@@ -24,11 +24,14 @@ pub mod telemetry;
 mod url;
 
 pub use error::{Code, Error, ParseCodeError};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use middleware::Ctx;
 pub use middleware::client::ClientLayer;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use middleware::client::SendWith;
-pub use middleware::server::{ContextLayer, OnDisconnect, Trust};
+pub use middleware::server::{ContextLayer, OnDisconnect, StreamCtx, Trust};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{
     AfterFunc, Baggage, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, Extractor, FutureExt,

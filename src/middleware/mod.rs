@@ -2,6 +2,8 @@
 //!
 //! [`client`] injects the context into calls, and [`server`] extracts it from requests.
 
+#[cfg(feature = "axum")]
+mod axum;
 pub mod client;
 mod failure;
 mod grpc;
@@ -10,3 +12,7 @@ pub mod server;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod tonic;
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use axum::Ctx;

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
 
 use super::exchange::Exchange;
+use super::stall::Stall;
 use super::unwind::OnUnwind;
 
 pin_project! {
@@ -26,6 +27,8 @@ pin_project! {
         #[pin]
         done: DoneOwned,
         ctx: Context,
+        // `None`: frames have no limit.
+        stall: Option<Stall>,
         // The last value of the inner body: `drop` cannot call it.
         is_end_stream: bool,
         // The bytes of data that are still to come, if known.
@@ -76,8 +79,9 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
         let ctx = exchange.context().clone();
         let remaining = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
+        let stall = exchange.limit().map(Stall::new);
         let (done, exchange) = (ctx.done_owned(), Some(exchange));
-        ResponseBody { kind, done, ctx, is_end_stream, remaining, is_first_frame: true, has_body, exchange }
+        ResponseBody { kind, done, ctx, stall, is_end_stream, remaining, is_first_frame: true, has_body, exchange }
     }
 }
 
@@ -91,6 +95,7 @@ impl<R> Default for ResponseBody<R> {
             kind: Kind::Full { bytes: None },
             done: ctx.done_owned(),
             ctx,
+            stall: None,
             is_end_stream: true,
             remaining: Some(0),
             is_first_frame: true,
@@ -157,11 +162,15 @@ where
             }
             let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
             *this.remaining = remaining_before.map(|remaining| remaining.saturating_sub(taken));
+            if let Some(stall) = this.stall {
+                stall.frame();
+            }
         }
         // The last byte alone does not end the body: trailers may follow.
         let is_last_data = *this.remaining == Some(0) && remaining_before != Some(0);
         let is_over = match &polled {
-            Poll::Pending => exchange.is_live() && this.done.poll(cx).is_ready(),
+            Poll::Pending if !exchange.is_live() => false,
+            Poll::Pending => has_stalled(this.stall, exchange, cx) | this.done.poll(cx).is_ready(),
             Poll::Ready(None) => {
                 exchange.finish();
                 false
@@ -181,7 +190,7 @@ where
                 false
             }
         };
-        if !is_over || exchange.is_ended_by_outer() {
+        if !is_over || (exchange.is_ended_by_outer() && !exchange.is_stalled()) {
             return polled;
         }
         if !exchange.is_grpc() {
@@ -202,6 +211,14 @@ where
     fn size_hint(&self) -> SizeHint {
         self.kind.size_hint()
     }
+}
+
+fn has_stalled(stall: &mut Option<Stall>, exchange: &mut Exchange, cx: &mut TaskContext<'_>) -> bool {
+    let is_over = stall.as_mut().is_some_and(|stall| stall.poll(cx).is_ready());
+    if is_over {
+        exchange.stalled();
+    }
+    is_over
 }
 
 impl<R> fmt::Debug for ResponseBody<R> {

@@ -10,9 +10,10 @@ mod record;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Extensions, Method, Response, StatusCode};
 use throughline_core::propagation::Counted;
 use throughline_core::trace::Status;
 use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
@@ -32,8 +33,14 @@ pub(super) struct Exchange {
     method: Method,
     /// Of a request in gRPC's form, until its response shows that it is not gRPC.
     rpc: Option<Rpc>,
-    /// The handler's context.
+    /// Until the head of the response: the handler's context. Then: that of the whole exchange.
     ctx: Context,
+    /// The context of the whole exchange, while `ctx` also ends at the layer's limit.
+    whole: Option<Context>,
+    limit: Option<Duration>,
+    /// The body's handler has made no progress for as long as the limit.
+    is_stalled: bool,
+    is_internal: bool,
     /// The authenticator's error, which replaces the handler's response.
     refusal: Option<Error>,
     /// As in [`Inbound`].
@@ -50,26 +57,40 @@ struct Live {
     handle: CancelHandle,
 }
 
+/// The message of a response whose body has stalled.
+const STALLED: &str = "the response has stalled";
+
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
         let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
         let carrier = Counted::new(&head.headers);
-        let Inbound { handle, ctx, outer, is_internal, reserve_starts_at } =
+        let Inbound { handle, ctx, limit, outer_limit, outer, is_internal, reserve_starts_at } =
             Inbound::extract(config, trust, &head.extensions, &carrier);
         let span = match outer {
             Some(_) => None,
-            None => Some(start_span(config, trust, head, rpc.as_ref(), &ctx, &carrier)),
+            None => Some(start_span(config, trust, head, rpc.as_ref(), &ctx, limit, &carrier)),
         };
         config.counts.add_dropped(carrier.dropped());
         if !is_internal {
             remove_untrusted_headers(config, &mut head.headers);
         }
-        head.extensions.insert(Served(if is_internal { Trust::Internal } else { Trust::Edge }));
         if span.is_none() && rpc.is_none() {
             name_by_route(&ctx, head);
         }
+        let whole = span.as_ref().map_or(ctx, |span| span.context().clone());
+        let head_limit = limit.into_iter().chain(outer_limit).min();
+        let limited =
+            head_limit.map(|limit| whole.with_timeout(limit)).filter(|ctx| ctx.deadline() != whole.deadline());
+        let (ctx, whole) = match limited {
+            Some(limited) => (limited, Some(whole)),
+            None => (whole, None),
+        };
         Exchange {
-            ctx: span.as_ref().map_or(ctx, |span| span.context().clone()),
+            ctx,
+            whole,
+            limit,
+            is_stalled: false,
+            is_internal,
             live: Some(Live { span, handle }),
             config: Arc::clone(config),
             trust,
@@ -99,9 +120,22 @@ impl Exchange {
         self.outer.as_ref().is_some_and(Context::is_done)
     }
 
-    /// The handler's context.
+    /// The handler's context until the head of the response, then that of the whole exchange.
     pub(super) fn context(&self) -> &Context {
         &self.ctx
+    }
+
+    /// The layer's own limit: for the head of the response, then for each frame.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// Puts the context where the handler and inner layers find it.
+    pub(super) fn insert_into(&self, extensions: &mut Extensions) {
+        let trust = if self.is_internal { Trust::Internal } else { Trust::Edge };
+        let (whole, handler) = (self.whole.as_ref().unwrap_or(&self.ctx).clone(), self.ctx.clone());
+        extensions.insert(Served { trust, whole, handler: handler.clone() });
+        extensions.insert(handler);
     }
 
     /// Whether the request and its response are gRPC.
@@ -115,6 +149,7 @@ impl Exchange {
         match authenticator.map_or(Ok(None), |authenticate| authenticate(head)) {
             Ok(principal) => {
                 if let Some(principal) = principal {
+                    self.whole = self.whole.as_ref().map(|ctx| ctx.with_principal(principal.clone()));
                     self.ctx = self.ctx.with_principal(principal);
                 }
                 true
@@ -147,6 +182,10 @@ impl Exchange {
 
     /// Records that the head is passed on. Returns whether a body follows on the wire.
     pub(super) fn head_sent<B>(&mut self, response: &Response<B>) -> bool {
+        // The limit was for the head.
+        if let Some(whole) = self.whole.take() {
+            self.ctx = whole;
+        }
         let status = response.status();
         if let Some(span) = self.span().filter(|_| !self.is_grpc() || !status.is_success()) {
             span.set_attribute("http.response.status_code", status.as_u16());
@@ -206,6 +245,17 @@ impl Exchange {
         self.finish();
     }
 
+    /// Records that the body has waited for its next frame for as long as the limit.
+    ///
+    /// If the context is done already, that ends the body.
+    pub(super) fn stalled(&mut self) {
+        self.is_stalled = !self.ctx.is_done() || self.is_ended_by_outer();
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
     pub(super) fn is_live(&self) -> bool {
         self.live.is_some()
     }
@@ -226,7 +276,8 @@ impl Exchange {
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
         if is_late {
             span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
-            span.set_status(Status::Error("deadline exceeded".into()));
+            let reason = if self.is_stalled { STALLED } else { "deadline exceeded" };
+            span.set_status(Status::Error(reason.into()));
         }
     }
 
@@ -249,6 +300,9 @@ impl Exchange {
     fn cause_of_drop(&self) -> Cause {
         if std::thread::panicking() {
             return Cause::Panicked;
+        }
+        if self.is_stalled || self.ctx.err() == Some(ContextError::DeadlineExceeded) {
+            return Cause::DeadlineExceeded;
         }
         match self.reserve_starts_at {
             Some(reserve_starts_at) if Instant::now() >= reserve_starts_at => Cause::DeadlineExceeded,

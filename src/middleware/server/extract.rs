@@ -9,12 +9,16 @@ use tokio::time::Instant;
 
 use super::layer::{Config, Trust};
 
-/// In a request's extensions: a [`ContextLayer`](super::ContextLayer) has handled it, with this
-/// trust.
+/// In a request's extensions: a [`ContextLayer`](super::ContextLayer) has handled it.
 ///
 /// A layer inside that one continues its context.
-#[derive(Clone, Copy)]
-pub(in crate::middleware) struct Served(pub(super) Trust);
+#[derive(Clone)]
+pub(in crate::middleware) struct Served {
+    pub(super) trust: Trust,
+    /// The context of the whole exchange. The handler's own also ends at the layer's limit.
+    pub(super) whole: Context,
+    pub(super) handler: Context,
+}
 
 /// The context of a request, before its span starts.
 pub(super) struct Inbound {
@@ -22,6 +26,10 @@ pub(super) struct Inbound {
     pub(super) handle: CancelHandle,
     /// Below the handle, with everything that the caller has sent.
     pub(super) ctx: Context,
+    /// The layer's own limit: for the head of the response, then for each frame.
+    pub(super) limit: Option<Duration>,
+    /// The time that is left of an outer layer's limit for the head.
+    pub(super) outer_limit: Option<Duration>,
     /// The context of an outer `ContextLayer`.
     pub(super) outer: Option<Context>,
     /// The request is from an internal service, for this layer and for all outer ones.
@@ -40,30 +48,34 @@ impl Inbound {
         carrier: &Counted<'_, HeaderMap>,
     ) -> Inbound {
         let sent = requested_timeout(config, carrier);
-        let timeout = match (sent.or(config.default_timeout), config.max_timeout(trust)) {
-            (Some(timeout), Some(max)) => Some(timeout.min(max)),
-            (timeout, max) => timeout.or(max),
-        };
+        let default = config.default_timeout.filter(|_| sent.is_none());
+        let limit = default.into_iter().chain(config.max_timeout(trust)).min();
         let reserve_starts_at =
             sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
-        let served = extensions.get::<Served>().copied();
-        let outer = served.and_then(|_| extensions.get::<Context>().cloned());
+        let served = extensions.get::<Served>();
+        let outer = served.and_then(|served| {
+            let found = extensions.get::<Context>()?;
+            // A layer in between may have derived a context of its own.
+            Some(if *found == served.handler { served.whole.clone() } else { found.clone() })
+        });
+        let outer_limit = served.filter(|served| served.handler != served.whole);
+        let outer_limit = outer_limit.and_then(|served| served.handler.remaining());
         let base = match &outer {
             Some(outer) => &Context::merge(outer, &config.base),
             None => &config.base,
         };
-        let handle = match timeout {
+        let handle = match sent {
             Some(timeout) => base.with_timeout(timeout).with_cancel(),
             None => base.with_cancel(),
         };
         // The outermost layer decides whether the request is from an internal service.
-        let is_internal = trust == Trust::Internal && served.is_none_or(|Served(outer)| outer == Trust::Internal);
+        let is_internal = trust == Trust::Internal && served.is_none_or(|outer| outer.trust == Trust::Internal);
         let ctx = match (&outer, is_internal) {
             (Some(_), true) => values::extract(handle.context(), &config.keys, carrier),
             (None, true) => extract(config, handle.context(), carrier),
             (_, false) => handle.context().clone(),
         };
-        Inbound { handle, ctx, outer, is_internal, reserve_starts_at }
+        Inbound { handle, ctx, limit, outer_limit, outer, is_internal, reserve_starts_at }
     }
 }
 

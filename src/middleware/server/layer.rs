@@ -120,7 +120,7 @@ pub enum OnDisconnect {
 }
 
 impl ContextLayer {
-    /// The longest time for an untrusted client's request if [`max_timeout`](Self::max_timeout) is
+    /// The limit for an untrusted client's request if [`max_timeout`](Self::max_timeout) is
     /// not set: 60 s.
     pub const EDGE_TIMEOUT: Duration = Duration::from_secs(60);
     /// The upper limit of `max_timeout` for an untrusted client's request: a day.
@@ -293,17 +293,18 @@ impl ContextLayer {
         self.change(|config| config.propagator = propagator)
     }
 
-    /// The longest time that any request may take.
+    /// The longest time until the head of a response, and then for each frame of its body.
     ///
-    /// A caller can only ask for less. At an edge it is at most a day
+    /// [Limits](super#limits) says what that means for streams. A caller can only ask for less. At
+    /// an edge it is at most a day
     /// ([`MAX_EDGE_TIMEOUT`](Self::MAX_EDGE_TIMEOUT)).
     pub fn max_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.max_timeout = Some(timeout))
     }
 
-    /// The timeout of a request whose caller has sent none.
+    /// The limit for a request whose caller has sent no timeout. It covers what `max_timeout` does.
     ///
-    /// Default: the maximum, or no limit.
+    /// Default: [`max_timeout`](Self::max_timeout), or no limit.
     pub fn default_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.default_timeout = Some(timeout))
     }

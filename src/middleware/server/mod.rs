@@ -16,8 +16,8 @@
 //! ## A request starts
 //! It starts when its headers have been read.
 //! - The context is a child of the [`base`](ContextLayer::base).
-//! - Its deadline comes from the timeout that the caller sent, at most
-//!   [`max_timeout`](ContextLayer::max_timeout).
+//! - Its deadline comes from the timeout that the caller sent, and from the limit of the layer:
+//!   see [Limits](#limits).
 //! - Its SERVER span continues the caller's trace. At an edge it starts a new one.
 //! - The handler finds the context as `Extension<Context>`. All code that is polled for the request
 //!   finds it as [`Context::current`].
@@ -33,6 +33,8 @@
 //! | while a gRPC stream is sent | the stream ends with the status in trailers |
 //! | while any other body is sent | an error ends the body, and so the stream or connection |
 //! | at the moment when the response is ready | the response is sent |
+//!
+//! It is the same when a body has no frame for as long as the limit of the layer.
 //!
 //! ## The base is done (shutdown)
 //! Whatever the cause, the response is a retryable 503, or `UNAVAILABLE` for gRPC. It is the same
@@ -103,6 +105,25 @@
 //!
 //! With [`OnDisconnect::Detach`] the handler continues instead, and only its deadline ends it.
 //!
+//! # Limits
+//! Whose limit it is decides what it covers:
+//!
+//! | Limit | Covers |
+//! |---|---|
+//! | the timeout that the caller sent | the whole exchange, with the response's body |
+//! | [`max_timeout`](ContextLayer::max_timeout), 60 s at an edge | the head; then each frame |
+//! | [`default_timeout`](ContextLayer::default_timeout), if the caller sent none | the same |
+//!
+//! So server-sent events, downloads and gRPC streams live as long as they make progress.
+//! - *The head* of a unary gRPC method comes with its response. It is the same for a method that
+//!   takes a stream and responds once.
+//! - *Each frame:* the time in which the body waits for the handler's next frame. Time in which the
+//!   client takes no frame does not count.
+//!
+//! The handler's context has the earliest of these deadlines, and so do calls made with it. Code
+//! that outlives the head uses [`StreamCtx`], which has only the caller's deadline. While the body
+//! is polled, [`Context::current`] is that context, too.
+//!
 //! # gRPC
 //! A request *has gRPC's form* if it is a POST over HTTP/2 with gRPC's `Content-Type`. It *is* gRPC
 //! if its response has that content type, too. The layer's own response to a request of this form
@@ -155,7 +176,8 @@
 //! ## One layer inside another
 //! A layer on a nested router continues the request of the outer `ContextLayer`: its span, its
 //! trace and its principal.
-//! - The smaller deadline holds. A base that is done, of either layer, ends the request.
+//! - The smaller deadline holds, and the smaller limit for the head. A base that is done, of either
+//!   layer, ends the request.
 //! - The inner layer adds the matched route to the span. It adds the values of the
 //!   [`keys`](ContextLayer::keys) that it reads, unless one of the two layers is an edge.
 //! - The outer layer reports errors to the caller, and its
@@ -197,7 +219,7 @@
 //    `exchange/error` (the error for the caller) and `exchange/record` (what the span gets).
 // 4. `future`: the response's head, with `unwind` (panics), `detached` (a handler that continues
 //    after a disconnect) and `document` (a body that reports an error).
-// 5. `body`: the response's body.
+// 5. `body`: the response's body, with `stall` (a limit for each frame).
 mod body;
 mod counts;
 mod detached;
@@ -209,6 +231,8 @@ mod layer;
 mod methods;
 mod service;
 mod span;
+mod stall;
+mod stream;
 mod unwind;
 
 pub use body::ResponseBody;
@@ -216,3 +240,4 @@ pub(super) use extract::Served;
 pub use future::ResponseFuture;
 pub use layer::{ContextLayer, OnDisconnect, Trust};
 pub use service::ContextService;
+pub use stream::StreamCtx;

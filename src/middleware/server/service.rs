@@ -54,7 +54,7 @@ where
             return ResponseFuture::new(exchange, Work::None);
         }
         let ctx = exchange.context().clone();
-        head.extensions.insert(ctx.clone());
+        exchange.insert_into(&mut head.extensions);
         let handler = ctx.scope(ctx.enter(|| self.inner.call(Request::from_parts(head, body))));
         let work = match self.config.on_disconnect {
             OnDisconnect::Cancel => Work::Inline { handler },

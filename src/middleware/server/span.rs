@@ -1,5 +1,7 @@
 //! The start of the SERVER span, and its protocol.
 
+use std::time::Duration;
+
 use http::request::Parts;
 use http::{Method, Uri, Version};
 use throughline_core::trace::{SpanBuilder, SpanKind, Value};
@@ -66,6 +68,7 @@ pub(super) fn start_span(
     head: &Parts,
     rpc: Option<&Rpc>,
     ctx: &Context,
+    limit: Option<Duration>,
     carrier: &impl Extractor,
 ) -> Span {
     let (method, route) = (semconv::method(&head.method), route(head));
@@ -96,7 +99,7 @@ pub(super) fn start_span(
         Some(_) => span,
         None => with_http(span, head, route),
     };
-    if let Some(remaining) = ctx.remaining() {
+    if let Some(remaining) = ctx.remaining().into_iter().chain(limit).min() {
         span = span.attribute(semconv::REMAINING_MS, semconv::millis(remaining));
     }
     span.start()

@@ -171,8 +171,9 @@ async fn a_body_that_is_always_ready_ends_with_its_request() {
     for is_late in [true, false] {
         let (service, base) = (Traced::new("cards"), Context::background().with_cancel());
         let responding = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(always_ready())) });
-        let layer = service.edge().base(&base).max_timeout(Duration::from_secs(1));
-        let mut body = Box::pin(layer.layer(responding).oneshot(Request::new(())).await.unwrap().into_body());
+        let request = Request::get("/").header("grpc-timeout", "1S").body(()).unwrap();
+        let layer = service.edge().base(&base);
+        let mut body = Box::pin(layer.layer(responding).oneshot(request).await.unwrap().into_body());
         if is_late {
             tokio::time::advance(Duration::from_secs(1)).await;
         } else {

@@ -22,7 +22,7 @@ use crate::support::{PATIENCE, Traced, client, text};
 const METHOD: &str = "/cards.Cards/Watch";
 
 #[tokio::test]
-async fn a_stream_whose_deadline_passes_ends_with_the_status_in_trailers() {
+async fn a_stream_that_stalls_ends_with_the_status_in_trailers() {
     let service = Traced::new("cards");
     for layer in [service.internal(), service.edge()] {
         let is_edge = format!("{layer:?}").contains("edge");
@@ -30,7 +30,7 @@ async fn a_stream_whose_deadline_passes_ends_with_the_status_in_trailers() {
         let mut messages = call_grpc_stream(address, METHOD).await;
         assert_eq!(messages.message().await.unwrap().unwrap(), "one");
         let status = timeout(PATIENCE, messages.message()).await.unwrap().unwrap_err();
-        assert_eq!((status.code(), status.message()), (tonic::Code::DeadlineExceeded, "deadline exceeded"));
+        assert_eq!((status.code(), status.message()), (tonic::Code::DeadlineExceeded, "the response has stalled"));
         let origin = if is_edge { None } else { Some("cards") };
         assert_eq!(Error::from_grpc_status(status).origin(), origin);
     }

@@ -159,7 +159,7 @@ async fn tasks_end_with_the_response_body_and_detached_work_continues() {
 }
 
 #[tokio::test]
-async fn a_deadline_in_the_middle_of_a_body_ends_the_body() {
+async fn a_body_that_stalls_half_way_ends() {
     let service = Traced::new("cards");
     let handler = || async {
         let first = futures_util::stream::iter([Ok::<_, std::io::Error>("half")]);

@@ -14,5 +14,6 @@ mod placement;
 mod redirects;
 mod server;
 mod shaped;
+mod streams;
 mod trust;
 mod wire;

@@ -180,3 +180,29 @@ async fn a_call_within_the_process_is_a_request_of_its_own() {
     let call = outer_spans.iter().find(|span| span.kind == SpanKind::Client).unwrap();
     assert_eq!((served.kind, served.parent_span_id), (SpanKind::Server, Some(call.span_context.span_id())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lives_longer_than_the_limits_of_both_layers() {
+    let (ctx, stream) = (Duration::from_secs(30), Duration::from_secs(300));
+    let streaming = service_fn(move |request: Request<Body>| async move {
+        let throughline::StreamCtx(whole) = throughline::StreamCtx::of(request.extensions()).unwrap();
+        assert_eq!(request.extensions().get::<Context>().unwrap().remaining(), Some(ctx));
+        let frames = futures_util::stream::unfold(0, move |sent| {
+            let whole = whole.clone();
+            async move {
+                whole.run(tokio::time::sleep(Duration::from_secs(20))).await.unwrap();
+                assert!(!whole.is_done() && !Context::current().is_done());
+                (sent < 15).then(|| (Ok::<_, Infallible>("frame"), sent + 1))
+            }
+        });
+        Ok::<_, Infallible>(Response::new(Body::from_stream(frames)))
+    });
+    for (outer, inner) in [(30, 60), (60, 30), (30, 30)] {
+        let layer = |limit| ContextLayer::internal().max_timeout(Duration::from_secs(limit));
+        let start = tokio::time::Instant::now();
+        let response = layer(outer).layer(layer(inner).layer(streaming)).oneshot(Request::new(Body::empty()));
+        let body = response.await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes().len(), 15 * "frame".len());
+        assert!(start.elapsed() > stream);
+    }
+}

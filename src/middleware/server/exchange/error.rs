@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use throughline_core::{Cause, ContextError};
 
-use super::Exchange;
+use super::{Exchange, STALLED};
 use crate::error::{Code, Error};
 use crate::middleware::grpc;
 
@@ -29,6 +29,9 @@ impl Exchange {
     /// Its base, its deadline, or an outer layer has ended it.
     pub(in super::super) fn error_of_done_context(&mut self) -> Error {
         self.interrupt();
+        if self.is_stalled {
+            return Error::new(Code::DeadlineExceeded, STALLED);
+        }
         let error = Error::from_context(&self.ctx);
         match self.ctx.cause() {
             Some(Cause::Shutdown) => self.unavailable(error),
@@ -61,7 +64,7 @@ impl Exchange {
     pub(in super::super) fn is_explained_by_cause(&self, error: &Error) -> bool {
         let is_shutdown = error.code() == Code::Unavailable && error.message() == SHUTTING_DOWN;
         let has_source = std::error::Error::source(error).is_some();
-        error.only_reports_end_of(&self.ctx) || (is_shutdown && !has_source && self.ctx.is_done())
+        self.is_stalled || error.only_reports_end_of(&self.ctx) || (is_shutdown && !has_source && self.ctx.is_done())
     }
 
     /// The error after [`Error::through_service`], which an outer layer does for both layers.
