@@ -49,3 +49,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/errors.md")]
 struct GuideErrors;
+
+#[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp"))]
+#[doc = include_str!("../docs/guide/from-tracing-opentelemetry.md")]
+struct GuideFromTracingOpentelemetry;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/from-go.md")]
+struct GuideFromGo;
