@@ -221,7 +221,9 @@ struct Job {
 
 /// How long a callback waits for a thread of the pool.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The same on a virtual clock: tokio stops it only while its pool has the callback.
+/// The same on a virtual clock.
+///
+/// tokio stops that clock only while its pool has the callback.
 const PATIENCE_VIRTUAL: Duration = Duration::from_millis(500);
 
 impl Job {

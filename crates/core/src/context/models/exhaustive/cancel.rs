@@ -7,8 +7,9 @@ use loom::thread;
 use super::{Waiter, clock, model, model_within};
 use crate::context::{Cause, Context};
 
-/// Two threads cancel one context, while a third observes its child: the cause is the same for all,
-/// and never changes.
+/// Two threads cancel one context, while a third observes its child.
+///
+/// The cause is the same for all, and never changes.
 ///
 /// Fails when `flag` comes before `set_cause`. Bounded, as each of three threads goes through all
 /// flags.
@@ -59,8 +60,9 @@ fn cancels_of_parent_and_child() {
     });
 }
 
-/// An outcome observed at a node also holds for the nodes above it: a later cancellation there
-/// comes too late.
+/// An outcome observed at a node also holds for the nodes above it.
+///
+/// A later cancellation there comes too late.
 ///
 /// Fails when `resolve` latches the outcome only in the observed node. Bounded, as each of three
 /// threads goes through all flags.
@@ -103,8 +105,9 @@ fn birth_under_a_cancelling_parent() {
     });
 }
 
-/// A deadline that has passed is set below a context that is being cancelled, and a child is made
-/// below that.
+/// An expired deadline is set below a context that is being cancelled.
+///
+/// A child is then made below that deadline.
 ///
 /// Whichever event was first, the child has the same outcome. Fails when `below` does not inherit a
 /// final outcome, as the child's `up` skips the node that has it.

@@ -31,8 +31,9 @@ fn read(ctx: &Context) {
     assert_eq!(ctx.value(&VALUE).unwrap().0.load(Ordering::Relaxed), 0);
 }
 
-/// Two owners drop a node. The last one finds that it is the sole owner and skips the
-/// read-modify-write.
+/// Two owners drop a node.
+///
+/// The last one finds that it is the sole owner and skips the read-modify-write.
 ///
 /// Fails when `is_last` reads the count with `Relaxed`, when `release` lowers it with `Relaxed`,
 /// and without the fence that follows.

@@ -28,7 +28,9 @@ fn merge_against_cancel_of_the_second() {
     });
 }
 
-/// Both parents are cancelled: the merge has one of their causes, and its waiter is woken once.
+/// Both parents are cancelled.
+///
+/// The merge has one of their causes, and its waiter is woken once.
 ///
 /// Fails when `cancel` does not latch the merges below. Bounded, as both cancellers go through the
 /// merge and its lists.
@@ -55,8 +57,9 @@ fn both_parents_are_cancelled() {
     });
 }
 
-/// The last owner drops a merge while its second parent is cancelled: the merge leaves that
-/// parent's list.
+/// The last owner drops a merge while its second parent is cancelled.
+///
+/// The merge leaves that parent's list.
 ///
 /// Fails when a canceller takes a child from a list although the child's count is 0 already.
 #[test]
@@ -73,8 +76,9 @@ fn merge_drop_against_cancel() {
     });
 }
 
-/// The second parent's deadline passes and the first parent is cancelled: the earlier event is the
-/// merge's outcome.
+/// The second parent's deadline passes and the first parent is cancelled.
+///
+/// The earlier event is the merge's outcome.
 ///
 /// Fails when `merge` does not mark the first parent as having a deadline below.
 #[test]

@@ -24,8 +24,9 @@ fn link_against_cancel() {
     });
 }
 
-/// The second waiter finds its context linked, but the first has not linked up to the top yet when
-/// the top is cancelled.
+/// The second waiter finds its context linked, but not yet up to the top.
+///
+/// The first waiter is still linking when the top is cancelled.
 ///
 /// Fails when `link_up` stops at a node that is linked, and when it holds a child's lock while it
 /// takes the parent's. Bounded, as flags and locks of three levels are contended; the faults need
@@ -65,8 +66,9 @@ fn waiter_drop_against_wake() {
     });
 }
 
-/// A task that polls again with another waker is woken through the new waker, or finds the context
-/// done.
+/// A task that polls again with another waker is woken through that one.
+///
+/// Or it finds the context done.
 ///
 /// Fails when `wait` keeps the first waker.
 #[test]
@@ -86,8 +88,9 @@ fn changed_waker_against_wake() {
     });
 }
 
-/// An observer finds a context done while it is being cancelled. It latches the outcome and wakes
-/// no waiter.
+/// An observer finds a context done while it is being cancelled.
+///
+/// It latches the outcome and wakes no waiter.
 ///
 /// The waiters are still woken, and find the context done from then on. Fails when `take_children`
 /// skips children that are done already, and when `poll` only checks its own entry.
@@ -107,7 +110,9 @@ fn observer_against_wake() {
     });
 }
 
-/// A thread blocks until its context is done. The cancellation comes before it parks, or after.
+/// A thread blocks until its context is done.
+///
+/// The cancellation comes before it parks, or after.
 ///
 /// Fails when it parks before it polls, and when `register` does not read the flags again after it
 /// has linked: the thread then never continues.

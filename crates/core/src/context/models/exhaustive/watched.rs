@@ -131,7 +131,7 @@ impl AtomicU64 {
     }
 }
 
-/// A write after a load of the same thread is also tried before a load of another thread.
+/// Loom also tries a write, which follows a load, before the load of another thread.
 #[test]
 fn loom_tries_a_write_before_the_load_of_another_thread() {
     use std::sync::Arc;
