@@ -35,8 +35,8 @@ pub use middleware::server::{ContextLayer, OnDisconnect, StreamCtx, Trust};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{
     AfterFunc, Baggage, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, Extractor, FutureExt,
-    Group, GroupError, GroupHandle, Injector, Key, Principal, Propagator, Run, Span, SpanContext, SpanId, SpanRecord,
-    TraceFlags, TraceId, TraceState, WithContext, error_message, propagation, trace, try_join,
+    Group, GroupError, GroupHandle, Injector, Key, Principal, Propagator, Run, SharedError, Span, SpanContext, SpanId,
+    SpanRecord, TraceFlags, TraceId, TraceState, WithContext, error_message, propagation, trace, try_join,
 };
 
 /// The log target for errors that end a request.

@@ -11,7 +11,7 @@ pub mod trace;
 
 pub use context::{
     AfterFunc, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError,
-    GroupHandle, Key, Run, WithContext, try_join,
+    GroupHandle, Key, Run, SharedError, WithContext, try_join,
 };
 pub use error_message::error_message;
 pub use propagation::baggage::value::Baggage;

@@ -55,7 +55,7 @@ mod try_join;
 pub use cause::Cause;
 pub use done::{Done, DoneOwned};
 pub use error::ContextError;
-pub use group::{Group, GroupError, GroupHandle};
+pub use group::{Group, GroupError, GroupHandle, SharedError};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
 pub use key::{Codec, Key};

@@ -134,16 +134,26 @@ where
 /// Waits for a permit, in a group with a limit.
 pub(super) type PermitFuture = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
 
+/// Waits for a permit.
+pub(super) async fn acquire(permits: Arc<Semaphore>) -> OwnedSemaphorePermit {
+    permits.acquire_owned().await.expect("the semaphore is never closed")
+}
+
+/// A permit that is taken already.
+pub(super) fn taken(permit: OwnedSemaphorePermit) -> PermitFuture {
+    Box::pin(std::future::ready(permit))
+}
+
 /// Queues for a permit.
 ///
 /// tokio's semaphore serves in the order of first polls, so the first poll is made here. In the
 /// task it would depend on the order in which the runtime polls tasks.
 pub(super) fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
-    let mut permit = Box::pin(async move { permits.acquire_owned().await.expect("the semaphore is never closed") });
+    let mut permit = Box::pin(acquire(permits));
     // Before tokio 1.54 it does not queue for a task that has used up its poll budget.
     let first = pin!(unconstrained(permit.as_mut())).poll(&mut TaskContext::from_waker(Waker::noop()));
     match first {
-        Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
+        Poll::Ready(permit) => taken(permit),
         Poll::Pending => permit,
     }
 }
@@ -161,8 +171,8 @@ pub(super) fn queue_for_permit(permits: Arc<Semaphore>) -> PermitFuture {
 /// [`Group::join`](super::Group::join).
 ///
 /// # Cancellation safety
-/// Dropping it loses the result and changes nothing else. The task runs on, and its error still
-/// cancels the group.
+/// Dropping it loses the result and changes nothing else. The task runs on, and its error is still
+/// the group's.
 #[derive(Debug)]
 pub struct GroupHandle<T, E> {
     pub(super) task: JoinHandle<Option<Result<T, E>>>,

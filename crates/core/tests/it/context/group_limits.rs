@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use throughline_core::{Context, Group};
+use futures_util::FutureExt;
+use throughline_core::{Cause, Context, Group};
 use tokio::runtime::Builder;
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::yield_now;
 
-use super::groups::CANCELED;
 use super::groups::Failure::{self, Own};
+use super::groups::{CANCELED, Counted, endless};
+use super::{poll_once, verdict};
 
 #[tokio::test]
 async fn c26_limit_is_kept_and_the_queue_is_in_order() {
@@ -99,4 +101,121 @@ async fn c26_a_limit_of_zero_is_one() {
     let handle = group.spawn(async |_| Ok(7));
     group.join().await.unwrap();
     assert_eq!(handle.await, Ok(7));
+}
+
+#[tokio::test]
+async fn c26_try_spawn_returns_the_task_at_the_limit() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(2);
+    let (finish, finished) = oneshot::channel();
+    let first = group.try_spawn(async move |_| Ok(finished.await.unwrap())).ok().unwrap();
+    let second = group.try_spawn(async |_| Ok(2)).ok().unwrap();
+    let third = group.try_spawn(async |_| Ok(3)).err().unwrap();
+    assert_eq!(second.await, Ok(2));
+    let third = group.try_spawn(third).ok().unwrap();
+    finish.send(1).unwrap();
+    group.join().await.unwrap();
+    assert_eq!((first.await, third.await), (Ok(1), Ok(3)));
+}
+
+#[tokio::test]
+async fn c26_try_spawn_does_not_overtake_the_queue() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
+    let first = group.spawn(async |_| Ok(1));
+    let queued = group.spawn(async |_| {
+        yield_now().await;
+        Ok(2)
+    });
+    assert_eq!(first.await, Ok(1));
+    assert!(group.try_spawn(async |_| Ok(3)).is_err(), "the free place is the queued task's");
+    assert_eq!(queued.await, Ok(2));
+    assert!(group.try_spawn(async |_| Ok(3)).is_ok());
+    group.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn c26_try_spawn_always_spawns_without_a_limit() {
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    let handles: Vec<_> = (0..100).map(|n| group.try_spawn(async move |_| Ok(n)).ok().unwrap()).collect();
+    group.join().await.unwrap();
+    assert_eq!(handles.len(), 100);
+}
+
+#[tokio::test]
+async fn c26_spawn_when_free_waits_until_a_task_has_ended() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(2);
+    let alive = Arc::new(AtomicUsize::new(0));
+    for n in 0..40 {
+        // Counts from here on, so tasks that wait in a queue would count too.
+        let counted = Counted::new(&alive);
+        let spawned = group.spawn_when_free(async move |_| {
+            yield_now().await;
+            drop(counted);
+            Ok(n)
+        });
+        drop(spawned.await);
+        assert!(alive.load(Ordering::SeqCst) <= 2, "task {n}");
+    }
+    group.join().await.unwrap();
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn c26_spawn_when_free_waits_behind_the_queue() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
+    let started = Arc::new(Mutex::new(Vec::new()));
+    let note = |n: u8| {
+        let started = started.clone();
+        async move |_| {
+            started.lock().unwrap().push(n);
+            yield_now().await;
+            Ok(())
+        }
+    };
+    drop((group.spawn(note(1)), group.spawn(note(2))));
+    drop(group.spawn_when_free(note(3)).await);
+    group.join().await.unwrap();
+    assert_eq!(*started.lock().unwrap(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn c26_spawn_when_free_that_is_dropped_spawns_nothing_and_keeps_no_place() {
+    let mut group: Group<Failure> = Group::new(&Context::background()).with_limit(1);
+    let (finish, finished) = oneshot::channel();
+    let first = group.spawn(async move |_| Ok(finished.await.unwrap()));
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = Counted::new(&alive);
+    let mut waiting = Box::pin(group.spawn_when_free(move |_| endless::<()>(counted)));
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    drop(waiting);
+    assert_eq!(alive.load(Ordering::SeqCst), 0, "the task was dropped");
+    finish.send(1).unwrap();
+    assert_eq!(first.await, Ok(1));
+    assert!(group.try_spawn(async |_| Ok(2)).is_ok());
+    group.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn c26_spawn_when_free_does_not_wait_in_a_group_that_is_done() {
+    let parent = Context::background().with_cancel();
+    let mut group: Group<Failure> = Group::new(&parent).with_limit(1);
+    // It never ends by itself, and has not been polled since the cancellation.
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = Counted::new(&alive);
+    let first = group.spawn(move |_| endless::<()>(counted));
+    let never = async |_| -> Result<(), Failure> { unreachable!("the group is done") };
+    let mut waiting = Box::pin(group.spawn_when_free(never));
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    parent.cancel_with(Cause::Shutdown);
+    let late = waiting.now_or_never().expect("it does not wait");
+    let later = group.spawn_when_free(never).now_or_never().expect("it does not wait");
+    assert_eq!((first.await, late.await, later.await), (Err(CANCELED), Err(CANCELED), Err(CANCELED)));
+    assert_eq!(verdict(group.context()), "C/shutdown");
+    assert_eq!(group.join().await, Err(CANCELED));
+}
+
+#[test]
+fn c26_spawn_when_free_is_send() {
+    fn check<T: Send>(_: &T) {}
+    let mut group: Group<Failure> = Group::new(&Context::background());
+    check(&group.spawn_when_free(async |_| Ok(())));
 }
