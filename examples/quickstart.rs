@@ -7,12 +7,12 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
-use axum::{Extension, Router};
 use serde::Deserialize;
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
-use throughline::{ClientLayer, Context, ContextLayer, Error, SendWith};
+use throughline::{ClientLayer, ContextLayer, Ctx, Error, SendWith};
 use throughline_view::{Options, Trace};
 use tokio::net::TcpListener;
 
@@ -23,7 +23,7 @@ struct Item {
 
 /// The handler of `shop`. `ctx` ends after 200 ms, or when the client disconnects.
 async fn order(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(Stock { client, address }): State<Stock>,
     Query(item): Query<Item>,
 ) -> Result<String, Error> {
@@ -34,7 +34,7 @@ async fn order(
 }
 
 /// The handler of `stock`. Its context has the deadline of `shop`.
-async fn item(Extension(ctx): Extension<Context>, Query(item): Query<Item>) -> Result<String, Error> {
+async fn item(Ctx(ctx): Ctx, Query(item): Query<Item>) -> Result<String, Error> {
     let time = Duration::from_millis(if item.id == "rare" { 10_000 } else { 5 });
     ctx.run(tokio::time::sleep(time)).await?; // stands for a query of a database
     Ok(item.id)
