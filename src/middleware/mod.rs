@@ -9,6 +9,7 @@ mod failure;
 mod grpc;
 mod semconv;
 pub mod server;
+mod timeout_format;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod tonic;

@@ -9,6 +9,7 @@ use tower_layer::Layer;
 
 use super::ClientService;
 use super::trust::Hosts;
+use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Sends the context with every call: see [the module](super) for when each thing happens.
 ///
@@ -55,7 +56,7 @@ pub(super) struct Config {
     pub(super) propagator: Propagator,
     pub(super) tracer: Option<Tracer>,
     pub(super) reserve: ReplyReserve,
-    pub(super) timeout_name: Option<HeaderName>,
+    pub(super) timeout_header: Option<(HeaderName, TimeoutFormat)>,
     pub(super) redacted_keys: Vec<Box<str>>,
     #[cfg(feature = "reqwest")]
     pub(super) redirects: u32,
@@ -108,7 +109,7 @@ impl ClientLayer {
             propagator: Propagator::current_default(),
             tracer: None,
             reserve: ReplyReserve::DEFAULT,
-            timeout_name: None,
+            timeout_header: None,
             redacted_keys: Vec::new(),
             #[cfg(feature = "reqwest")]
             redirects: 0,
@@ -118,9 +119,38 @@ impl ClientLayer {
 
     /// Sets the header for the timeout over plain HTTP. Default: `grpc-timeout`.
     ///
-    /// The value has the format of `grpc-timeout`. gRPC and Connect keep their own headers.
+    /// The value has the format of `grpc-timeout`. gRPC and Connect keep their own headers. For a
+    /// value in milliseconds, use [`timeout_header_ms`](Self::timeout_header_ms).
     pub fn timeout_header(mut self, name: HeaderName) -> Self {
-        Arc::make_mut(&mut self.config).timeout_name = Some(name);
+        Arc::make_mut(&mut self.config).timeout_header = Some((name, TimeoutFormat::Grpc));
+        self
+    }
+
+    /// Sets the header for the timeout over plain HTTP, in milliseconds, instead of `grpc-timeout`.
+    ///
+    /// For callees that read such a header already.
+    /// - The value is the time left less the [`reserve`](Self::reserve), rounded down: 1 to 10
+    ///   digits.
+    /// - It is never 0. A call with less than a millisecond is not sent, and fails with
+    ///   `DEADLINE_EXCEEDED`.
+    /// - A shorter timeout that the request already has stays.
+    /// - gRPC and Connect keep their own headers. External hosts get none.
+    ///
+    /// The last call of this method or of [`timeout_header`](Self::timeout_header) counts. A service
+    /// with this library reads the header with
+    /// [`ContextLayer::timeout_header_ms`](crate::ContextLayer::timeout_header_ms).
+    ///
+    /// # Examples
+    /// ```
+    /// use http::HeaderName;
+    /// use throughline::ClientLayer;
+    ///
+    /// let name = HeaderName::from_static("x-timeout-ms");
+    /// let layer = ClientLayer::internal().timeout_header_ms(name);
+    /// # let _ = layer;
+    /// ```
+    pub fn timeout_header_ms(mut self, name: HeaderName) -> Self {
+        Arc::make_mut(&mut self.config).timeout_header = Some((name, TimeoutFormat::Millis));
         self
     }
 

@@ -21,7 +21,9 @@
 //!   headers, and replaces those that the request already has:
 //!   - the span's identity, as `traceparent`;
 //!   - the time left less the reply reserve, as `grpc-timeout`, or as `connect-timeout-ms` to a
-//!     Connect service. A shorter timeout of the request stays;
+//!     Connect service. Over plain HTTP, [`timeout_header`](ClientLayer::timeout_header) and
+//!     [`timeout_header_ms`](ClientLayer::timeout_header_ms) choose another header. A shorter
+//!     timeout of the request stays;
 //!   - the context's baggage, the values of keys that are declared for the wire, and the principal.
 //! - **During the call.** When the context is done, the call is dropped. This resets its stream
 //!   (HTTP/2) or closes its connection (HTTP/1), and so the callee learns of it. A response that is

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName};
-use throughline_core::propagation::deadline::{self, TimeoutHeader};
+use throughline_core::propagation::deadline;
 
 use super::layer::Config;
+use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Writes the timeout into the header of the callee's protocol.
 ///
@@ -29,29 +30,24 @@ pub(super) fn inject_timeout(
             &deadline::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
             &deadline::REQUEST_TIMEOUT,
         ];
-        for name in known.into_iter().chain(&config.timeout_name) {
+        for name in known.into_iter().chain(config.timeout_header.as_ref().map(|(name, _)| name)) {
             headers.remove(name);
         }
         return Ok(None);
     }
-    let name = match (&protocol, &config.timeout_name) {
-        (Protocol::Http, Some(name)) => name,
-        _ => &deadline::GRPC_TIMEOUT,
+    let (name, format) = match (&protocol, &config.timeout_header) {
+        (Protocol::Connect, _) => (&deadline::CONNECT_TIMEOUT_MS, TimeoutFormat::Millis),
+        (Protocol::Http, Some((name, format))) => (name, *format),
+        _ => (&deadline::GRPC_TIMEOUT, TimeoutFormat::Grpc),
     };
-    let requested = match protocol {
-        Protocol::Connect => deadline::extract_shortest(&[TimeoutHeader::ConnectTimeoutMs], headers),
-        Protocol::Grpc | Protocol::Http => deadline::extract_from(name, headers),
-    };
+    let requested = format.extract(name, headers);
     let Some(remaining) = remaining else { return Ok(requested) };
     let timeout = remaining.saturating_sub(config.reserve.of(remaining));
     if requested.is_some_and(|requested| requested <= timeout) {
         // The request already carries a shorter timeout; keep it.
         return Ok(requested);
     }
-    match protocol {
-        Protocol::Connect => deadline::inject_connect(remaining, &config.reserve, headers)?,
-        Protocol::Grpc | Protocol::Http => deadline::inject_as(name, remaining, &config.reserve, headers)?,
-    }
+    format.inject(name, remaining, &config.reserve, headers)?;
     Ok(Some(timeout))
 }
 

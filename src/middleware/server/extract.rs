@@ -81,7 +81,7 @@ impl Inbound {
 
 /// The caller's timeout: the smallest that its headers have.
 fn requested_timeout(config: &Config, carrier: &impl Extractor) -> Option<Duration> {
-    let named = config.custom_timeout_header.as_ref().and_then(|name| deadline::extract_from(name, carrier));
+    let named = config.custom_timeout_headers.iter().filter_map(|(name, format)| format.extract(name, carrier));
     let known = deadline::extract_shortest(&config.timeout_headers, carrier);
     named.into_iter().chain(known).min()
 }

@@ -14,6 +14,7 @@ use super::ContextService;
 use super::counts::Counts;
 use super::methods::Methods;
 use crate::error::Error;
+use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Gives every request its context. [The module](super) says when each thing happens.
 ///
@@ -61,7 +62,7 @@ pub(super) struct Config {
     pub(super) max_timeout: Option<Duration>,
     pub(super) default_timeout: Option<Duration>,
     pub(super) timeout_headers: Vec<TimeoutHeader>,
-    pub(super) custom_timeout_header: Option<HeaderName>,
+    pub(super) custom_timeout_headers: Vec<(HeaderName, TimeoutFormat)>,
     pub(super) reserve: ReplyReserve,
     pub(super) outer_layers_may_drop: bool,
     pub(super) on_disconnect: OnDisconnect,
@@ -184,7 +185,7 @@ impl ContextLayer {
             max_timeout: None,
             default_timeout: None,
             timeout_headers: vec![TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs],
-            custom_timeout_header: None,
+            custom_timeout_headers: Vec::new(),
             reserve: ReplyReserve::DEFAULT,
             outer_layers_may_drop: false,
             on_disconnect: OnDisconnect::Cancel,
@@ -266,9 +267,29 @@ impl ContextLayer {
 
     /// Reads the caller's timeout from this header, too, in the grammar of `grpc-timeout`.
     ///
-    /// For callers that send the time left over plain HTTP. `grpc-timeout` itself is still read.
+    /// For callers that send the time left over plain HTTP. `grpc-timeout` itself is still read, and
+    /// so is each header of an earlier call.
     pub fn timeout_header(self, name: HeaderName) -> Self {
-        self.change(|config| config.custom_timeout_header = Some(name))
+        self.change(|config| config.custom_timeout_headers.push((name, TimeoutFormat::Grpc)))
+    }
+
+    /// Reads the caller's timeout from this header, too, in milliseconds.
+    ///
+    /// - The value is 1 to 10 digits. Zero means that no time is left: the layer responds with a
+    ///   504.
+    /// - Any other value counts as absent, and is [counted](Self::dropped_context).
+    /// - The smallest timeout of all headers counts. It can only shorten the service's own limits.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use throughline::ContextLayer;
+    ///
+    /// let name = HeaderName::from_static("x-timeout-ms");
+    /// let layer = ContextLayer::internal().timeout_header_ms(name);
+    /// # let _ = layer;
+    /// ```
+    pub fn timeout_header_ms(self, name: HeaderName) -> Self {
+        self.change(|config| config.custom_timeout_headers.push((name, TimeoutFormat::Millis)))
     }
 
     /// Sends the request's span, and the spans below it, to this tracer.

@@ -18,14 +18,14 @@ use tokio::time::timeout;
 
 use crate::support::{PATIENCE, Traced, events, serve, text};
 
-type Report = (&'static str, String);
+pub(super) type Report = (&'static str, String);
 
-async fn next(reports: &mut UnboundedReceiver<Report>) -> Report {
+pub(super) async fn next(reports: &mut UnboundedReceiver<Report>) -> Report {
     timeout(PATIENCE, reports.recv()).await.expect("a report arrives in time").expect("a handler reports")
 }
 
 /// Reports the cause of `ctx` from a task that only waits for the context.
-fn watch(ctx: &Context, who: &'static str, reporter: &UnboundedSender<Report>) {
+pub(super) fn watch(ctx: &Context, who: &'static str, reporter: &UnboundedSender<Report>) {
     let (ctx, reporter) = (ctx.clone(), reporter.clone());
     tokio::spawn(async move {
         ctx.done().await;

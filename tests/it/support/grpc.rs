@@ -132,13 +132,13 @@ pub async fn call_grpc(
     ctx: &Context,
     to: SocketAddr,
     method: &'static str,
-    message: &'static str,
+    message: impl Into<Bytes>,
 ) -> Result<Bytes, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap();
     let channel: ClientService<Channel> = layer.layer(endpoint.connect_lazy());
     let mut client = tonic::client::Grpc::with_origin(channel, endpoint.uri().clone());
     client.ready().await.map_err(|e| Status::from_error(e.into()))?;
-    let mut request = Request::new(Bytes::from(message));
+    let mut request = Request::new(message.into());
     request.extensions_mut().insert(ctx.clone());
     client.unary(request, PathAndQuery::from_static(method), Raw).await.map(Response::into_inner)
 }

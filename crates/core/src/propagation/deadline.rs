@@ -10,8 +10,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use header::{
-    CONNECT_TIMEOUT_MS, REQUEST_TIMEOUT, TimeoutHeader, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, extract_shortest,
-    inject_connect,
+    CONNECT_TIMEOUT_MS, REQUEST_TIMEOUT, TimeoutHeader, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, extract_millis_from,
+    extract_shortest, inject_connect, inject_millis_as,
 };
 use http::header::{HeaderName, HeaderValue};
 

@@ -208,6 +208,8 @@ pub fn xray(data: &[u8]) {
     assert_same(&xray::extract(&sent).expect("a written header is valid"), &span);
 }
 
+static CHOSEN: HeaderName = HeaderName::from_static("x-timeout-ms");
+
 const TIMEOUTS: [TimeoutHeader; 4] = [
     TimeoutHeader::GrpcTimeout,
     TimeoutHeader::ConnectTimeoutMs,
@@ -225,6 +227,10 @@ pub fn timeouts(data: &[u8]) {
         let Some(timeout) = shortest else { continue };
         deadline_holds(timeout);
     }
+    // A header of choice has the grammar of `connect-timeout-ms`.
+    let carrier: Lines = list.iter().map(|line| (CHOSEN.to_string(), line.to_vec())).collect();
+    let shortest = within(0, 0, || deadline::extract_millis_from(&CHOSEN, &carrier));
+    assert_eq!(shortest, list.iter().filter_map(|line| TimeoutHeader::ConnectTimeoutMs.parse(line)).min());
 }
 
 /// A requested timeout never extends the local one, and the timeout that is sent on is shorter.
@@ -253,6 +259,15 @@ pub fn deadline_holds(timeout: Duration) {
             assert!(Duration::ZERO < read && read <= left);
         } else {
             assert!(left < Duration::from_millis(1));
+        }
+        match deadline::inject_millis_as(&CHOSEN, timeout, &reserve, &mut sent) {
+            Ok(()) => {
+                let read = deadline::extract_millis_from(&CHOSEN, &sent).unwrap();
+                assert!(Duration::ZERO < read && read <= left);
+            }
+            Err(_) => {
+                assert!(left < Duration::from_millis(1) && !sent.iter().any(|(name, _)| *name == CHOSEN.as_str()))
+            }
         }
     }
     if let Some(text) = GrpcTimeout::new(timeout) {

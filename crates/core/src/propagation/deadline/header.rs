@@ -14,8 +14,8 @@ pub static X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static(
 /// `request-timeout`.
 pub static REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
 
-/// The maximum of `connect-timeout-ms`: 10 digits.
-const MAX_CONNECT_MS: u128 = 9_999_999_999;
+/// The most milliseconds that are written: 10 digits, the maximum of `connect-timeout-ms`.
+const MAX_MS: u128 = 9_999_999_999;
 
 /// A header that carries the callee's remaining time.
 ///
@@ -101,8 +101,7 @@ pub fn extract_shortest<E: Extractor + ?Sized>(headers: &[TimeoutHeader], carrie
 /// Replaces existing values.
 ///
 /// # Errors
-/// Returns [`Expired`] if less than a millisecond is left: the request is not worth sending. The
-/// header is then removed.
+/// The same as for [`inject_millis_as`].
 ///
 /// # Examples
 /// ```
@@ -120,16 +119,66 @@ pub fn inject_connect<I: Injector + ?Sized>(
     reserve: &ReplyReserve,
     carrier: &mut I,
 ) -> Result<(), Expired> {
-    match remaining.saturating_sub(reserve.of(remaining)).as_millis().min(MAX_CONNECT_MS) as u64 {
+    inject_millis_as(&CONNECT_TIMEOUT_MS, remaining, reserve, carrier)
+}
+
+/// Writes `remaining` minus the reserve in milliseconds, rounded down, as the header `name`.
+///
+/// The value has 1 to 10 digits. Replaces existing values.
+///
+/// # Errors
+/// Returns [`Expired`] if less than a millisecond is left: the request is not worth sending. The
+/// header is then removed.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, HeaderName};
+/// use throughline_core::propagation::deadline::{self, ReplyReserve};
+///
+/// let name = HeaderName::from_static("x-timeout-ms");
+/// let mut headers = HeaderMap::new();
+/// deadline::inject_millis_as(&name, Duration::from_secs(2), &ReplyReserve::DEFAULT, &mut headers)?;
+/// assert_eq!(headers["x-timeout-ms"], "1980");
+/// # Ok::<(), deadline::Expired>(())
+/// ```
+pub fn inject_millis_as<I: Injector + ?Sized>(
+    name: &HeaderName,
+    remaining: Duration,
+    reserve: &ReplyReserve,
+    carrier: &mut I,
+) -> Result<(), Expired> {
+    match remaining.saturating_sub(reserve.of(remaining)).as_millis().min(MAX_MS) as u64 {
         0 => {
-            carrier.remove(&CONNECT_TIMEOUT_MS);
+            carrier.remove(name);
             Err(Expired::NOW)
         }
         ms => {
-            carrier.set(&CONNECT_TIMEOUT_MS, HeaderValue::from(ms));
+            carrier.set(name, HeaderValue::from(ms));
             Ok(())
         }
     }
+}
+
+/// Extracts the shortest timeout of the header `name`: 1 to 10 digits, milliseconds.
+///
+/// Zero means that the deadline has passed. Returns `None` if there is no valid value.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, HeaderName};
+/// use throughline_core::propagation::deadline;
+///
+/// let name = HeaderName::from_static("x-timeout-ms");
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-timeout-ms", "250".parse()?);
+/// let timeout = deadline::extract_millis_from(&name, &headers);
+/// assert_eq!(timeout, Some(Duration::from_millis(250)));
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn extract_millis_from<E: Extractor + ?Sized>(name: &HeaderName, carrier: &E) -> Option<Duration> {
+    shortest(name, carrier, |line| digits(line).map(|ms| Some(Duration::from_millis(ms))).ok_or(()))
 }
 
 /// Parses 1 to 10 digits; `None` for anything else.
