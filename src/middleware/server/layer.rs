@@ -22,6 +22,9 @@ use crate::middleware::timeout_format::TimeoutFormat;
 /// [`edge`](Self::edge), or by [`trust_fn`](Self::trust_fn), which decides for each request. A
 /// clone costs one reference count.
 ///
+/// A client that disconnects cancels its request. Over HTTP/1, an unread body and pipelining hide
+/// the disconnect: see [what a server cannot see](super#what-a-server-cannot-see).
+///
 /// # Examples
 /// ```
 /// use axum::{Extension, Router, routing::get};

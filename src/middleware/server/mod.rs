@@ -184,10 +184,29 @@
 //!   [`on_disconnect`](ContextLayer::on_disconnect) holds.
 //!
 //! # What a server cannot see
-//! - Over HTTP/1, a client that closes its half of the connection looks like a client that has
-//!   disconnected.
-//! - A request body that is not read to its end, and pipelined requests, hide a disconnect until
-//!   the response is written.
+//! A client that disconnects cancels its request as soon as the server sees it. Over HTTP/2 the
+//! server sees it always. Over HTTP/1 some requests hide it, and the work then ends at its deadline:
+//!
+//! | Request, over HTTP/1 | A disconnect is |
+//! |---|---|
+//! | without a body, or with one that was read to its end | seen |
+//! | whose short body arrived at once, read or not | seen |
+//! | whose response is a stream | seen |
+//! | with a body that is not read to its end | hidden |
+//! | whose body is cut off while the handler reads it | an error of the body only |
+//! | followed by a pipelined request | hidden |
+//!
+//! So read the body, stop when it fails, and give requests a deadline
+//! ([`max_timeout`](ContextLayer::max_timeout), where callers send none).
+//!
+//! - A client that closes its half of an HTTP/1 connection (`shutdown` of its writing side) looks
+//!   like one that has disconnected: it gets no response. hyper's option `half_close` of an HTTP/1
+//!   server keeps the response. It then hides every disconnect, so that only the deadline ends the
+//!   work. The two cannot be had together.
+//! - A timer outside of this layer drops a request like a disconnect does. Such a timer is
+//!   `tower-http`'s `TimeoutLayer`, or the `timeout` of a tonic server. Set
+//!   [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop), or use
+//!   [`max_timeout`](ContextLayer::max_timeout) in its place.
 //! - Over HTTP/2, a client that does not read stops the response body by flow control. The context
 //!   is done at the deadline nevertheless. The stream and the span end when the client reads again
 //!   or disconnects.

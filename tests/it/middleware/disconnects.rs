@@ -20,12 +20,12 @@ use throughline::{Context, ContextLayer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle;
 use tower::ServiceBuilder;
 use tower_http::timeout::TimeoutLayer;
 
 use super::life::{Report, next, watch};
-use crate::support::{PATIENCE, serve};
+use crate::support::grpc::{call_grpc, serve_grpc_by};
+use crate::support::{PATIENCE, client, serve};
 
 const SEEN: (&str, &str) = ("request", "client_disconnected");
 /// A disconnect that was not seen: the deadline has ended the request.
@@ -39,6 +39,7 @@ fn app(layer: ContextLayer) -> (Router, UnboundedReceiver<Report>) {
     let app = Router::new()
         .route("/plain", any(plain))
         .route("/body-read", any(body_read))
+        .route("/body-kept", any(body_kept))
         .route("/reading", any(reading))
         .route("/stream", get(streaming))
         .route("/panic", get(panicking))
@@ -55,18 +56,25 @@ async fn plain(Extension(ctx): Extension<Context>, Extension(reporter): Reporter
     std::future::pending::<()>().await;
 }
 
-/// Reads the body, and only then says that it was called.
+/// Reads the body to its end, and only then says that it was called.
 async fn body_read(ctx: Extension<Context>, reporter: Reporter, body: Body) {
     body.collect().await.unwrap();
     plain(ctx, reporter).await;
 }
 
-/// Says that it was called, and then reads the body.
+/// Keeps the body, and does not read it.
+async fn body_kept(ctx: Extension<Context>, reporter: Reporter, body: Body) {
+    plain(ctx, reporter).await;
+    drop(body);
+}
+
+/// Reads the first part of the body, says that it was called, and then reads the rest.
 async fn reading(Extension(ctx): Extension<Context>, Extension(reporter): Reporter, mut body: Body) {
     watch(&ctx, "request", &reporter);
     let _ = body.frame().await;
     let _ = reporter.send(("handler", "called".into()));
-    while let Some(Ok(_)) = body.frame().await {}
+    let rest = body.collect().await;
+    let _ = reporter.send(("body", if rest.is_ok() { "complete" } else { "cut off" }.into()));
     std::future::pending::<()>().await;
 }
 
@@ -124,18 +132,39 @@ async fn http1_shows_the_disconnect_of_a_request_whose_body_was_read_to_its_end(
 }
 
 #[tokio::test]
-async fn http1_shows_the_disconnect_in_the_middle_of_a_body_to_a_handler_that_reads() {
-    is_seen_over_http1(post("reading", 10) + "hello").await;
+async fn http1_shows_the_disconnect_of_a_request_whose_short_body_arrived_and_is_not_read() {
+    is_seen_over_http1(post("plain", 5) + "hello").await;
+    is_seen_over_http1(post("body-kept", 5) + "hello").await;
 }
 
 #[tokio::test]
-async fn http1_hides_the_disconnect_behind_a_body_that_is_not_read() {
-    is_hidden_over_http1(post("plain", 5) + "hello").await;
+async fn http1_hides_the_disconnect_behind_the_rest_of_a_body_that_is_kept_and_not_read() {
+    let (app, mut reports) = app(ContextLayer::internal().max_timeout(SOON));
+    let mut client = TcpStream::connect(serve(app).await).await.unwrap();
+    // The server reads one part ahead of the handler.
+    client.write_all((post("body-kept", 10) + "hello").as_bytes()).await.unwrap();
+    assert_eq!(next(&mut reports).await, ("handler", "called".into()));
+    client.write_all(b"world").await.unwrap();
+    drop(client);
+    assert_eq!(next(&mut reports).await, (HIDDEN.0, HIDDEN.1.into()));
 }
 
 #[tokio::test]
 async fn http1_hides_the_disconnect_in_the_middle_of_a_body_that_is_not_read() {
     is_hidden_over_http1(post("plain", 10) + "hello").await;
+    is_hidden_over_http1(post("body-kept", 10) + "hello").await;
+}
+
+#[tokio::test]
+async fn http1_shows_the_disconnect_in_the_middle_of_a_body_only_as_an_error_of_the_body() {
+    let (app, mut reports) = app(ContextLayer::internal().max_timeout(SOON));
+    let mut client = TcpStream::connect(serve(app).await).await.unwrap();
+    client.write_all((post("reading", 10) + "hello").as_bytes()).await.unwrap();
+    assert_eq!(next(&mut reports).await, ("handler", "called".into()));
+    drop(client);
+    assert_eq!(next(&mut reports).await, ("body", "cut off".into()));
+    // A handler that goes on nevertheless is not cancelled before its deadline.
+    assert_eq!(next(&mut reports).await, (HIDDEN.0, HIDDEN.1.into()));
 }
 
 #[tokio::test]
@@ -211,17 +240,20 @@ enum Leave {
     Close,
 }
 
-async fn connect_http2(to: SocketAddr) -> (SendRequest<Body>, JoinHandle<()>) {
-    let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
+/// Connects. Returns a second handle of the socket, too, to close it.
+async fn connect_http2(to: SocketAddr) -> (SendRequest<Body>, std::net::TcpStream) {
+    let socket = TcpStream::connect(to).await.unwrap().into_std().unwrap();
+    let stream = TokioIo::new(TcpStream::from_std(socket.try_clone().unwrap()).unwrap());
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-    (sender, tokio::spawn(async { drop(connection.await) }))
+    tokio::spawn(async { drop(connection.await) });
+    (sender, socket)
 }
 
 /// Sends a request, leaves when the handler runs, and returns the end of the request.
 async fn disconnect_http2(leave: Leave, request: Request<Body>) -> Report {
     let is_stream = request.uri().path() == "/stream";
     let (app, mut reports) = app(ContextLayer::internal());
-    let (mut sender, connection) = connect_http2(serve(app).await).await;
+    let (mut sender, socket) = connect_http2(serve(app).await).await;
     let mut response = Box::pin(sender.send_request(request));
     let mut body = None;
     if is_stream {
@@ -237,9 +269,14 @@ async fn disconnect_http2(leave: Leave, request: Request<Body>) -> Report {
     }
     match leave {
         Leave::Reset => drop((response, body.take())),
-        Leave::Close => connection.abort(),
+        Leave::Close => socket.shutdown(std::net::Shutdown::Both).unwrap(),
     }
-    next(&mut reports).await
+    loop {
+        let report = next(&mut reports).await;
+        if report.0 == "request" {
+            return report;
+        }
+    }
 }
 
 #[tokio::test]
@@ -247,7 +284,9 @@ async fn http2_shows_every_disconnect_with_a_body_read_or_not_and_during_a_strea
     let get = |path: &str| Request::get(format!("http://x/{path}")).body(Body::empty()).unwrap();
     let post = |path: &str| Request::post(format!("http://x/{path}")).body(Body::from("hello")).unwrap();
     for leave in [Leave::Reset, Leave::Close] {
-        for request in [get("plain"), post("body-read"), post("plain"), post("reading"), get("stream")] {
+        for request in
+            [get("plain"), post("body-read"), post("body-kept"), post("plain"), post("reading"), get("stream")]
+        {
             let what = format!("{leave:?} {request:?}");
             let (who, cause) = disconnect_http2(leave, request).await;
             assert_eq!((who, &*cause), SEEN, "{what}");
@@ -257,7 +296,7 @@ async fn http2_shows_every_disconnect_with_a_body_read_or_not_and_during_a_strea
 
 #[tokio::test]
 async fn http2_shows_the_disconnect_in_the_middle_of_a_body_read_or_not() {
-    for path in ["plain", "reading"] {
+    for path in ["plain", "body-kept", "reading"] {
         let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
         sender.send_data("hello".into()).await.unwrap();
         let request = Request::post(format!("http://x/{path}")).body(Body::new(body)).unwrap();
@@ -270,7 +309,7 @@ async fn http2_shows_the_disconnect_in_the_middle_of_a_body_read_or_not() {
 #[tokio::test]
 async fn http2_shows_the_disconnect_of_one_stream_and_leaves_the_others() {
     let (app, mut reports) = app(ContextLayer::internal());
-    let (mut sender, _connection) = connect_http2(serve(app).await).await;
+    let (mut sender, _socket) = connect_http2(serve(app).await).await;
     let get = |path: &str| Request::get(format!("http://x/{path}")).body(Body::empty()).unwrap();
     let one = tokio::spawn(sender.send_request(get("plain")));
     let other = tokio::spawn(sender.send_request(get("plain")));
@@ -292,7 +331,7 @@ async fn a_panic_ends_the_connection_over_http1_and_the_stream_over_http2() {
     assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     assert_eq!(next(&mut reports).await, ("request", "panicked".into()));
 
-    let (mut sender, _connection) = connect_http2(address).await;
+    let (mut sender, _socket) = connect_http2(address).await;
     let get = |path: &str| Request::get(format!("http://x/{path}")).body(Body::empty()).unwrap();
     sender.send_request(get("panic")).await.unwrap_err();
     assert_eq!(next(&mut reports).await, ("request", "panicked".into()));
@@ -320,7 +359,6 @@ async fn a_timeout_layer_outside_looks_like_a_disconnect_unless_it_is_declared()
 
 /// The end of a gRPC request that tonic's own timer ends after 30 ms.
 async fn dropped_by_tonic(layer: ContextLayer) -> (String, tonic::Code) {
-    use crate::support::grpc::{call_grpc, serve_grpc_by};
     let (reporter, mut reports) = unbounded_channel::<Report>();
     let server = tonic::transport::Server::builder().timeout(Duration::from_millis(30));
     let address = serve_grpc_by(server, layer, move |request| {
@@ -328,7 +366,8 @@ async fn dropped_by_tonic(layer: ContextLayer) -> (String, tonic::Code) {
         std::future::pending()
     })
     .await;
-    let call = call_grpc(&crate::support::client(), &Context::background(), address, "/a.B/C", "");
+    let (client, ctx) = (client(), Context::background());
+    let call = call_grpc(&client, &ctx, address, "/a.B/C", "");
     let status = tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap_err();
     (next(&mut reports).await.1, status.code())
 }
