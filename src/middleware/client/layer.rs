@@ -136,8 +136,8 @@ impl ClientLayer {
     /// - A shorter timeout that the request already has stays.
     /// - gRPC and Connect keep their own headers. External hosts get none.
     ///
-    /// The last call of this method or of [`timeout_header`](Self::timeout_header) counts. A service
-    /// with this library reads the header with
+    /// The last call of this method or of [`timeout_header`](Self::timeout_header) counts. A
+    /// service with this library reads the header with
     /// [`ContextLayer::timeout_header_ms`](crate::ContextLayer::timeout_header_ms).
     ///
     /// # Examples

@@ -270,8 +270,8 @@ impl ContextLayer {
 
     /// Reads the caller's timeout from this header, too, in the grammar of `grpc-timeout`.
     ///
-    /// For callers that send the time left over plain HTTP. `grpc-timeout` itself is still read, and
-    /// so is each header of an earlier call.
+    /// For callers that send the time left over plain HTTP. `grpc-timeout` itself is still read,
+    /// and so is each header of an earlier call.
     pub fn timeout_header(self, name: HeaderName) -> Self {
         self.change(|config| config.custom_timeout_headers.push((name, TimeoutFormat::Grpc)))
     }

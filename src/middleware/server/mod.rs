@@ -185,7 +185,8 @@
 //!
 //! # What a server cannot see
 //! A client that disconnects cancels its request as soon as the server sees it. Over HTTP/2 the
-//! server sees it always. Over HTTP/1 some requests hide it, and the work then ends at its deadline:
+//! server sees it always. Over HTTP/1 some requests hide it, and the work then ends at its
+//! deadline:
 //!
 //! | Request, over HTTP/1 | A disconnect is |
 //! |---|---|

@@ -73,7 +73,9 @@ impl Call {
         }
     }
 
-    /// Lets the handler fail: an HTTP handler panics, a gRPC method returns `ABORTED`. Returns when.
+    /// Lets the handler fail, and returns when.
+    ///
+    /// An HTTP handler panics, a gRPC method returns `ABORTED`.
     async fn abort(&self, pair: &mut Pair) -> i64 {
         match self.caller {
             Caller::Rust => pair.send(&json!({ "do": "abort", "id": self.id })),
