@@ -7,6 +7,7 @@
 //! | [`Context`] | what a request carries; [`Group`] runs work in parallel, [`Key`] names a value |
 //! | [`ContextLayer`] | gives each request of a server a context: [`middleware::server`] |
 //! | [`ClientLayer`] | sends the context with every call: [`middleware::client`] |
+//! | [`RetryPolicy`] | sends failed calls again: [`middleware::client::retry`] |
 //! | [`SendWith`] | sends a reqwest request with a context |
 //! | [`ReplyReserve`] | the part of a timeout that is kept for the response's way back |
 //! | [`TimeoutHeader`] | a header that a caller's timeout is read from |
@@ -31,6 +32,7 @@ pub use middleware::client::ClientLayer;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use middleware::client::SendWith;
+pub use middleware::client::retry::{Idempotent, RetryPolicy};
 pub use middleware::server::{ContextLayer, OnDisconnect, StreamCtx, Trust};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{

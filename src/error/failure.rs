@@ -17,15 +17,30 @@ impl Error {
         if let Some(error) = Error::find_in(&*failure) {
             return error.clone();
         }
-        if is_late || is_timeout(&*failure) {
-            return Error::wrap(Code::DeadlineExceeded, failure);
+        let (code, is_unprocessed) = classify(&*failure, is_late);
+        let error = Error::wrap(code, failure);
+        if is_unprocessed { error.with_retryable(true) } else { error }
+    }
+
+    /// The same error without its source, for code that keeps `failure`.
+    pub(crate) fn meaning_of(failure: &(dyn StdError + 'static)) -> Error {
+        if let Some(error) = Error::find_in(failure) {
+            return error.clone();
         }
-        if let Some(error) = find::<h2::Error>(&*failure) {
-            let (code, is_unprocessed) = of_http2(error);
-            let error = Error::wrap(code, failure);
-            return if is_unprocessed { error.with_retryable(true) } else { error };
-        }
-        Error::wrap(of_grpc(&*failure).unwrap_or(Code::Unavailable), failure)
+        let (code, is_unprocessed) = classify(failure, false);
+        let error = Error::new(code, code.describe());
+        if is_unprocessed { error.with_retryable(true) } else { error }
+    }
+}
+
+/// The code of a failure, and whether the peer has not processed the request.
+fn classify(failure: &(dyn StdError + 'static), is_late: bool) -> (Code, bool) {
+    if is_late || is_timeout(failure) {
+        return (Code::DeadlineExceeded, false);
+    }
+    match find::<h2::Error>(failure) {
+        Some(error) => of_http2(error),
+        None => (of_grpc(failure).unwrap_or(Code::Unavailable), false),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reads and writes gRPC statuses in headers and trailers (gRPC over HTTP/2).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 #[cfg(feature = "tonic")]
 use http::header::HeaderName;
@@ -10,6 +12,7 @@ use crate::error::{Code, Error};
 
 pub(super) const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(super) const DETAILS: &str = "grpc-status-details-bin";
 pub(super) use crate::error::ORIGIN;
 
@@ -80,7 +83,7 @@ pub(super) fn error_behind(extensions: &Extensions) -> Option<Error> {
 ///
 /// So no part of an old one stays beside a new one.
 pub(super) fn remove_status(headers: &mut HeaderMap) {
-    for name in [STATUS, MESSAGE, DETAILS, "grpc-retry-pushback-ms", ORIGIN] {
+    for name in [STATUS, MESSAGE, DETAILS, PUSHBACK, ORIGIN] {
         headers.remove(name);
     }
 }
@@ -162,6 +165,12 @@ pub(super) fn error_of(code: Code, headers: &HeaderMap, is_external: bool) -> Er
         return read(status);
     }
     let error = Error::new(code, code.describe());
+    let error = match headers.get(PUSHBACK).map(|value| value.to_str().ok()?.parse::<u32>().ok()) {
+        Some(Some(millis)) => error.with_retry_after(Duration::from_millis(millis.into())),
+        // gRFC A6: if negative or malformed, do not retry.
+        Some(None) => error.with_retryable(false),
+        None => error,
+    };
     let message = headers.get(MESSAGE).filter(|_| !is_external);
     match message.map(|message| percent_encoding::percent_decode(message.as_bytes()).decode_utf8_lossy()) {
         Some(message) if !message.is_empty() => error.with_message(message.into_owned()),
@@ -207,5 +216,22 @@ pub(super) fn write_status(error: Error, headers: &mut HeaderMap) {
     let message: String = utf8_percent_encode(error.message(), ENCODED).collect();
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(MESSAGE, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushback_is_read_with_and_without_tonic() {
+        for (value, retryable, after) in
+            [("250", None, Some(Duration::from_millis(250))), ("-1", Some(false), None), ("soon", Some(false), None)]
+        {
+            let headers = [(STATUS, "14"), (PUSHBACK, value)];
+            let headers = headers.map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
+            let error = error_of(Code::Unavailable, &HeaderMap::from_iter(headers), false);
+            assert_eq!((error.retryable(), error.retry_after()), (retryable, after), "{value}");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod interop;
 mod layering;
 mod middleware;
+mod retry;
 mod support;
 mod telemetry;
 mod trace_context;

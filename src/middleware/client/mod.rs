@@ -85,7 +85,8 @@
 //!   §15.4, and removes credentials where the origin changes.
 //! - It returns the last response when the limit is reached, or when the body cannot be sent again.
 //!
-//! With hyper, and for retries, put the layer that sends again (`tower::retry`) outside this one.
+//! For retries, see [`ClientLayer::retry`] and the rules in [`retry`]. A layer of your own that
+//! sends a request again goes outside this one.
 //!
 //! # How it differs
 //! - The trace layer of `tower-http` sets no parent and sends no headers. Its span does not have
@@ -105,6 +106,7 @@ mod redirect;
 mod request;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+pub mod retry;
 mod service;
 mod status;
 mod timeout;
@@ -115,6 +117,6 @@ pub use layer::ClientLayer;
 pub use request::RequestBody;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub use reqwest::SendWith;
+pub use reqwest::{SendLayer, SendWith};
 pub use service::{CallFuture, ClientService};
 pub use status::error_for_status;

@@ -45,20 +45,35 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (mut head, body) = request.into_parts();
-        let ctx = head.extensions.get::<Context>().cloned().unwrap_or_else(Context::current);
-        // If the callee is a server in this process, this is a new request to it.
-        head.extensions.remove::<Served>();
-        let (method, uri) = (&head.method, &head.uri);
-        let headers = &mut head.headers;
-        let out = Outgoing { method, uri, full_url: uri, headers, resend: 0, is_cross_origin: false };
-        match Call::begin(self.layer.config(), &ctx, out) {
-            Ok(mut call) => {
-                let body = end_with_call(body, &mut head.extensions, || call.request_end());
-                CallFuture::sent(call, self.inner.call(Request::from_parts(head, body)))
-            }
-            Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
+        let ctx = request.extensions().get::<Context>().cloned().unwrap_or_else(Context::current);
+        begin(&self.layer, &mut self.inner, &ctx, request, 0)
+    }
+}
+
+/// Sends `request` with `ctx` to `inner`, which is ready. `resend`: how many attempts there were.
+pub(super) fn begin<S, B, R>(
+    layer: &ClientLayer,
+    inner: &mut S,
+    ctx: &Context,
+    request: Request<B>,
+    resend: u32,
+) -> CallFuture<S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    B: 'static,
+{
+    let (mut head, body) = request.into_parts();
+    // If the callee is a server in this process, this is a new request to it.
+    head.extensions.remove::<Served>();
+    let (method, uri) = (&head.method, &head.uri);
+    let headers = &mut head.headers;
+    let out = Outgoing { method, uri, full_url: uri, headers, resend, is_cross_origin: false };
+    match Call::begin(layer.config(), ctx, out) {
+        Ok(mut call) => {
+            let body = end_with_call(body, &mut head.extensions, || call.request_end());
+            CallFuture::sent(call, inner.call(Request::from_parts(head, body)))
         }
+        Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
     }
 }
 
