@@ -59,3 +59,7 @@ struct GuideFromTracingOpentelemetry;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/from-go.md")]
 struct GuideFromGo;
+
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/guide/middleware.md")]
+struct GuideMiddleware;
