@@ -11,6 +11,7 @@
 //! | [`SendWith`] | sends a reqwest request with a context |
 //! | [`ReplyReserve`] | the part of a timeout that is kept for the response's way back |
 //! | [`TimeoutHeader`] | a header that a caller's timeout is read from |
+//! | [`Shutdown`] | ends the process without cutting off requests or losing spans |
 //! | [`Error`], [`Code`] | one set of errors, in the process and on the wire |
 //! | [`telemetry`] | exports spans: call [`telemetry::init`] in `main` |
 //! | [`trace`], [`propagation`] | spans and their parts; headers that carry a context |
@@ -21,6 +22,7 @@
 
 mod error;
 pub mod middleware;
+mod shutdown;
 pub mod telemetry;
 mod url;
 
@@ -34,6 +36,7 @@ pub use middleware::client::ClientLayer;
 pub use middleware::client::SendWith;
 pub use middleware::client::retry::{Idempotent, RetryPolicy};
 pub use middleware::server::{ContextLayer, OnDisconnect, StreamCtx, Trust};
+pub use shutdown::{Drained, Shutdown, ShutdownReport};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 pub use throughline_core::{
     AfterFunc, Baggage, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, Extractor, FutureExt,
@@ -44,9 +47,13 @@ pub use throughline_core::{
 /// The log target for errors that end a request.
 const ERROR_LOG_TARGET: &str = "throughline::error";
 
-#[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp", feature = "reqwest"))]
+#[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp", feature = "reqwest", feature = "signal"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "axum", feature = "otlp", feature = "signal"))]
+#[doc = include_str!("../docs/guide/shutdown.md")]
+struct GuideShutdown;
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/errors.md")]

@@ -7,6 +7,7 @@ mod interop;
 mod layering;
 mod middleware;
 mod retry;
+mod shutdown;
 mod support;
 mod telemetry;
 mod trace_context;

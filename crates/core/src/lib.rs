@@ -9,9 +9,12 @@ mod error_message;
 pub mod propagation;
 pub mod trace;
 
+#[cfg(all(feature = "signal", any(unix, windows)))]
+#[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+pub use context::TerminationSignals;
 pub use context::{
     AfterFunc, CancelHandle, Cause, Codec, Context, ContextError, Done, DoneOwned, FutureExt, Group, GroupError,
-    GroupHandle, Key, Run, SharedError, WithContext, try_join,
+    GroupHandle, Key, Lifecycle, Run, RunningWork, SharedError, WithContext, Work, try_join,
 };
 pub use error_message::error_message;
 pub use propagation::baggage::value::Baggage;

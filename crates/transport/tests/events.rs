@@ -11,7 +11,7 @@ use http::HeaderMap;
 use throughline::propagation::Format;
 use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Propagator, SpanRecord};
+use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Propagator, Shutdown, SpanRecord};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::sync::mpsc;
 
@@ -371,4 +371,30 @@ async fn a_publisher_whose_context_is_done_publishes_nothing() {
     assert_eq!(error.code(), Code::Cancelled);
     events.drain().await;
     assert!(subscription.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_messages_that_are_handled_and_cancels_them_after_the_grace() {
+    let shutdown = Shutdown::new(Duration::from_secs(20));
+    let events = Events::in_process();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let consumer = Consumer::new(shutdown.context()).timeout(Duration::from_secs(60));
+    let consumer = tokio::spawn(events.subscribe("card.ordered", "printer").serve(consumer, move |ctx, message| {
+        let sender = sender.clone();
+        async move {
+            sender.send(ctx).unwrap();
+            let seconds = if message.payload == "quick" { 15 } else { 25 };
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(())
+        }
+    }));
+    for payload in ["quick", "slow"] {
+        events.publish(&Context::background(), Message::new("card.ordered", payload)).await.unwrap();
+    }
+    let contexts = [seen.recv().await.unwrap(), seen.recv().await.unwrap()];
+    let drained = shutdown.drain().await;
+    assert_eq!((drained.requests_cancelled, drained.still_running), (1, 0));
+    let causes = contexts.map(|ctx| ctx.cause().unwrap().name());
+    assert_eq!(causes, ["request_finished", "shutdown"]);
+    consumer.await.expect("the consumer has ended");
 }

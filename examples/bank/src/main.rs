@@ -10,6 +10,7 @@ use bank::app::{Bank, Closed, Config, StartError};
 use bank::domain::Authorization;
 use bank::scenario::{Outcome, Scenario};
 use clap::{Parser, Subcommand};
+use throughline::Shutdown;
 use throughline::telemetry::Stats;
 use throughline_view::{Options, Trace};
 
@@ -133,16 +134,17 @@ fn write(trace: &Trace) -> io::Result<PathBuf> {
 }
 
 async fn serve(port: u16) -> Result<(), StartError> {
-    // Listen before the bank opens: an open bank must close before a signal ends the process.
-    let signal = signal();
+    // Before the bank opens: an open bank must close before a signal ends the process. The bank
+    // closes its services one after the other, with a limit of its own.
+    let shutdown = Shutdown::on_signal(Duration::MAX);
     let bank = Bank::open(Config { port, ..Config::default() }).await?;
     let example = serde_json::to_string(&Authorization::example()).unwrap_or_default();
     let address = bank.address;
     print(&format!(
         "the bank is open; Ctrl-C closes it\ncurl -H 'content-type: application/json' -d '{example}' http://{address}/authorizations"
     ));
-    match signal {
-        Ok(signal) => signal.await,
+    match shutdown {
+        Ok(shutdown) => shutdown.requested().await,
         Err(e) => eprintln!("cannot wait for signals ({e}): closing"),
     }
     print("closing: no new requests; those in flight and their events end first");
@@ -159,27 +161,4 @@ async fn serve(port: u16) -> Result<(), StartError> {
     text.extend(export(&closed));
     print(&text);
     Ok(())
-}
-
-/// Waits for Ctrl-C or SIGTERM. A signal counts if it arrives after this call.
-#[cfg(unix)]
-fn signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Waits for Ctrl-C.
-#[cfg(not(unix))]
-fn signal() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if let Err(e) = tokio::signal::ctrl_c().await {
-            eprintln!("cannot wait for Ctrl-C ({e}): closing");
-        }
-    })
 }

@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Response, StatusCode};
 use throughline_core::propagation::Counted;
 use throughline_core::trace::Status;
-use throughline_core::{CancelHandle, Cause, Context, ContextError, Span};
+use throughline_core::{CancelHandle, Cause, Context, ContextError, RunningWork, Span, Work};
 use tokio::time::Instant;
 
 use super::extract::{Inbound, Served, remove_untrusted_headers};
@@ -48,6 +48,8 @@ pub(super) struct Exchange {
     /// The context of an outer `ContextLayer`, which has the span and reports to the caller.
     outer: Option<Context>,
     is_interrupted: bool,
+    /// The last field: a shutdown waits until the span has ended.
+    _counted: Option<RunningWork>,
 }
 
 struct Live {
@@ -85,6 +87,8 @@ impl Exchange {
             Some(limited) => (limited, Some(whole)),
             None => (whole, None),
         };
+        let lifecycle = config.lifecycle.as_ref().filter(|_| outer.is_none());
+        let _counted = lifecycle.map(|lifecycle| lifecycle.start(Work::Request));
         Exchange {
             ctx,
             whole,
@@ -100,6 +104,7 @@ impl Exchange {
             reserve_starts_at,
             outer,
             is_interrupted: false,
+            _counted,
         }
     }
 

@@ -7,7 +7,7 @@ use http::request::Parts;
 use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 use throughline_core::propagation::{Dropped, WireKey};
 use throughline_core::trace::Tracer;
-use throughline_core::{Context, Principal, Propagator};
+use throughline_core::{Context, Lifecycle, Principal, Propagator};
 use tower_layer::Layer;
 
 use super::ContextService;
@@ -62,6 +62,8 @@ pub(super) struct Config {
     pub(super) max_baggage: Option<(usize, usize)>,
     pub(super) tracer: Option<Tracer>,
     pub(super) base: Context,
+    /// Counts the requests: the lifecycle of the base.
+    pub(super) lifecycle: Option<Lifecycle>,
     pub(super) max_timeout: Option<Duration>,
     pub(super) default_timeout: Option<Duration>,
     pub(super) timeout_headers: Vec<TimeoutHeader>,
@@ -185,6 +187,7 @@ impl ContextLayer {
             max_baggage: None,
             tracer: None,
             base: Context::background(),
+            lifecycle: None,
             max_timeout: None,
             default_timeout: None,
             timeout_headers: vec![TimeoutHeader::GrpcTimeout, TimeoutHeader::ConnectTimeoutMs],
@@ -305,9 +308,13 @@ impl ContextLayer {
 
     /// The parent context of all requests: cancelling it cancels them.
     ///
-    /// Default: the background.
+    /// Default: the background. With the context of a [`Shutdown`](crate::Shutdown), requests are
+    /// counted, and the shutdown waits for them.
     pub fn base(self, base: &Context) -> Self {
-        self.change(|config| config.base = base.clone())
+        self.change(|config| {
+            config.base = base.clone();
+            config.lifecycle = Lifecycle::of(base).cloned();
+        })
     }
 
     /// The trace formats to extract from requests.

@@ -4,7 +4,7 @@ pub mod collector;
 pub mod grpc;
 
 use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -77,16 +77,26 @@ pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
 ///
 /// Returns `None` in that process. The test's output there is not captured.
 pub fn output_of_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<Output> {
-    const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
-    if std::env::var_os(OWN).is_some_and(|own| own == test) {
+    Some(start_own_process(test, prepare)?.wait_with_output().unwrap())
+}
+
+const OWN: &str = "THROUGHLINE_TEST_OF_THIS_PROCESS";
+
+/// Whether this process was started for `test` alone.
+pub fn is_own(test: &str) -> bool {
+    std::env::var_os(OWN).is_some_and(|own| own == test)
+}
+
+/// As [`output_of_own_process`], without waiting for the process. Its output is piped.
+pub fn start_own_process(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<Child> {
+    if is_own(test) {
         return None;
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", test, "--test-threads=1", "--nocapture"]).env(OWN, test);
     child.stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut child);
-    let child = child.spawn().unwrap();
-    Some(child.wait_with_output().unwrap())
+    Some(child.spawn().unwrap())
 }
 
 /// Serves `app` on a loopback port until the test's runtime ends.

@@ -19,6 +19,7 @@
 //! - `scope`: the ambient context
 //! - `spawn`, `group`, `try_join`: tasks
 //! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
+//! - `lifecycle`: counting the work of a process
 //! - `debug`: how a context prints
 //! - `tree`, `timer`, `clock`, `sync`, `catch`: what the files above are built on
 
@@ -37,6 +38,7 @@ mod identity;
 #[cfg(feature = "tokio-util")]
 mod interop;
 mod key;
+mod lifecycle;
 #[cfg(all(test, any(throughline_loom, throughline_shuttle, throughline_tsan)))]
 mod models;
 mod observe;
@@ -59,8 +61,11 @@ pub use group::{Group, GroupError, GroupHandle, SharedError};
 pub use handle::CancelHandle;
 pub use hook::AfterFunc;
 pub use key::{Codec, Key};
+pub use lifecycle::{Lifecycle, RunningWork, Work};
 pub use run::Run;
 pub use scope::{FutureExt, WithContext};
+#[cfg(all(feature = "signal", any(unix, windows)))]
+pub use signal::TerminationSignals;
 pub(crate) use spawn::set_derive_for_spawn;
 use tree::Ref;
 pub(crate) use tree::WireKind;
@@ -216,6 +221,9 @@ impl Context {
     /// that must continue after the request has ended. Contexts derived from the child form a tree
     /// of their own.
     ///
+    /// Below a [`Lifecycle`], as in a process with a `throughline::Shutdown`, the child is done
+    /// when the process ends.
+    ///
     /// ```
     /// use throughline_core::{Context, Key};
     ///
@@ -227,7 +235,7 @@ impl Context {
     /// assert!(!audit.is_done() && audit.value(&USER) == Some(&7));
     /// ```
     pub fn without_cancel(&self) -> Context {
-        Context(self.0.as_ref().map(Ref::without_cancel))
+        lifecycle::end_detached(Context(self.0.as_ref().map(Ref::without_cancel)))
     }
 
     /// [`without_cancel`](Self::without_cancel) under a more common name.

@@ -1,5 +1,6 @@
-//! A context that is cancelled when the process is asked to end.
+//! The signals that ask the process to end, and a context that they cancel.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -43,14 +44,14 @@ impl Context {
     /// ```
     #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
     pub fn on_signal(&self) -> io::Result<CancelHandle> {
-        let mut signals = system::Signals::new()?;
+        let mut signals = TerminationSignals::new()?;
         let cancelled_by_signal = self.with_cancel();
         let handle = cancelled_by_signal.with_cancel();
         let watched = handle.context().clone();
         tokio::spawn(async move {
             let mut done = pin!(watched.done());
             poll_fn(|cx| {
-                if signals.poll(cx).is_ready() {
+                if signals.0.poll(cx).is_ready() {
                     cancelled_by_signal.cancel_with(Cause::Shutdown);
                     return Poll::Ready(());
                 }
@@ -62,6 +63,57 @@ impl Context {
     }
 }
 
+/// Receives the signals that ask the process to end.
+///
+/// On Unix these are SIGINT and SIGTERM. On Windows they are Ctrl-C, Ctrl-Break, closing the
+/// console, and system shutdown.
+///
+/// From [`new`](Self::new) on the process no longer ends on these signals, even after the value is
+/// dropped.
+///
+/// # Examples
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use throughline_core::TerminationSignals;
+///
+/// let mut signals = TerminationSignals::new()?;
+/// let status = signals.recv().await;
+/// std::process::exit(status);
+/// # }
+/// ```
+pub struct TerminationSignals(system::Signals);
+
+impl TerminationSignals {
+    /// Starts to receive the signals. Earlier signals do not count.
+    ///
+    /// # Errors
+    /// The operating system refuses the signal handler.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn new() -> io::Result<Self> {
+        system::Signals::new().map(TerminationSignals)
+    }
+
+    /// Waits for a signal, and returns the conventional exit status of a process that it ends.
+    ///
+    /// On Unix that is 130 for SIGINT and 143 for SIGTERM. On Windows it is
+    /// `STATUS_CONTROL_C_EXIT`. Several signals of one kind that arrive before this call count as
+    /// one.
+    ///
+    /// # Cancellation safety
+    /// Dropping the future loses no signal.
+    pub async fn recv(&mut self) -> i32 {
+        poll_fn(|cx| self.0.poll(cx)).await
+    }
+}
+
+impl fmt::Debug for TerminationSignals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TerminationSignals")
+    }
+}
+
 #[cfg(unix)]
 mod system {
     use std::io;
@@ -70,17 +122,20 @@ mod system {
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
     /// The signals that ask a process to end.
-    pub(super) struct Signals([Signal; 2]);
+    pub(super) struct Signals([(Signal, i32); 2]);
 
     impl Signals {
         pub(super) fn new() -> io::Result<Self> {
-            Ok(Signals([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
+            let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+            let status = |kind: SignalKind| 128 + kind.as_raw_value();
+            Ok(Signals([(signal(interrupt)?, status(interrupt)), (signal(terminate)?, status(terminate))]))
         }
 
-        /// Ready when a signal was received.
-        pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-            let is_received = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if is_received { Poll::Ready(()) } else { Poll::Pending }
+        /// Ready with an exit status when a signal was received.
+        pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<i32> {
+            let received =
+                self.0.iter_mut().find_map(|(signal, status)| signal.poll_recv(cx).is_ready().then_some(*status));
+            received.map_or(Poll::Pending, Poll::Ready)
         }
     }
 }
@@ -93,6 +148,8 @@ mod system {
     use tokio::signal::windows::{
         CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
     };
+
+    const STATUS_CONTROL_C_EXIT: i32 = 0xC000_013A_u32 as i32;
 
     /// The signals that ask a process to end.
     pub(super) struct Signals {
@@ -112,13 +169,13 @@ mod system {
             })
         }
 
-        /// Ready when a signal was received.
-        pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        /// Ready with an exit status when a signal was received.
+        pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<i32> {
             let is_received = self.interrupt.poll_recv(cx).is_ready()
                 || self.terminate.poll_recv(cx).is_ready()
                 || self.close.poll_recv(cx).is_ready()
                 || self.shutdown.poll_recv(cx).is_ready();
-            if is_received { Poll::Ready(()) } else { Poll::Pending }
+            if is_received { Poll::Ready(STATUS_CONTROL_C_EXIT) } else { Poll::Pending }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
+use super::lifecycle::{RunningWork, count_task};
 use super::run::poll_until_done;
 use super::tree::{Ref, Wait};
 use super::{Context, ContextError, WithContext};
@@ -126,7 +127,9 @@ impl Context {
         f: impl FnOnce(&Context) -> R + Send + 'static,
     ) -> JoinHandle<Result<R, ContextError>> {
         let job = self.across_spawn().scope(f);
+        let counted = count_task(self);
         tokio::task::spawn_blocking(move || {
+            let _counted = counted;
             job.call(|f, ctx| {
                 ctx.check()?;
                 Ok(f(ctx))
@@ -146,7 +149,7 @@ impl Context {
     /// It is not an `async` block: a block would store the future twice.
     fn run_in_scope<F: Future>(&self, future: F) -> WithContext<RunUntilDone<F>> {
         let ctx = self.across_spawn();
-        ctx.scope(RunUntilDone { work: future, wait: Wait::new(ctx.clone()) })
+        ctx.scope(RunUntilDone { work: future, wait: Wait::new(ctx.clone()), _counted: count_task(&ctx) })
     }
 }
 
@@ -157,6 +160,8 @@ pin_project! {
         work: F,
         #[pin]
         wait: Wait<Context>,
+        // The last field: it is dropped after the work.
+        _counted: Option<RunningWork>,
     }
 }
 

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use throughline::propagation::{WireKey, values};
 use throughline::trace::{SpanKind, Status, Tracer};
 use throughline::{Cause, Code, Context, Error, FutureExt, Propagator, Span, SpanContext};
+use throughline_core::{Lifecycle, RunningWork, Work};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::backoff::Backoff;
@@ -36,6 +37,10 @@ impl Consumer {
     ///
     /// The context of each message is a child of `base`. When `base` is cancelled,
     /// [`serve`](Subscription::serve) returns.
+    ///
+    /// If `base` is the context of a [`Shutdown`](throughline::Shutdown), the shutdown waits for
+    /// the messages that are being handled. It does not wait for those in the queue:
+    /// [drain](Events::drain) the events first.
     pub fn new(base: &Context) -> Self {
         Consumer {
             base: base.clone(),
@@ -148,12 +153,15 @@ impl Consumer {
     }
 
     /// Handles one delivery. Releases `permit` when the handler has ended.
+    ///
+    /// `_counted` is dropped when all is done.
     async fn handle<F, Fut>(
         self: Arc<Self>,
         group: Arc<Group>,
         delivery: Delivery,
         handler: Arc<F>,
         permit: OwnedSemaphorePermit,
+        _counted: Option<RunningWork>,
     ) where
         F: Fn(Context, Message) -> Fut,
         Fut: Future<Output = Result<(), Error>>,
@@ -321,7 +329,8 @@ impl Subscription {
             while let Ok(permit) = Arc::clone(&semaphore).acquire_owned().await {
                 let Some(delivery) = self.next().await else { return };
                 let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
-                tokio::spawn(consumer.handle(group, delivery, Arc::clone(&handler), permit));
+                let counted = Lifecycle::of(&base).map(|lifecycle| lifecycle.start(Work::Request));
+                tokio::spawn(consumer.handle(group, delivery, Arc::clone(&handler), permit, counted));
             }
         };
         // No error if the base context is done: other members of the group take the waiting

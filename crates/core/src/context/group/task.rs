@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, unconstrained};
 use super::error::GroupError;
 use super::shared::Shared;
 use crate::context::catch::catch_panic;
+use crate::context::lifecycle::{RunningWork, count_task};
 use crate::context::run::poll_until_done;
 use crate::context::tree::Wait;
 use crate::context::{Context, ContextError};
@@ -28,6 +29,8 @@ pin_project! {
         work: Option<Work<F, Fut>>,
         #[pin]
         wait: Wait<Arc<Shared<E>>>,
+        // The last field: it is dropped after the work.
+        _counted: Option<RunningWork>,
     }
 
     impl<F, Fut, E: GroupError> PinnedDrop for Task<F, Fut, E> {
@@ -69,7 +72,8 @@ pin_project! {
 impl<F, Fut, E: GroupError> Task<F, Fut, E> {
     pub(super) fn new(work: Work<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
         shared.tasks.fetch_add(1, Ordering::Relaxed);
-        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)) }
+        let _counted = count_task(shared.handle.context());
+        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)), _counted }
     }
 }
 

@@ -29,6 +29,7 @@ mod hooks;
 mod identity;
 #[cfg(feature = "tokio-util")]
 mod interop;
+mod lifecycle;
 mod random;
 mod registrations;
 mod run;
