@@ -32,7 +32,7 @@ impl fmt::Display for Drained {
     }
 }
 
-/// The result of [`Shutdown::finish`](super::Shutdown::finish). Its `Display` is one line for a log.
+/// The result of [`Shutdown::finish`](super::Shutdown::finish). It is displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {

@@ -181,8 +181,7 @@ fn a_second_signal_ends_the_process_at_once_also_if_its_runtime_is_blocked() {
     }
 }
 
-/// How many services [`r26_every_started_request_gets_its_response_and_every_ended_span_is_exported`]
-/// starts. `THROUGHLINE_SIGTERMS` sets another number.
+/// How many services the test below starts. `THROUGHLINE_SIGTERMS` sets another number.
 const SIGTERMS: u32 = 20;
 
 #[test]
