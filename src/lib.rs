@@ -70,3 +70,7 @@ struct GuideFromGo;
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/guide/middleware.md")]
 struct GuideMiddleware;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/retries.md")]
+struct GuideRetries;

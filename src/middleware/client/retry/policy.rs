@@ -257,10 +257,11 @@ impl Settings {
             return rule(error);
         }
         match error.code() {
-            Code::Unavailable | Code::DeadlineExceeded => true,
+            // The time of one attempt was over. That of the context is checked later.
+            Code::DeadlineExceeded => true,
             // Over gRPC, this is also the code of a message that is too large.
             Code::ResourceExhausted => !is_grpc || error.retry_after().is_some(),
-            _ => false,
+            code => code.is_retryable(),
         }
     }
 
