@@ -141,14 +141,19 @@ impl Error {
         match ctx.cause() {
             Some(Cause::Error(source)) => {
                 let error = match source.downcast_ref::<Error>() {
-                    Some(cause) => Error::from(error).described_by(cause),
-                    None => Error::from(error),
+                    Some(cause) => Error::without_cause(error).described_by(cause),
+                    None => Error::without_cause(error),
                 };
                 error.with_source(source)
             }
-            Some(Cause::Canceled | Cause::DeadlineExceeded) | None => Error::from(error),
-            Some(cause) => Error::from(error).with_message(cause.to_string()),
+            Some(Cause::Canceled | Cause::DeadlineExceeded) | None => Error::without_cause(error),
+            Some(cause) => Error::without_cause(error).with_message(cause.to_string()),
         }
+    }
+
+    fn without_cause(error: ContextError) -> Error {
+        let code = if error.is_timeout() { Code::DeadlineExceeded } else { Code::Cancelled };
+        Error::new(code, code.describe())
     }
 
     /// Returns the kind of error.
@@ -280,11 +285,16 @@ impl Error {
 
     /// Whether the error says no more than that `ctx` is done.
     pub(crate) fn only_reports_end_of(&self, ctx: &Context) -> bool {
-        let is_of_context = matches!(self.code(), Code::Cancelled | Code::DeadlineExceeded) && ctx.is_done();
-        let says_its_code = self.message() == self.code().describe();
-        is_of_context
-            && self.0.source.is_none()
-            && (says_its_code || self.message() == Error::from_context(ctx).message())
+        if !matches!(self.code(), Code::Cancelled | Code::DeadlineExceeded) || !ctx.is_done() {
+            return false;
+        }
+        let end = Error::from_context(ctx);
+        let has_its_message = self.message() == end.message();
+        match (&self.0.source, &end.0.source) {
+            (None, _) => has_its_message || self.message() == self.code().describe(),
+            (Some(source), Some(cause)) => has_its_message && Arc::ptr_eq(source, cause),
+            (Some(_), None) => false,
+        }
     }
 
     /// Sets the source, which is shared.
@@ -356,10 +366,31 @@ impl StdError for Error {
     }
 }
 
+/// `DEADLINE_EXCEEDED` or `CANCELLED`, with the cause of the ambient context where it has one.
+///
+/// A `ContextError` holds no cause. If [`Context::current`] is done with the same error, the result
+/// is that of [`Error::from_context`]. So `?` in a handler, in a task of [`Context::spawn`] or in a
+/// [`Group`](crate::Group) keeps the cause. Elsewhere use `from_context`.
+///
+/// ```
+/// use throughline::{Cause, Code, Context, Error};
+///
+/// fn reserve(ctx: &Context) -> Result<(), Error> {
+///     ctx.check()?;
+///     Ok(())
+/// }
+///
+/// let request = Context::background().with_cancel();
+/// request.cancel_with(Cause::ClientDisconnected);
+/// let error = request.enter(|| reserve(&request)).expect_err("it is cancelled");
+/// assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
+/// let error = reserve(&request).expect_err("it is cancelled");
+/// assert_eq!((error.code(), error.message()), (Code::Cancelled, "cancelled"));
+/// ```
 impl From<ContextError> for Error {
     fn from(error: ContextError) -> Error {
-        let code = if error.is_timeout() { Code::DeadlineExceeded } else { Code::Cancelled };
-        Error::new(code, code.describe())
+        let ambient = Context::current();
+        if ambient.err() == Some(error) { Error::from_context(&ambient) } else { Error::without_cause(error) }
     }
 }
 
@@ -371,7 +402,10 @@ impl From<io::Error> for Error {
             Err(error) => error,
         };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<ContextError>()) {
-            Some(&context_error) => Error::from(context_error).with_source(Arc::new(error)),
+            Some(&context_error) => match Error::from(context_error) {
+                with_cause if with_cause.0.source.is_some() => with_cause,
+                without_source => without_source.with_source(Arc::new(error)),
+            },
             None => Error::wrap(Code::from_io_kind(error.kind()), error),
         }
     }

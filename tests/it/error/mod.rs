@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
-use throughline::{Cause, Code, Context, ContextError, Error};
+use throughline::{Cause, Code, Context, ContextError, Error, Group};
 
 const PROBLEM: &str = "application/problem+json; charset=utf-8";
 
@@ -181,5 +181,42 @@ fn a_context_error_inside_an_io_error_keeps_its_code() {
             let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.unwrap().to_string(), context_error.to_string());
         }
+    }
+}
+
+#[test]
+fn a_context_error_takes_the_cause_of_the_ambient_context() {
+    let request = Context::background().with_cancel();
+    let child = request.with_cancel();
+    request.cancel_with(Error::new(Code::NotFound, "no such card"));
+    let check = || -> Result<(), Error> { Ok(child.check()?) };
+    let read = || -> Result<(), Error> { Ok(Err(io::Error::from(ContextError::Canceled))?) };
+    for error in [request.enter(check).unwrap_err(), request.enter(read).unwrap_err()] {
+        assert_eq!((error.code(), error.message()), (Code::Cancelled, "no such card"));
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Error>());
+        assert_eq!(source.map(Error::code), Some(Code::NotFound));
+    }
+}
+
+#[test]
+fn a_context_error_of_another_context_takes_no_cause() {
+    let late = Context::background().with_timeout(Duration::ZERO);
+    let cancelled = Context::background().with_cancel();
+    cancelled.cancel_with(Cause::Shutdown);
+    for ambient in [Context::background(), Context::background().with_cancel().disarm(), cancelled.context().clone()] {
+        let error = ambient.enter(|| Error::from(late.err().unwrap()));
+        assert_eq!((error.code(), error.message()), (Code::DeadlineExceeded, "deadline exceeded"), "{ambient:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_task_of_a_group_has_the_cause_of_its_stop() {
+    let request = Context::background().with_cancel();
+    let mut group: Group<Error> = Group::new(&request);
+    let stopped = group.spawn(async |_| Ok(std::future::pending::<u8>().await));
+    tokio::task::yield_now().await;
+    request.cancel_with(Cause::ClientDisconnected);
+    for error in [group.join().await.unwrap_err(), stopped.await.unwrap_err()] {
+        assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
     }
 }

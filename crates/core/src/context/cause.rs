@@ -70,6 +70,75 @@ impl Cause {
             Cause::Error(_) => "error",
         }
     }
+
+    /// Returns the error that the context was cancelled with, if it is a `T`.
+    ///
+    /// It looks at the error itself, not at its sources.
+    ///
+    /// ```
+    /// use std::io;
+    /// use throughline_core::Context;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// request.cancel_with(io::Error::other("disk full"));
+    /// let cause = request.cause().expect("it was cancelled");
+    /// let error = cause.downcast_ref::<io::Error>().expect("it is that error");
+    /// assert_eq!(error.to_string(), "disk full");
+    /// assert!(cause.downcast_ref::<std::fmt::Error>().is_none());
+    /// ```
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        if let Cause::Error(error) = self { error.downcast_ref() } else { None }
+    }
+
+    /// Whether the context was cancelled without a reason.
+    pub const fn is_canceled(&self) -> bool {
+        matches!(self, Cause::Canceled)
+    }
+
+    /// Whether a deadline without a cause of its own passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::{Cause, Context};
+    ///
+    /// let ctx = Context::background().with_timeout(Duration::ZERO);
+    /// assert!(ctx.cause().is_some_and(|cause| cause.is_timeout()));
+    /// let ctx = Context::background().with_timeout_cause(Duration::ZERO, Cause::Shutdown);
+    /// assert!(ctx.cause().is_some_and(|cause| cause.is_shutdown() && !cause.is_timeout()));
+    /// ```
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Cause::DeadlineExceeded)
+    }
+
+    /// Whether the client disconnected before it had the whole response.
+    pub const fn is_client_disconnected(&self) -> bool {
+        matches!(self, Cause::ClientDisconnected)
+    }
+
+    /// Whether the request was dropped for an unknown reason.
+    pub const fn is_abandoned(&self) -> bool {
+        matches!(self, Cause::Abandoned)
+    }
+
+    /// Whether the response was sent.
+    pub const fn is_request_finished(&self) -> bool {
+        matches!(self, Cause::RequestFinished)
+    }
+
+    /// Whether the process is shutting down.
+    pub const fn is_shutdown(&self) -> bool {
+        matches!(self, Cause::Shutdown)
+    }
+
+    /// Whether a task or handler that the context depended on panicked.
+    pub const fn is_panicked(&self) -> bool {
+        matches!(self, Cause::Panicked)
+    }
+
+    /// Whether the handle was dropped without a call of `cancel`.
+    pub const fn is_handle_dropped(&self) -> bool {
+        matches!(self, Cause::HandleDropped)
+    }
 }
 
 /// A short phrase, or the error's own message.

@@ -10,6 +10,25 @@ use std::{fmt, io};
 ///
 /// Once a context has returned an error, it always returns the same one.
 ///
+/// It is `Copy` and holds no cause. So `?` loses the cause, unless the `From<ContextError>` of your
+/// error type reads it from the ambient context, [`Context::current`](super::Context::current). A
+/// function with a context as its argument can read the cause there:
+///
+/// ```
+/// use throughline_core::{Cause, Context};
+///
+/// fn step(ctx: &Context) -> Result<(), String> {
+///     ctx.check().map_err(|error| match ctx.cause() {
+///         Some(cause) => format!("{error}: {cause}"),
+///         None => error.to_string(),
+///     })
+/// }
+///
+/// let request = Context::background().with_cancel();
+/// request.cancel_with(Cause::ClientDisconnected);
+/// assert_eq!(step(&request), Err("context canceled: client disconnected".into()));
+/// ```
+///
 /// # Examples
 /// ```
 /// use std::time::Duration;

@@ -205,3 +205,46 @@ async fn c06_table_of_causes_for_without_cancel() {
         }
     }
 }
+
+#[test]
+fn c12_exactly_one_question_about_a_cause_is_true() {
+    let asked = |cause: &Cause| {
+        let answers = [
+            (cause.is_canceled(), "canceled"),
+            (cause.is_timeout(), "deadline_exceeded"),
+            (cause.is_client_disconnected(), "client_disconnected"),
+            (cause.is_abandoned(), "abandoned"),
+            (cause.is_request_finished(), "request_finished"),
+            (cause.is_shutdown(), "shutdown"),
+            (cause.is_panicked(), "panicked"),
+            (cause.is_handle_dropped(), "handle_dropped"),
+            (cause.downcast_ref::<Named>().is_some(), "error"),
+        ];
+        answers.into_iter().filter_map(|(is, name)| is.then_some(name)).collect::<Vec<_>>()
+    };
+    for cause in [
+        Cause::Canceled,
+        Cause::DeadlineExceeded,
+        Cause::ClientDisconnected,
+        Cause::Abandoned,
+        Cause::RequestFinished,
+        Cause::Shutdown,
+        Cause::Panicked,
+        Cause::HandleDropped,
+        Named("own").into(),
+    ] {
+        assert_eq!(asked(&cause), [cause.name()]);
+    }
+}
+
+#[test]
+fn c12_downcast_finds_the_error_through_the_tree_and_no_other_type() {
+    let parent = Context::background().with_cancel();
+    let child = parent.with_cancel();
+    parent.cancel_with(Named("P"));
+    let cause = child.cause().unwrap();
+    assert_eq!(cause.downcast_ref(), Some(&Named("P")));
+    assert!(cause.downcast_ref::<std::io::Error>().is_none());
+    let outer = Cause::from(std::io::Error::other(Named("inner")));
+    assert!(outer.downcast_ref::<Named>().is_none(), "not its sources");
+}
