@@ -19,6 +19,7 @@ use throughline_core::trace::Status;
 use throughline_core::{CancelHandle, Cause, Context, ContextError, RunningWork, Span, Work};
 use tokio::time::Instant;
 
+use super::authenticated::{Refused, catch_panic};
 use super::extract::{Inbound, Served, remove_untrusted_headers};
 use super::layer::{Config, Trust};
 use super::span::{Responder, Rpc, name_by_route, start_span};
@@ -139,8 +140,7 @@ impl Exchange {
     pub(super) fn insert_into(&self, extensions: &mut Extensions) {
         let trust = if self.is_internal { Trust::Internal } else { Trust::Edge };
         let (whole, handler) = (self.whole.as_ref().unwrap_or(&self.ctx).clone(), self.ctx.clone());
-        extensions.insert(Served { trust, whole, handler: handler.clone() });
-        extensions.insert(handler);
+        Served { trust, whole, handler }.insert_into(extensions);
     }
 
     /// Whether the request and its response are gRPC.
@@ -151,19 +151,25 @@ impl Exchange {
     /// Determines the principal of an untrusted client. `false`: the request is refused.
     pub(super) fn authenticate(&mut self, head: &Parts) -> bool {
         let authenticator = self.config.authenticator.as_ref().filter(|_| self.trust == Trust::Edge);
-        match authenticator.map_or(Ok(None), |authenticate| authenticate(head)) {
-            Ok(principal) => {
-                if let Some(principal) = principal {
-                    self.whole = self.whole.as_ref().map(|ctx| ctx.with_principal(principal.clone()));
-                    self.ctx = self.ctx.with_principal(principal);
-                }
-                true
+        let Some(authenticate) = authenticator else { return true };
+        match catch_panic(|| self.ctx.enter(|| authenticate(head))).flatten() {
+            Ok(authenticated) => {
+                let whole = self.whole.as_ref().unwrap_or(&self.ctx);
+                let (whole, handler) = authenticated.contexts(whole, &self.ctx);
+                self.whole = self.whole.is_some().then_some(whole);
+                self.ctx = handler;
             }
-            Err(error) => {
-                self.refusal = Some(error);
-                false
-            }
+            Err(error) => self.refusal = Some(error),
         }
+        self.refusal.is_none()
+    }
+
+    /// Refuses the request if an inner authenticator has done so in this response.
+    pub(super) fn is_refused_by<B>(&mut self, response: &Response<B>) -> bool {
+        if self.config.inner_may_refuse {
+            self.refusal = response.extensions().get().map(|Refused(error)| error.clone());
+        }
+        self.refusal.is_some()
     }
 
     /// Records that the handler is not called.

@@ -20,6 +20,14 @@ pub(in crate::middleware) struct Served {
     pub(super) handler: Context,
 }
 
+impl Served {
+    /// Puts the contexts where the handler and inner layers find them.
+    pub(super) fn insert_into(self, extensions: &mut Extensions) {
+        extensions.insert(self.handler.clone());
+        extensions.insert(self);
+    }
+}
+
 /// The context of a request, before its span starts.
 pub(super) struct Inbound {
     /// Ends the request.

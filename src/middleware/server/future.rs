@@ -111,6 +111,7 @@ where
                 }
             };
             match response {
+                Poll::Ready(Ok(response)) if exchange.get().is_refused_by(&response) => this.work.set(Work::None),
                 Poll::Ready(Ok(response)) => match Plan::of(exchange.get(), response) {
                     Plan::Pass(response) => return Poll::Ready(Ok(pass_on(exchange.take(), response))),
                     Plan::Found(found) => return Poll::Ready(Ok(pass_on_found(exchange.take(), found))),

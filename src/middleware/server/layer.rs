@@ -7,13 +7,13 @@ use http::request::Parts;
 use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
 use throughline_core::propagation::{Dropped, WireKey};
 use throughline_core::trace::Tracer;
-use throughline_core::{Context, Lifecycle, Principal, Propagator};
+use throughline_core::{Context, Lifecycle, Propagator};
 use tower_layer::Layer;
 
 use super::ContextService;
+use super::authenticated::Authenticator;
 use super::counts::Counts;
 use super::methods::Methods;
-use crate::error::Error;
 use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Gives every request its context. [The module](super) says when each thing happens.
@@ -58,6 +58,8 @@ pub(super) struct Config {
     pub(super) propagator: Propagator,
     pub(super) keys: Arc<[&'static dyn WireKey]>,
     pub(super) authenticator: Option<Arc<Authenticator>>,
+    /// An inner service authenticates, and may respond that it refuses a request.
+    pub(super) inner_may_refuse: bool,
     /// The most bytes and members of baggage, if fewer than the global limits.
     pub(super) max_baggage: Option<(usize, usize)>,
     pub(super) tracer: Option<Tracer>,
@@ -74,8 +76,6 @@ pub(super) struct Config {
     pub(super) counts: Arc<Counts>,
     pub(super) methods: Arc<Methods>,
 }
-
-pub(super) type Authenticator = dyn Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync;
 
 /// How far a caller is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +147,8 @@ impl ContextLayer {
     ///   decision.
     /// - A caller's deadline can only be shorter than [`max_timeout`](Self::max_timeout), which is
     ///   60 s if not set.
-    /// - Errors are [redacted](Error::redacted): they have no origin, no path, and only
-    ///   [public details](Error::with_public_detail).
+    /// - Errors are [redacted](crate::Error::redacted): they have no origin, no path, and only
+    ///   [public details](crate::Error::with_public_detail).
     /// - Baggage, principal, keys, and headers of other trace formats are ignored, and removed from
     ///   the request. A handler that forwards the request does not forward them.
     pub fn edge() -> Self {
@@ -184,6 +184,7 @@ impl ContextLayer {
             propagator: Propagator::current_default(),
             keys: Arc::default(),
             authenticator: None,
+            inner_may_refuse: false,
             max_baggage: None,
             tracer: None,
             base: Context::background(),
@@ -216,35 +217,6 @@ impl ContextLayer {
     /// ```
     pub fn keys(self, keys: &[&'static dyn WireKey]) -> Self {
         self.change(|config| config.keys = keys.into())
-    }
-
-    /// Determines the principal of an untrusted client's request.
-    ///
-    /// Internal services send the principal themselves.
-    /// - `None`: the request has no principal.
-    /// - An error: the layer responds with it and does not call the handler. Use the code
-    ///   [`Code::Unauthenticated`](crate::Code::Unauthenticated).
-    ///
-    /// It is called once, after the check of the deadline and before the handler. It must not
-    /// block. For work that waits, such as a query to a session store, use an outer layer that puts
-    /// its result into the request's extensions.
-    ///
-    /// ```
-    /// use throughline::{Code, ContextLayer, Error, Principal};
-    ///
-    /// # fn verify(_token: &[u8]) -> Option<String> { None }
-    /// let layer = ContextLayer::edge().authenticator(|head| {
-    ///     let Some(token) = head.headers.get("authorization") else { return Ok(None) };
-    ///     let user = verify(token.as_bytes()).and_then(Principal::new);
-    ///     user.map(Some).ok_or_else(|| Error::new(Code::Unauthenticated, "invalid token"))
-    /// });
-    /// # let _ = layer;
-    /// ```
-    pub fn authenticator(
-        self,
-        authenticate: impl Fn(&Parts) -> Result<Option<Principal>, Error> + Send + Sync + 'static,
-    ) -> Self {
-        self.change(|config| config.authenticator = Some(Arc::new(authenticate)))
     }
 
     /// Limits the baggage of a request from an internal service, in bytes and in members.
@@ -383,7 +355,7 @@ impl ContextLayer {
         ContextLayer { config }
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
     }

@@ -25,6 +25,19 @@
 //! If no time is left or the base is done, the layer does not call the handler. The response is a
 //! 504 or a 503, and the layer [counts](ContextLayer::shed_count) the request.
 //!
+//! ## A client is authenticated
+//! An edge calls its [`authenticator`](ContextLayer::authenticator), or its
+//! [`async_authenticator`](ContextLayer::async_authenticator), after the check of the deadline and
+//! before the handler. Requests of internal services are not authenticated: they have a principal.
+//!
+//! | The authenticator | Then |
+//! |---|---|
+//! | returns a principal and values | the handler has them in its context |
+//! | returns an error | the layer responds with it |
+//! | panics | the layer responds with a 500 |
+//! | waits until the deadline | it is dropped, and the response is a 504 |
+//! | waits while the client disconnects | it is dropped, after the context is done |
+//!
 //! ## The deadline passes
 //!
 //! | When | Then |
@@ -233,13 +246,16 @@
 //! [`Context::detach`]: crate::Context::detach
 
 // The files in the order of a request:
-// 1. `layer`: the configuration, with `counts` and `methods`.
+// 1. `layer`: the configuration, with `counts` and `methods`. `authenticated` is what an
+//    authenticator returns, and `authenticating` the layer for one that waits.
 // 2. `service`: a request arrives.
 // 3. `exchange`: its life. It begins with `extract` (the context) and `span`. Its parts are
 //    `exchange/error` (the error for the caller) and `exchange/record` (what the span gets).
 // 4. `future`: the response's head, with `unwind` (panics), `detached` (a handler that continues
 //    after a disconnect) and `document` (a body that reports an error).
 // 5. `body`: the response's body, with `stall` (a limit for each frame).
+mod authenticated;
+mod authenticating;
 mod body;
 mod counts;
 mod detached;
@@ -255,6 +271,8 @@ mod stall;
 mod stream;
 mod unwind;
 
+pub use authenticated::Authenticated;
+pub use authenticating::{AuthenticatedBody, AuthenticatingFuture, AuthenticatingLayer, AuthenticatingService};
 pub use body::ResponseBody;
 pub(super) use extract::Served;
 pub use future::ResponseFuture;

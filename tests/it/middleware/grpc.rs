@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use throughline::middleware::client::error_for_status;
 use throughline::trace;
-use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, SpanRecord};
+use throughline::{Cause, ClientLayer, Code, Context, ContextLayer, Error, Principal, SpanRecord};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use tonic::Status;
@@ -68,7 +68,7 @@ async fn an_unknown_method_does_not_name_the_span() {
     call_grpc(&layer, &Context::background(), address, METHOD, "").await.unwrap_err();
     assert_eq!(caller.span().await.name, "cards.Cards/Get", "the client knows the method");
     // The same if no handler has seen the request: no time is left, or it is refused.
-    let layer = edge.edge().authenticator(|_| Err(Error::new(Code::Unauthenticated, "invalid token")));
+    let layer = edge.edge().authenticator(|_| Err::<Principal, _>(Error::new(Code::Unauthenticated, "invalid token")));
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     for grpc_timeout in ["0n", "1H"] {
         let request = grpc_request(METHOD).header("grpc-timeout", grpc_timeout).body(Body::empty()).unwrap();

@@ -1,3 +1,4 @@
+mod authentication;
 mod boundaries;
 mod client;
 mod client_failures;

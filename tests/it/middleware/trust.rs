@@ -157,7 +157,8 @@ async fn r21_a_principal_is_set_by_an_authenticator_and_read_three_hops_away() {
 
 #[tokio::test]
 async fn r21_an_authenticator_is_not_called_for_internal_services() {
-    let layer = ContextLayer::internal().authenticator(|_| Err(Error::new(Code::Unauthenticated, "none")));
+    let layer =
+        ContextLayer::internal().authenticator(|_| Err::<Principal, _>(Error::new(Code::Unauthenticated, "none")));
     let address = serve(Router::new().route("/", get(show)).layer(layer)).await;
     assert!(forged(address, "/").send().await.unwrap().text().await.unwrap().starts_with("admin "));
 }
