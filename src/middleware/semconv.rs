@@ -61,6 +61,15 @@ pub(super) fn with_method<'a>(span: SpanBuilder<'a>, sent: &Method) -> SpanBuild
     if name == "_OTHER" { span.attribute("http.request.method_original", cut(sent.as_str())) } else { span }
 }
 
+/// The name of an HTTP span. An unknown method is `HTTP`.
+pub(super) fn span_name(method: &'static str, route: Option<&str>) -> Cow<'static, str> {
+    let method = if method == "_OTHER" { "HTTP" } else { method };
+    match route {
+        Some(route) => format!("{method} {route}").into(),
+        None => method.into(),
+    }
+}
+
 /// The full name of a gRPC method: `package.Service/Method`.
 pub(super) fn rpc_method(uri: &Uri) -> String {
     cut(uri.path().strip_prefix('/').unwrap_or(uri.path()))

@@ -14,9 +14,9 @@ pub(crate) fn label(trace: &Trace, index: usize, unicode: bool) -> String {
         SpanKind::Producer | SpanKind::Consumer => asynchronous,
         _ => "",
     };
-    // The name of a client's span is only the method. The path says more.
-    let url =
-        span.text("url.full").filter(|_| span.record.kind == SpanKind::Client).and_then(|url| url.split_once("://"));
+    // Without a template, the name of a client's span is only the method. The path says more.
+    let is_bare = span.record.kind == SpanKind::Client && span.text("url.template").is_none();
+    let url = span.text("url.full").filter(|_| is_bare).and_then(|url| url.split_once("://"));
     let path = url.and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
     let path = path.map_or("", |path| path.split(['?', '#']).next().unwrap_or_default());
     let gap = if path.is_empty() { "" } else { " " };

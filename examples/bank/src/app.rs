@@ -148,7 +148,7 @@ impl Bank {
         let (closing, _) = watch::channel(Closing::Open);
         let reserve = config.reserve;
         let mut starting = Starting { process: &process, tracers, reserve, closing: &closing, servers: JoinSet::new() };
-        let peer = |instances: &[SocketAddr]| peer(instances).reserve(reserve);
+        let peer = |service, instances: &[SocketAddr]| peer(service, instances).reserve(reserve);
 
         let events = Events::in_process();
         let ledger = Arc::new(balance::Ledger::new(config.balance_stalls));
@@ -159,23 +159,29 @@ impl Bank {
             starting.serve("balance", balance::router(ledger.clone())).await?,
             starting.serve("balance", balance::router(ledger.clone())).await?,
         ];
-        let booking =
-            transactions::Transactions { balance: peer(&balances), events: events.clone(), booked: Default::default() };
+        let booking = transactions::Transactions {
+            balance: peer("balance", &balances),
+            events: events.clone(),
+            booked: Default::default(),
+        };
         let transactions = starting.serve("transactions", transactions::router(booking)).await?;
         let cards = starting.serve("cards", cards::router()).await?;
-        let processing = card_processing::CardProcessing { cards: peer(&[cards]), transactions: peer(&[transactions]) };
+        let processing = card_processing::CardProcessing {
+            cards: peer("cards", &[cards]),
+            transactions: peer("transactions", &[transactions]),
+        };
         let processing = starting.serve("card-processing", card_processing::router(processing)).await?;
-        let card_api = card_api::CardApi { card_processing: peer(&[processing]) };
+        let card_api = card_api::CardApi { card_processing: peer("card-processing", &[processing]) };
         let card_api = starting.serve("card-api", card_api::router(card_api)).await?;
         let merchant = starting.serve("merchant", merchant::router()).await?;
         let feed = feed::Feed { events: events.clone(), items: Default::default() };
         let feed = starting.serve("feed", feed::router(feed)).await?;
 
         let enrichment = Arc::new(transaction_enrichment::Enrichment {
-            merchant: peer(&[merchant]),
-            transactions: peer(&[transactions]),
+            merchant: peer("merchant", &[merchant]),
+            transactions: peer("transactions", &[transactions]),
         });
-        let generator = Arc::new(feed_generator::FeedGenerator { feed: peer(&[feed]) });
+        let generator = Arc::new(feed_generator::FeedGenerator { feed: peer("feed", &[feed]) });
         let tracers = &starting.tracers;
         consume(&events, &process, "transaction.created", "transaction-enrichment", tracers, move |ctx, event| {
             transaction_enrichment::created(enrichment.clone(), ctx, event)
@@ -189,7 +195,7 @@ impl Bank {
         });
 
         let door = ContextLayer::edge().max_timeout(config.timeout);
-        let api = api::router(api::Api { card_api: peer(&[card_api]) });
+        let api = api::router(api::Api { card_api: peer("card-api", &[card_api]) });
         let servers = std::mem::take(&mut starting.servers);
         let address = starting.serve_with("api", api, door, config.port, Closing::Door).await?;
         let door = starting.servers;
@@ -268,8 +274,8 @@ impl Starting<'_> {
     }
 }
 
-fn peer(instances: &[SocketAddr]) -> Peer {
-    Peer::new(instances.iter().map(SocketAddr::to_string).collect())
+fn peer(service: &'static str, instances: &[SocketAddr]) -> Peer {
+    Peer::new(service, instances.iter().map(SocketAddr::to_string).collect())
 }
 
 impl From<BuildError> for StartError {

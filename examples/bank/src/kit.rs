@@ -23,13 +23,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client of the instances at these addresses (`host:port`).
+    /// A client of the instances of `service` at these addresses (`host:port`).
     ///
     /// It does not follow redirects: another host would get headers written for the instance.
-    pub fn new(instances: Vec<String>) -> Self {
+    pub fn new(service: &'static str, instances: Vec<String>) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         let http = http.expect("the configuration needs nothing that can be missing");
-        Peer { http, layer: ClientLayer::internal(), instances, next: AtomicUsize::new(0) }
+        Peer { http, layer: ClientLayer::internal().peer(service), instances, next: AtomicUsize::new(0) }
     }
 
     /// Sets the part of the time left that a call keeps for the response.
@@ -46,12 +46,26 @@ impl Peer {
     pub async fn post<T: DeserializeOwned>(
         &self,
         ctx: &Context,
+        path: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.post_to(ctx, path, path, body).await
+    }
+
+    /// Like [`post`](Self::post), to a path that contains an id. `template` names the call.
+    ///
+    /// # Errors
+    /// Those of [`post`](Self::post).
+    pub async fn post_to<T: DeserializeOwned>(
+        &self,
+        ctx: &Context,
+        template: &'static str,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.instances.len();
         let url = format!("http://{}{path}", self.instances[turn]);
-        let response = self.http.post(url).json(body).send_with(ctx, &self.layer).await?;
+        let response = self.http.post(url).json(body).send_with(ctx, &self.layer.template(template)).await?;
         Ok(response.json().await?)
     }
 }

@@ -27,7 +27,7 @@ async fn the_target_of_a_redirect_gets_no_request() {
     let there = post(async move || count.fetch_add(1, SeqCst).to_string());
     let there = format!("http://{}/", serve(Router::new().route("/", there)).await);
     let here = serve(Router::new().route("/", post(async move || Redirect::temporary(&there)))).await;
-    let peer = Peer::new(vec![here.to_string()]);
+    let peer = Peer::new("here", vec![here.to_string()]);
     let error = peer.post::<u8>(&Context::background(), "/", &7).await.unwrap_err();
     assert_eq!((error.code(), requests.load(SeqCst)), (Code::Internal, 0), "a redirect is not a valid response");
 }

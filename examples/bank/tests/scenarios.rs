@@ -67,25 +67,25 @@ fn assert_time_shrinks(trace: &Trace) {
 
 const OK: &str = "\
 api: POST /authorizations
-  api: POST
+  api: POST /authorizations
     card-api: POST /authorizations
-      card-api: POST
+      card-api: POST /process
         card-processing: POST /process
-          card-processing: POST
+          card-processing: POST /status
             cards: POST /status
-          card-processing: POST
+          card-processing: POST /transactions
             transactions: POST /transactions
-              transactions: POST
+              transactions: POST /reserve
                 balance: POST /reserve
               transactions: send transaction.created
                 transaction-enrichment: process transaction.created
-                  transaction-enrichment: POST
+                  transaction-enrichment: POST /lookup
                     merchant: POST /lookup
-                  transaction-enrichment: POST
+                  transaction-enrichment: POST /transactions/{id}/merchant
                     transactions: POST /transactions/{id}/merchant
                       transactions: send transaction.enriched
                         feed-generator: process transaction.enriched
-                          feed-generator: POST
+                          feed-generator: POST /items
                             feed: POST /items
                               feed: send feed.item.created
                                 apns: process feed.item.created

@@ -43,6 +43,8 @@ pub(super) struct Outgoing<'a, U> {
     /// Formatted only if the span records it.
     pub(super) full_url: U,
     pub(super) headers: &'a mut HeaderMap,
+    /// The template of the path.
+    pub(super) template: Option<&'a str>,
     /// The number of redirects that were followed before this request.
     pub(super) resend: u32,
     /// A redirect led to another origin than the first request's.
@@ -55,15 +57,18 @@ impl Call {
     /// # Errors
     /// The context is done or has no time left. The call must not be sent.
     pub(super) fn begin(config: &Config, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
-        let Outgoing { method, uri, full_url, headers, resend, is_cross_origin } = out;
+        let Outgoing { method, uri, full_url, headers, template, resend, is_cross_origin } = out;
         let is_grpc = *method == Method::POST && grpc::is_grpc(headers);
         let mut span = if is_grpc {
             // The client's own code names the method, so the number of names is limited.
             semconv::with_rpc(ctx.span(semconv::rpc_method(uri)), uri)
         } else {
-            let name = semconv::method(method);
-            let span = ctx.span(if name == "_OTHER" { "HTTP" } else { name });
-            semconv::with_method(span, method)
+            let span = ctx.span(semconv::span_name(semconv::method(method), template));
+            let span = semconv::with_method(span, method);
+            match template {
+                Some(template) => span.attribute("url.template", template.to_owned()),
+                None => span,
+            }
         };
         if let Some(tracer) = &config.tracer {
             span = span.tracer(tracer);
@@ -72,6 +77,9 @@ impl Call {
         if !is_grpc {
             span = span
                 .attribute_with("url.full", || semconv::redacted_with(&full_url.to_string(), &config.redacted_keys));
+        }
+        if let Some(peer) = &config.peer {
+            span = span.attribute("service.peer.name", peer.clone()).attribute("peer.service", peer.clone());
         }
         if resend > 0 {
             span = span.attribute("http.request.resend_count", resend);
@@ -360,7 +368,15 @@ mod tests {
             let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
             let layer = ClientLayer::internal();
             let (method, headers) = (&Method::POST, &mut headers);
-            let out = Outgoing { method, uri: &uri, full_url: &url, headers, resend: 0, is_cross_origin: false };
+            let out = Outgoing {
+                method,
+                uri: &uri,
+                full_url: &url,
+                headers,
+                template: None,
+                resend: 0,
+                is_cross_origin: false,
+            };
             assert!(Call::begin(layer.config(), ctx, out).is_ok());
             assert_eq!(url.0.get(), written, "{media_type}");
         }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use throughline_core::trace::Tracer;
 use tower_layer::Layer;
 
 use super::ClientService;
+use super::template::UrlTemplate;
 use super::trust::Hosts;
 use crate::middleware::timeout_format::TimeoutFormat;
 
@@ -48,6 +50,7 @@ use crate::middleware::timeout_format::TimeoutFormat;
 #[must_use]
 pub struct ClientLayer {
     config: Arc<Config>,
+    template: Option<UrlTemplate>,
 }
 
 #[derive(Clone)]
@@ -58,6 +61,7 @@ pub(super) struct Config {
     pub(super) reserve: ReplyReserve,
     pub(super) timeout_header: Option<(HeaderName, TimeoutFormat)>,
     pub(super) redacted_keys: Vec<Box<str>>,
+    pub(super) peer: Option<Cow<'static, str>>,
     #[cfg(feature = "reqwest")]
     pub(super) redirects: u32,
 }
@@ -111,10 +115,11 @@ impl ClientLayer {
             reserve: ReplyReserve::DEFAULT,
             timeout_header: None,
             redacted_keys: Vec::new(),
+            peer: None,
             #[cfg(feature = "reqwest")]
             redirects: 0,
         };
-        ClientLayer { config: Arc::new(config) }
+        ClientLayer { config: Arc::new(config), template: None }
     }
 
     /// Sets the header for the timeout over plain HTTP. Default: `grpc-timeout`.
@@ -174,6 +179,24 @@ impl ClientLayer {
         self
     }
 
+    /// Names the service that is called: `service.peer.name` on the CLIENT spans.
+    ///
+    /// It is the `service.name` of the callee. Backends draw services as a graph by it, also where
+    /// the callee sends no spans. Older ones, such as Jaeger, read `peer.service`, which the spans
+    /// have, too. Default: none.
+    ///
+    /// # Examples
+    /// ```
+    /// use throughline::ClientLayer;
+    ///
+    /// let balance = ClientLayer::internal().peer("balance");
+    /// # let _ = balance;
+    /// ```
+    pub fn peer(mut self, service: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.config).peer = Some(service.into());
+        self
+    }
+
     /// Follows at most this number of redirects. Only for reqwest.
     ///
     /// Default: 0. A 3xx response is then returned. Each redirect is a call of its own: see
@@ -208,8 +231,34 @@ impl ClientLayer {
         self
     }
 
+    /// A layer for one operation: the template of its path names the CLIENT spans.
+    ///
+    /// The span is `POST /transactions/{id}/merchant`, not `POST`, and has the template as
+    /// `url.template`. The copy of the layer costs one reference count, so it can be made for each
+    /// call. A [`UrlTemplate`] in the extensions of a request takes precedence. A redirect that is
+    /// followed leads to another path, and so has no template.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use throughline::{ClientLayer, Context, Error, SendWith};
+    ///
+    /// async fn save(ctx: &Context, http: &reqwest::Client, layer: &ClientLayer, id: u64) -> Result<(), Error> {
+    ///     let request = http.post(format!("http://transactions/transactions/{id}/merchant"));
+    ///     request.send_with(ctx, &layer.template("/transactions/{id}/merchant")).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn template(&self, template: impl Into<Cow<'static, str>>) -> Self {
+        ClientLayer { config: Arc::clone(&self.config), template: Some(UrlTemplate::new(template)) }
+    }
+
     pub(super) fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// The template of a call whose request has `own`.
+    pub(super) fn template_of<'a>(&'a self, own: Option<&'a UrlTemplate>) -> Option<&'a str> {
+        own.or(self.template.as_ref()).map(UrlTemplate::as_str)
     }
 }
 

@@ -17,7 +17,8 @@
 //!   If the context is done, or has no time left, the call is not sent.
 //!   `tower::buffer::Buffer` calls the layer from its own task, where there is no ambient context.
 //!   Below a buffer, put the context into the extensions.
-//! - **At the send.** A CLIENT span starts as a child of the context's span. The layer writes these
+//! - **At the send.** A CLIENT span starts as a child of the context's span. Its name is the
+//!   method, with the [template](UrlTemplate) of the path if there is one. The layer writes these
 //!   headers, and replaces those that the request already has:
 //!   - the span's identity, as `traceparent`;
 //!   - the time left less the reply reserve, as `grpc-timeout`, or as `connect-timeout-ms` to a
@@ -109,6 +110,7 @@ mod reqwest;
 pub mod retry;
 mod service;
 mod status;
+mod template;
 mod timeout;
 mod trust;
 
@@ -120,3 +122,4 @@ pub use request::RequestBody;
 pub use reqwest::{SendLayer, SendWith};
 pub use service::{CallFuture, ClientService};
 pub use status::error_for_status;
+pub use template::UrlTemplate;

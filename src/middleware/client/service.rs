@@ -66,8 +66,8 @@ where
     // If the callee is a server in this process, this is a new request to it.
     head.extensions.remove::<Served>();
     let (method, uri) = (&head.method, &head.uri);
-    let headers = &mut head.headers;
-    let out = Outgoing { method, uri, full_url: uri, headers, resend, is_cross_origin: false };
+    let (headers, template) = (&mut head.headers, layer.template_of(head.extensions.get()));
+    let out = Outgoing { method, uri, full_url: uri, headers, template, resend, is_cross_origin: false };
     match Call::begin(layer.config(), ctx, out) {
         Ok(mut call) => {
             let body = end_with_call(body, &mut head.extensions, || call.request_end());

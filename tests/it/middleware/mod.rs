@@ -4,6 +4,7 @@ mod client;
 mod client_failures;
 mod client_grpc;
 mod client_request;
+mod client_span;
 mod disconnects;
 mod errors;
 mod failures;

@@ -23,6 +23,7 @@ pub struct Enrichment {
 pub async fn created(enrichment: Arc<Enrichment>, ctx: Context, transaction: Transaction) -> Result<(), Error> {
     let merchant: Merchant = enrichment.merchant.post(&ctx, "/lookup", &transaction.merchant).await?;
     let path = format!("/transactions/{}/merchant", transaction.id);
-    let _saved: Transaction = enrichment.transactions.post(&ctx, &path, &merchant).await?;
+    let _saved: Transaction =
+        enrichment.transactions.post_to(&ctx, "/transactions/{id}/merchant", &path, &merchant).await?;
     Ok(())
 }

@@ -36,7 +36,10 @@ where
     loop {
         let template = (redirects < layer.config().redirects).then(|| Template::of(&request));
         let is_cross_origin = redirects > 0 && request.url().origin() != first;
-        let call = begin(layer, ctx, &mut request, sent.fetch_add(1, Ordering::Relaxed), is_cross_origin)?;
+        // A redirect leads to another path.
+        let url_template = layer.template_of(None).filter(|_| redirects == 0);
+        let resend = sent.fetch_add(1, Ordering::Relaxed);
+        let call = begin(layer, ctx, &mut request, url_template, resend, is_cross_origin)?;
         let response = CallFuture::sent(call, with_url(client.call(request))).await?;
         let next =
             template.and_then(|template| template.redirected(response.status(), response.headers().get(LOCATION)?));
@@ -56,13 +59,14 @@ fn begin(
     layer: &ClientLayer,
     ctx: &Context,
     request: &mut Request,
+    template: Option<&str>,
     resend: u32,
     is_cross_origin: bool,
 ) -> Result<Call, Error> {
     let mut headers = std::mem::take(request.headers_mut());
     let (method, url) = (request.method(), request.url());
     let uri = url.as_str().parse().unwrap_or_default();
-    let out = Outgoing { method, uri: &uri, full_url: url, headers: &mut headers, resend, is_cross_origin };
+    let out = Outgoing { method, uri: &uri, full_url: url, headers: &mut headers, template, resend, is_cross_origin };
     let call = Call::begin(layer.config(), ctx, out);
     *request.headers_mut() = headers;
     let mut call = call?;

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -75,6 +76,20 @@ pub struct RetryLayer {
 }
 
 impl RetryLayer {
+    /// A layer for one operation, as [`ClientLayer::template`] makes it.
+    ///
+    /// ```
+    /// use throughline::ClientLayer;
+    /// use throughline::middleware::client::retry::RetryPolicy;
+    ///
+    /// let layer = ClientLayer::internal().retry(RetryPolicy::new());
+    /// let card = layer.template("/cards/{id}");
+    /// # let _ = card;
+    /// ```
+    pub fn template(&self, template: impl Into<Cow<'static, str>>) -> Self {
+        RetryLayer { client: self.client.template(template), policy: self.policy.clone() }
+    }
+
     #[cfg(feature = "reqwest")]
     pub(in crate::middleware::client) fn client(&self) -> &ClientLayer {
         &self.client
@@ -134,8 +149,8 @@ where
         if head.method == http::Method::POST && grpc::is_grpc(&head.headers) {
             // Semantic conventions 1.45, "RPC spans": the client span covers all retries.
             let (method, uri) = (&head.method, &head.uri);
-            let out =
-                Outgoing { method, uri, full_url: uri, headers: &mut head.headers, resend: 0, is_cross_origin: false };
+            let (full_url, headers) = (uri, &mut head.headers);
+            let out = Outgoing { method, uri, full_url, headers, template: None, resend: 0, is_cross_origin: false };
             let mut call = match Call::begin(layer.config(), &ctx, out) {
                 Ok(call) => call,
                 Err(error) => return Box::pin(std::future::ready(Err(error))),
