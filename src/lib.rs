@@ -51,6 +51,10 @@ const ERROR_LOG_TARGET: &str = "throughline::error";
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(all(doctest, feature = "tonic"))]
+#[doc = include_str!("../docs/guide/tonic.md")]
+struct GuideTonic;
+
 #[cfg(all(doctest, feature = "axum", feature = "otlp", feature = "signal"))]
 #[doc = include_str!("../docs/guide/shutdown.md")]
 struct GuideShutdown;

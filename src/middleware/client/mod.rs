@@ -58,17 +58,21 @@
 //! was called.
 //!
 //! # tonic
-//! - **Timer.** A tonic channel starts its own timer from the `grpc-timeout` in the request. It is
-//!   the callee's timeout, so it is shorter than the caller's. The channel gives up when the callee
-//!   does, and the callee's response mostly arrives too late. The error is `DEADLINE_EXCEEDED`.
+//! [`middleware::tonic::Channel`](crate::middleware::tonic) is this layer around an HTTP/2 client,
+//! for clients of tonic. The layer also fits around a channel of tonic. Both:
 //! - **Errors.** A client returns a `tonic::Status` with the code of the layer's error.
 //!   [`Error::from_grpc_status`](crate::Error) returns the error itself.
 //! - **Responses that are not gRPC**, such as the page of an ingress, do not reach the client. It
 //!   gets a status with the code that the HTTP status means.
 //! - **Origin.** A status with an error has the metadata `throughline-origin`: the host that was
 //!   called.
-//! - **Host.** The span and [`internal_hosts`](ClientLayer::internal_hosts) need the host. A client
-//!   made `with_origin` shows it to the layer. The channel adds its own only below the layer.
+//!
+//! A channel of tonic alone:
+//! - **Timer.** It starts its own timer from the `grpc-timeout` in the request. That is the
+//!   callee's timeout, so it is shorter than the caller's. The channel gives up when the callee
+//!   does, and the callee's response mostly arrives too late. The error is `DEADLINE_EXCEEDED`.
+//! - **Host.** It adds the host only below the layer. The span and
+//!   [`internal_hosts`](ClientLayer::internal_hosts) need it: make the client `with_origin`.
 //!
 //! # Redirects and retries
 //! Each is a call of its own, with:

@@ -3,12 +3,14 @@
 //! With the layer, a call's timeout and its cancellation are those of its context. Without, they
 //! are tonic's: the request's timeout, and the drop of the call.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use prost::Message;
+use throughline::middleware::tonic::Channel;
 use throughline::{CancelHandle, ClientLayer, Context};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -30,7 +32,18 @@ const SERVER_STREAM: i32 = 3;
 const FULL_DUPLEX: i32 = 5;
 const GZIP: i32 = 2;
 
-pub(crate) async fn run(layer: Option<ClientLayer>) -> Result<(), BoxError> {
+/// What makes the calls.
+#[derive(Clone, Copy)]
+pub(crate) enum Over {
+    /// A channel of tonic.
+    Tonic,
+    /// The layer around a channel of tonic.
+    Layer,
+    /// The channel of `throughline`.
+    Channel,
+}
+
+pub(crate) async fn run(over: Over) -> Result<(), BoxError> {
     let (sender, mut requests) = mpsc::channel(8);
     std::thread::spawn(move || {
         while let Ok(Some(request)) = read::<ClientCompatRequest>() {
@@ -39,12 +52,15 @@ pub(crate) async fn run(layer: Option<ClientLayer>) -> Result<(), BoxError> {
             }
         }
     });
-    let mut calls = tokio::task::JoinSet::new();
+    let mut calls = tokio::task::JoinSet::<io::Result<()>>::new();
     while let Some(request) = requests.recv().await {
-        let layer = layer.clone();
+        // More calls at a time only make the machine slower than their timeouts.
+        while calls.len() >= 16 {
+            calls.join_next().await.expect("there are calls")??;
+        }
         calls.spawn(async move {
             let test_name = request.test_name.clone();
-            let (response, error) = match respond(request, layer).await {
+            let (response, error) = match respond(request, over).await {
                 Ok(result) => (Some(result), None),
                 Err(e) => (None, Some(ClientError { message: e.to_string() })),
             };
@@ -57,16 +73,17 @@ pub(crate) async fn run(layer: Option<ClientLayer>) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn respond(request: ClientCompatRequest, layer: Option<ClientLayer>) -> Result<ClientResult, BoxError> {
-    let endpoint = Endpoint::from_shared(format!("http://{}:{}", request.host, request.port))?;
-    let channel = endpoint.connect().await?;
-    let mut result = ClientResult::default();
-    let ended = match layer {
-        Some(layer) => {
-            let client = Grpc::with_origin(layer.layer(channel), endpoint.uri().clone());
+async fn respond(request: ClientCompatRequest, over: Over) -> Result<ClientResult, BoxError> {
+    let origin = format!("http://{}:{}", request.host, request.port);
+    let endpoint = Endpoint::from_shared(origin.clone())?;
+    let (layer, mut result) = (ClientLayer::internal(), ClientResult::default());
+    let ended = match over {
+        Over::Tonic => Call::new(request, false).make(Grpc::new(endpoint.connect().await?), &mut result).await,
+        Over::Layer => {
+            let client = Grpc::with_origin(layer.layer(endpoint.connect().await?), endpoint.uri().clone());
             Call::new(request, true).make(client, &mut result).await
         }
-        None => Call::new(request, false).make(Grpc::new(channel), &mut result).await,
+        Over::Channel => Call::new(request, true).make(Grpc::new(Channel::new(layer, &origin)?), &mut result).await,
     };
     if let Err(status) = ended {
         result.error = Some(Error::of_status(&status));

@@ -1,6 +1,7 @@
 //! A tonic server and client that connectrpc's conformance suite runs, with and without the layers.
 //!
-//! `conformance (server | client) (none | internal | edge)`. The suite sends its requests over
+//! `conformance server (none | internal | edge)`, `conformance client (none | internal | channel)`.
+//! The suite sends its requests over
 //! stdin and reads responses from stdout, each after its length in four bytes.
 
 mod client;
@@ -12,7 +13,7 @@ use std::error::Error;
 use std::io::{self, Read, Write};
 
 use prost::Message;
-use throughline::{ClientLayer, ContextLayer};
+use throughline::ContextLayer;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -24,9 +25,10 @@ async fn main() -> Result<(), BoxError> {
         ["server", "none"] => server::serve(tower::layer::util::Identity::new()).await,
         ["server", "internal"] => server::serve(ContextLayer::internal()).await,
         ["server", "edge"] => server::serve(ContextLayer::edge()).await,
-        ["client", "none"] => client::run(None).await,
-        ["client", "internal"] => client::run(Some(ClientLayer::internal())).await,
-        _ => Err("usage: conformance (server | client) (none | internal | edge)".into()),
+        ["client", "none"] => client::run(client::Over::Tonic).await,
+        ["client", "internal"] => client::run(client::Over::Layer).await,
+        ["client", "channel"] => client::run(client::Over::Channel).await,
+        _ => Err("usage: conformance (server (none | internal | edge) | client (none | internal | channel))".into()),
     }
 }
 

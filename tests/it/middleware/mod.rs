@@ -1,5 +1,6 @@
 mod authentication;
 mod boundaries;
+mod channel;
 mod client;
 mod client_failures;
 mod client_grpc;
