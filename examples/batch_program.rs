@@ -1,14 +1,14 @@
 //! A program without a server: many pieces of work, a limit on time, one trace.
 //!
 //! Run it with `cargo run --example batch_program`. It fetches 20 accounts, four at a time, within
-//! ten seconds. The deadline or the first error ends all of them. The spans are flushed
+//! ten seconds. Ctrl-C, the deadline or the first error ends all of them. The spans are flushed
 //! before it ends.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
 
 use throughline::telemetry::{self, MemoryExporter};
-use throughline::{Code, Context, Error, Group};
+use throughline::{Code, Context, Error, Group, Shutdown};
 
 /// Fetches one account, with a span of its own.
 async fn fetch(ctx: &Context, account: u32) -> Result<u32, Error> {
@@ -40,7 +40,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spans = MemoryExporter::default();
     let telemetry = telemetry::builder("nightly-report").exporter(spans.clone()).build()?;
 
-    let ctx = Context::background().with_tracer(telemetry.tracer()).with_timeout(Duration::from_secs(10));
+    // Without a grace: the first signal cancels the work, and a second one ends the process.
+    let shutdown = Shutdown::on_signal(Duration::ZERO)?;
+    let ctx = shutdown.context().with_tracer(telemetry.tracer()).with_timeout(Duration::from_secs(10));
 
     let mut out = io::stdout();
     let run = ctx.span("report").start();
@@ -51,7 +53,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(out, "20 accounts: {failed}")?;
     run.end();
 
-    telemetry.shutdown(Duration::from_secs(5)).await?;
+    let report = shutdown.finish(telemetry).await;
+    assert!(report.is_clean(), "{report}");
     let spans = spans.spans();
     let fetched = spans.iter().filter(|span| span.name == "fetch account").count();
     assert!(fetched >= 25, "12 accounts, and those up to the one that fails");

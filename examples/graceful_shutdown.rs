@@ -13,9 +13,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::Router;
 use axum::routing::get;
-use axum::{Extension, Router};
-use throughline::{Context, ContextLayer, Shutdown, ShutdownReport, telemetry};
+use throughline::{Context, ContextLayer, Ctx, Shutdown, ShutdownReport, telemetry};
 use tokio::net::TcpListener;
 
 /// The time that requests in flight get to end. Kubernetes kills a process after 30 s.
@@ -63,7 +63,7 @@ async fn run() -> Result<ShutdownReport, Box<dyn Error>> {
 }
 
 /// Places an order. The receipt does not delay the response, and must not be lost.
-async fn order(Extension(ctx): Extension<Context>) -> &'static str {
+async fn order(Ctx(ctx): Ctx) -> &'static str {
     print("an order arrives");
     tokio::time::sleep(Duration::from_secs(2)).await;
     ctx.detach().spawn(write_receipt());

@@ -29,8 +29,8 @@ pin_project! {
         work: Option<Work<F, Fut>>,
         #[pin]
         wait: Wait<Arc<Shared<E>>>,
-        // The last field: it is dropped after the work.
-        _counted: Option<RunningWork>,
+        // The last field: it is dropped after the work, also if the work's destructor panics.
+        counted: Option<RunningWork>,
     }
 
     impl<F, Fut, E: GroupError> PinnedDrop for Task<F, Fut, E> {
@@ -45,6 +45,8 @@ pin_project! {
                 shared.ended.notify_waiters();
                 this.work.set(None);
             }
+            // Before the end is counted: once the group is joined, the task no longer counts.
+            drop(this.counted.take());
         }
     }
 }
@@ -72,8 +74,8 @@ pin_project! {
 impl<F, Fut, E: GroupError> Task<F, Fut, E> {
     pub(super) fn new(work: Work<F, Fut>, shared: &Arc<Shared<E>>) -> Self {
         shared.tasks.fetch_add(1, Ordering::Relaxed);
-        let _counted = count_task(shared.handle.context());
-        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)), _counted }
+        let counted = count_task(shared.handle.context());
+        Task { work: Some(work), wait: Wait::new(Arc::clone(shared)), counted }
     }
 }
 

@@ -1,10 +1,13 @@
 //! `Lifecycle`: which work is counted, and when detached contexts end.
 
-use std::future::pending;
-use std::sync::mpsc;
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use throughline_core::{Cause, Context, ContextError, Group, Lifecycle, Work};
-use tokio::task::LocalSet;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, yield_now};
 
 use super::verdict;
 
@@ -84,4 +87,39 @@ async fn a_context_without_a_lifecycle_is_not_counted() {
     lifecycle.cancel_detached();
     assert!(!outside.detach().is_done() && !base.is_done());
     lifecycle.idle().await;
+}
+
+/// Reads the number of running tasks at each wake.
+struct CountAtWake {
+    lifecycle: Lifecycle,
+    counts: Mutex<Vec<usize>>,
+}
+
+impl Wake for CountAtWake {
+    fn wake(self: Arc<Self>) {
+        let count = self.lifecycle.count(Work::Task);
+        self.counts.lock().expect("no test panics under the lock").push(count);
+    }
+}
+
+#[tokio::test]
+async fn a_task_no_longer_counts_once_its_group_can_be_joined() {
+    let (lifecycle, base) = base();
+    let mut group: Group<ContextError> = Group::new(&base);
+    let (start, started) = oneshot::channel();
+    group.spawn(async move |_| {
+        started.await.ok();
+        Ok(())
+    });
+    let waker = Arc::new(CountAtWake { lifecycle, counts: Mutex::default() });
+    let mut join = pin!(group.join());
+    let poll = join.as_mut().poll(&mut TaskContext::from_waker(&Waker::from(Arc::clone(&waker))));
+    assert_eq!(poll, Poll::Pending);
+
+    start.send(()).expect("the task waits");
+    while waker.counts.lock().expect("no test panics under the lock").is_empty() {
+        yield_now().await;
+    }
+    assert_eq!(waker.counts.lock().expect("no test panics under the lock")[0], 0);
+    assert_eq!(join.await, Ok(()));
 }
