@@ -101,6 +101,18 @@ fn hooks(root: &Context) {
     });
 }
 
+fn shields(root: &Context) {
+    let done = root.with_cancel();
+    done.cancel();
+    leaves_nothing("shields that are dropped before and after their parent is done", || {
+        let handle = root.with_cancel();
+        let (first, second) = (handle.shielded(FAR), handle.shielded(FAR).with_cancel());
+        drop(first);
+        handle.cancel();
+        drop((second, done.shielded(FAR)));
+    });
+}
+
 fn tasks(runtime: &Runtime, root: &Context) {
     leaves_nothing("tasks that are stopped", || {
         runtime.block_on(async {
@@ -138,6 +150,7 @@ fn r01_timers_hooks_and_tasks_leave_nothing() {
     let root = Context::background().with_cancel();
     deadlines(&root);
     hooks(&root);
+    shields(&root);
     tasks(&Builder::new_current_thread().build().unwrap(), &root);
     assert!(!root.is_done());
 }

@@ -46,12 +46,21 @@ pub(super) fn now_and_kind() -> (Instant, bool) {
 ///
 /// It is never 0. A value out of range is clamped.
 pub(super) fn nanos(at: Instant) -> u64 {
+    let nanos = at.checked_duration_since(base()).map_or(0, |since| since.as_nanos());
+    u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+}
+
+/// The instant that [`nanos`] was called with. `None` if that was out of range.
+pub(super) fn instant(nanos: u64) -> Option<Instant> {
+    base().checked_add(Duration::from_nanos(nanos))
+}
+
+/// An instant long before the process began.
+fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
-    let base = BASE.get_or_init(|| {
+    *BASE.get_or_init(|| {
         let now = Instant::now();
         let days = |days: u64| now.checked_sub(Duration::from_secs(days * 24 * 3600));
         days(10_000).or_else(|| days(30)).or_else(|| days(1)).unwrap_or(now)
-    });
-    let nanos = at.checked_duration_since(*base).map_or(0, |since| since.as_nanos());
-    u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+    })
 }

@@ -100,10 +100,9 @@ impl fmt::Debug for AfterFunc {
 
 /// Calls `f` on the stack of the thread that ends `ctx`.
 ///
-/// Only for short code of this library.
-#[cfg(feature = "tokio-util")]
+/// Only for short code of this library. The current runtime is entered there, if there is one.
 pub(super) fn call_when_done(ctx: &Context, f: impl FnOnce() + Send + 'static) -> AfterFunc {
-    AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Inline) }
+    AfterFunc { hook: Hook::watch(ctx, Box::new(f), RunOn::Inline(Handle::try_current().ok())) }
 }
 
 /// Where a callback runs.
@@ -111,8 +110,7 @@ enum RunOn {
     /// On the blocking pool of this runtime, or on an own thread.
     Pool(Option<Handle>),
     /// On the stack of the thread that cancels the context or fires its deadline.
-    #[cfg(feature = "tokio-util")]
-    Inline,
+    Inline(Option<Handle>),
 }
 
 /// A registered callback.
@@ -177,11 +175,8 @@ impl Hook {
     fn poll(self: &Arc<Self>, done: Pin<&mut DoneOwned>) -> Poll<()> {
         let waker = Waker::from(Arc::clone(self));
         // The clock of the runtime may be virtual.
-        let _runtime = match &self.run_on {
-            RunOn::Pool(runtime) => runtime.as_ref().map(Handle::enter),
-            #[cfg(feature = "tokio-util")]
-            RunOn::Inline => None,
-        };
+        let (RunOn::Pool(runtime) | RunOn::Inline(runtime)) = &self.run_on;
+        let _entered = runtime.as_ref().map(Handle::enter);
         done.poll(&mut TaskContext::from_waker(&waker))
     }
 
@@ -190,8 +185,10 @@ impl Hook {
         match &self.run_on {
             RunOn::Pool(Some(runtime)) => Job::start(f, runtime),
             RunOn::Pool(None) => run_on_own_thread(f),
-            #[cfg(feature = "tokio-util")]
-            RunOn::Inline => f(),
+            RunOn::Inline(runtime) => {
+                let _entered = runtime.as_ref().map(Handle::enter);
+                f();
+            }
         }
     }
 

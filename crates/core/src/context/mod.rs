@@ -19,6 +19,7 @@
 //! - `scope`: the ambient context
 //! - `spawn`, `group`, `try_join`: tasks
 //! - `hook`, `signal`, `interop`: callbacks, process signals, tokens of `tokio_util`
+//! - `shield`: contexts that stay live for a time after their parent is done
 //! - `lifecycle`: counting the work of a process
 //! - `debug`: how a context prints
 //! - `tree`, `timer`, `clock`, `sync`, `catch`: what the files above are built on
@@ -44,6 +45,7 @@ mod models;
 mod observe;
 mod run;
 mod scope;
+mod shield;
 #[cfg(all(feature = "signal", any(unix, windows)))]
 mod signal;
 mod spawn;

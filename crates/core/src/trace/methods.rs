@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::time::Duration;
 
 use super::builder::SpanBuilder;
 use super::span::Span;
@@ -9,6 +10,7 @@ use super::span_context::SpanContext;
 use super::span_ref::SpanRef;
 use super::state::{SPAN, SpanState, TRACER, tracer};
 use super::tracer::Tracer;
+use super::value::Value;
 use crate::Context;
 
 /// # Spans
@@ -178,5 +180,59 @@ impl Context {
     /// ```
     pub fn detach_linked(&self, name: impl Into<Cow<'static, str>>) -> Span {
         self.detach().span(name).new_root().start()
+    }
+
+    /// Derives a child that stays live for `grace` after this context is done.
+    ///
+    /// Use it for a step that must not stop half-way, such as a payment and its booking. The step
+    /// gets time to complete, but not for ever.
+    ///
+    /// - The child keeps the values and the trace.
+    /// - While this context is live, so is the child. When this context is cancelled, or its
+    ///   deadline passes, the child stays live for `grace`. Then it is done with the same error and
+    ///   cause.
+    /// - Its deadline is `grace` after the deadline of this context.
+    /// - If this context is done already, `grace` counts from the time when it was done.
+    /// - When `grace` begins to count, the span of the child gets an event `throughline.shield`. It
+    ///   has the cause and the grace.
+    ///
+    /// A timer ends the child after a cancellation, up to a few milliseconds late. A grace below 1
+    /// ms counts as 1 ms, and a grace of zero makes no shield. The child uses no task. This context
+    /// keeps nothing of a child that is gone.
+    ///
+    /// It does not keep a future from being dropped. A server drops its handler when the client
+    /// disconnects, so spawn the step there. A shutdown of the process waits for the step, until
+    /// its own limit.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use std::time::Duration;
+    /// use throughline_core::{Cause, Context, ContextError};
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let request = Context::background().with_cancel();
+    /// let payment = request.shielded(10 * second);
+    /// let charge = payment.spawn(async move { tokio::time::sleep(3 * second).await; "charged" });
+    ///
+    /// request.cancel_with(Cause::ClientDisconnected);
+    /// assert!(!payment.is_done());
+    /// assert_eq!(charge.await.expect("the task did not panic"), Ok("charged"));
+    ///
+    /// payment.done().await; // 10 s after the request
+    /// assert_eq!(payment.err(), Some(ContextError::Canceled));
+    /// assert!(matches!(payment.cause(), Some(Cause::ClientDisconnected)));
+    /// # }
+    /// ```
+    #[must_use = "deriving returns a new context and does not change this one"]
+    pub fn shielded(&self, grace: Duration) -> Context {
+        self.shield(grace, |ctx, cause, grace| {
+            let grace_ms = grace.as_micros() as f64 / 1e3;
+            let attributes = [
+                ("throughline.cancel.cause", Value::from(cause.name())),
+                ("throughline.shield.grace_ms", grace_ms.into()),
+            ];
+            ctx.current_span().add_event("throughline.shield", attributes);
+        })
     }
 }

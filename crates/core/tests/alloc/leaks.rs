@@ -179,3 +179,11 @@ fn r01_tokens_leave_nothing() {
     });
     assert_eq!(left, 0);
 }
+
+#[test]
+fn c30_a_parent_keeps_nothing_of_shields_that_are_gone() {
+    let root = Context::background().with_cancel();
+    let shield = || drop(root.shielded(FAR).with_cancel());
+    shield();
+    assert_eq!(bytes_left(|| (0..10_000).for_each(|_| shield())), 0);
+}

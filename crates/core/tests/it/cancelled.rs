@@ -315,3 +315,23 @@ fn a_span_that_is_not_recorded_does_not_format_the_cause() {
     let span: Span = ctx.span("s").start();
     span.record_cancelled(&Cause::Error(Arc::new(PanicsInDisplay)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn c30_the_span_of_a_shield_records_when_its_grace_begins_to_count() {
+    let (memory, ctx) = Memory::new();
+    let request = ctx.with_cancel();
+    let span = request.span("pay").start();
+    let payment = span.shielded(Duration::from_millis(1500));
+    assert_eq!(payment.span_context(), span.span_context());
+    request.cancel_with(Cause::ClientDisconnected);
+    assert!(!payment.is_done());
+    payment.done().await;
+    payment.span("late").start().end();
+    span.end();
+    let span = memory.span("pay");
+    let event = span.events.iter().find(|event| event.name == "throughline.shield").unwrap();
+    assert_eq!(event.attributes.get("throughline.cancel.cause").and_then(Value::as_str), Some("client_disconnected"));
+    assert_eq!(event.attributes.get("throughline.shield.grace_ms").and_then(Value::as_f64), Some(1500.0));
+    assert_eq!(span.events.iter().filter(|event| event.name == "throughline.shield").count(), 1);
+    assert_eq!(cause_of(&memory, "late").as_deref(), Some("client_disconnected"));
+}

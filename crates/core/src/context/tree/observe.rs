@@ -58,6 +58,24 @@ impl Ref {
         self.node().outcome().map(Outcome::cause)
     }
 
+    /// When the node was done. `None` while it is live.
+    ///
+    /// A cancellation that nobody has needed the time of until now counts as now.
+    pub(in crate::context) fn done_at(&self) -> Option<Instant> {
+        let Outcome { error, origin } = self.node().outcome()?;
+        match error {
+            ContextError::DeadlineExceeded => origin.deadline,
+            ContextError::Canceled => origin.as_cancel().and_then(|origin| clock::instant(origin.stamp())),
+        }
+    }
+
+    /// The cause that was given for the effective deadline.
+    pub(in crate::context) fn deadline_cause(&self) -> Option<Cause> {
+        let given = self.node().timed_by()?.cause.load(Ordering::Acquire);
+        // SAFETY: the cause is freed with the node, which is alive.
+        unsafe { given.as_ref() }.cloned()
+    }
+
     /// Whether this node's own `state` is set. Reads no clock.
     #[inline]
     pub(in crate::context) fn is_latched(&self) -> bool {

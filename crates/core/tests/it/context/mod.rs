@@ -34,6 +34,7 @@ mod random;
 mod registrations;
 mod run;
 mod scopes;
+mod shield;
 mod spawns;
 mod stress;
 mod try_join;

@@ -4,7 +4,6 @@
 //! bound. `crates/core/mutants.sh` shows that each model finds the faults that it names.
 
 mod cancel;
-#[cfg(feature = "tokio-util")]
 mod hook;
 mod lifetime;
 mod merge;
