@@ -79,7 +79,7 @@ impl<R: Body<Data = Bytes>> ResponseBody<R> {
         let ctx = exchange.context().clone();
         let remaining = length.or_else(|| kind.size_hint().exact());
         let is_end_stream = kind.is_end_stream();
-        let stall = exchange.limit().map(Stall::new);
+        let stall = exchange.stall().map(Stall::new);
         let (done, exchange) = (ctx.done_owned(), Some(exchange));
         ResponseBody { kind, done, ctx, stall, is_end_stream, remaining, is_first_frame: true, has_body, exchange }
     }

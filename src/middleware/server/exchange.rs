@@ -22,7 +22,9 @@ use tokio::time::Instant;
 use super::authenticated::{Refused, catch_panic};
 use super::extract::{Inbound, Served, remove_untrusted_headers};
 use super::layer::{Config, Trust};
-use super::span::{Responder, Rpc, name_by_route, start_span};
+use super::route::OnDisconnect;
+use super::shed::Shortage;
+use super::span::{Responder, Rpc, SpanStart, name_by_route, start_span};
 use crate::error::{Code, Error};
 use crate::middleware::{failure, semconv};
 
@@ -38,11 +40,13 @@ pub(super) struct Exchange {
     ctx: Context,
     /// The context of the whole exchange, while `ctx` also ends at the layer's limit.
     whole: Option<Context>,
-    limit: Option<Duration>,
-    /// The body's handler has made no progress for as long as the limit.
+    /// The limit for each frame of the body.
+    stall: Option<Duration>,
+    on_disconnect: OnDisconnect,
+    /// The handler has made no progress for as long as the limit.
     is_stalled: bool,
     is_internal: bool,
-    /// The authenticator's error, which replaces the handler's response.
+    /// The error that replaces the handler's response: too little time, or the authenticator's.
     refusal: Option<Error>,
     /// As in [`Inbound`].
     reserve_starts_at: Option<Instant>,
@@ -62,23 +66,30 @@ struct Live {
 
 /// The message of a response whose body has stalled.
 const STALLED: &str = "the response has stalled";
+/// The message for a caller that has too little time.
+const TOO_SHORT: &str = "less time is left than the route needs";
 
 impl Exchange {
     pub(super) fn begin(config: &Arc<Config>, head: &mut Parts) -> Exchange {
-        let (trust, rpc) = (config.trust.of(head), Rpc::of(config, head));
+        let trust = config.trust.of(head);
+        let name = config.routes.name(head);
+        let route = config.routes.options(name.as_deref(), head);
+        let rpc = Rpc::of(config, head, name.as_deref());
         let carrier = Counted::new(&head.headers);
-        let Inbound { handle, ctx, limit, outer_limit, outer, is_internal, reserve_starts_at } =
-            Inbound::extract(config, trust, &head.extensions, &carrier);
-        let span = match outer {
-            Some(_) => None,
-            None => Some(start_span(config, trust, head, rpc.as_ref(), &ctx, limit, &carrier)),
-        };
+        let Inbound { handle, ctx, limit, shortage, outer_limit, outer, is_internal, reserve_starts_at } =
+            Inbound::extract(config, trust, &route, &head.extensions, &carrier);
+        let span = outer.is_none().then(|| {
+            let is_unrecorded = route.is_unrecorded;
+            let (head, route, rpc, ctx) = (&*head, name.as_deref(), rpc.as_ref(), &ctx);
+            start_span(config, SpanStart { trust, head, route, is_unrecorded, rpc, ctx, limit }, &carrier)
+        });
         config.counts.add_dropped(carrier.dropped());
+        if span.is_none() && rpc.is_none() {
+            name_by_route(&ctx, head, name.as_deref());
+        }
+        drop(name);
         if !is_internal {
             remove_untrusted_headers(config, &mut head.headers);
-        }
-        if span.is_none() && rpc.is_none() {
-            name_by_route(&ctx, head);
         }
         let whole = span.as_ref().map_or(ctx, |span| span.context().clone());
         let head_limit = limit.into_iter().chain(outer_limit).min();
@@ -93,7 +104,8 @@ impl Exchange {
         Exchange {
             ctx,
             whole,
-            limit,
+            stall: route.stall(limit),
+            on_disconnect: route.on_disconnect.unwrap_or(config.on_disconnect),
             is_stalled: false,
             is_internal,
             live: Some(Live { span, handle }),
@@ -101,7 +113,7 @@ impl Exchange {
             trust,
             method: head.method.clone(),
             rpc,
-            refusal: None,
+            refusal: (shortage == Some(Shortage::TooShort)).then(|| Error::new(Code::DeadlineExceeded, TOO_SHORT)),
             reserve_starts_at,
             outer,
             is_interrupted: false,
@@ -131,9 +143,18 @@ impl Exchange {
         &self.ctx
     }
 
-    /// The layer's own limit: for the head of the response, then for each frame.
-    pub(super) fn limit(&self) -> Option<Duration> {
-        self.limit
+    /// The limit for each frame of the body.
+    pub(super) fn stall(&self) -> Option<Duration> {
+        self.stall
+    }
+
+    pub(super) fn on_disconnect(&self) -> OnDisconnect {
+        self.on_disconnect
+    }
+
+    /// Whether the handler is not called: no time is left, or too little, or the base is done.
+    pub(super) fn is_shed(&self) -> bool {
+        self.refusal.is_some() || self.ctx.is_done()
     }
 
     /// Puts the context where the handler and inner layers find it.
@@ -176,10 +197,9 @@ impl Exchange {
     pub(super) fn record_shed(&self) {
         let Some(live) = &self.live else { return };
         let Some(span) = &live.span else { return };
-        span.set_attribute(semconv::SHED, "dead on arrival");
-        if let Some(cause) = live.handle.cause() {
-            span.record_shed(&cause);
-        }
+        let reason = if self.refusal.is_some() { "too little time" } else { "dead on arrival" };
+        span.set_attribute(semconv::SHED, reason);
+        span.record_shed(&self.ctx.cause().unwrap_or(Cause::DeadlineExceeded));
     }
 
     /// Prepares the layer's own response, which is gRPC if the request has gRPC's form.

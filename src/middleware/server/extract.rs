@@ -8,6 +8,8 @@ use throughline_core::{CancelHandle, Context, Extractor, Propagator};
 use tokio::time::Instant;
 
 use super::layer::{Config, Trust};
+use super::route::Route;
+use super::shed::Shortage;
 
 /// In a request's extensions: a [`ContextLayer`](super::ContextLayer) has handled it.
 ///
@@ -36,6 +38,8 @@ pub(super) struct Inbound {
     pub(super) ctx: Context,
     /// The layer's own limit: for the head of the response, then for each frame.
     pub(super) limit: Option<Duration>,
+    /// The request is shed because of this.
+    pub(super) shortage: Option<Shortage>,
     /// The time that is left of an outer layer's limit for the head.
     pub(super) outer_limit: Option<Duration>,
     /// The context of an outer `ContextLayer`.
@@ -52,20 +56,31 @@ impl Inbound {
     pub(super) fn extract(
         config: &Config,
         trust: Trust,
+        route: &Route,
         extensions: &Extensions,
         carrier: &Counted<'_, HeaderMap>,
     ) -> Inbound {
-        let sent = requested_timeout(config, carrier);
-        let default = config.default_timeout.filter(|_| sent.is_none());
-        let limit = default.into_iter().chain(config.max_timeout(trust)).min();
-        let reserve_starts_at =
-            sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
         let served = extensions.get::<Served>();
         let outer = served.and_then(|served| {
             let found = extensions.get::<Context>()?;
             // A layer in between may have derived a context of its own.
             Some(if *found == served.handler { served.whole.clone() } else { found.clone() })
         });
+        let mut sent = requested_timeout(config, carrier);
+        let left = sent.into_iter().chain(outer.as_ref().and_then(Context::remaining)).min();
+        let mut shortage = Shortage::of(left, route.min_remaining);
+        if let Some(governor) = &config.governor
+            && !governor.sheds(shortage.is_some())
+        {
+            // An expired timeout is ignored. The limits of the layer hold.
+            if shortage.take() == Some(Shortage::Expired) {
+                sent = None;
+            }
+        }
+        let default = config.default_timeout.filter(|_| sent.is_none());
+        let limit = route.limit(default.into_iter().chain(config.max_timeout(trust)).min());
+        let reserve_starts_at =
+            sent.and_then(|sent| Instant::now().checked_add(sent.saturating_sub(config.reserve.of(sent))));
         let outer_limit = served.filter(|served| served.handler != served.whole);
         let outer_limit = outer_limit.and_then(|served| served.handler.remaining());
         let base = match &outer {
@@ -83,7 +98,7 @@ impl Inbound {
             (None, true) => extract(config, handle.context(), carrier),
             (_, false) => handle.context().clone(),
         };
-        Inbound { handle, ctx, limit, outer_limit, outer, is_internal, reserve_starts_at }
+        Inbound { handle, ctx, limit, shortage, outer_limit, outer, is_internal, reserve_starts_at }
     }
 }
 

@@ -1,3 +1,5 @@
+mod options;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use super::ContextService;
 use super::authenticated::Authenticator;
 use super::counts::Counts;
 use super::methods::Methods;
+use super::route::{OnDisconnect, Routes};
+use super::shed::Governor;
 use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Gives every request its context. [The module](super) says when each thing happens.
@@ -75,6 +79,8 @@ pub(super) struct Config {
     pub(super) on_disconnect: OnDisconnect,
     pub(super) counts: Arc<Counts>,
     pub(super) methods: Arc<Methods>,
+    pub(super) routes: Routes,
+    pub(super) governor: Option<Arc<Governor>>,
 }
 
 /// How far a caller is trusted.
@@ -111,18 +117,6 @@ impl Config {
             }
         }
     }
-}
-
-/// What happens to a handler when its client disconnects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDisconnect {
-    /// The handler is dropped, and its context is cancelled.
-    #[default]
-    Cancel,
-    /// The handler continues in a task of its own, until its deadline.
-    ///
-    /// For work that must not stop half-way.
-    Detach,
 }
 
 impl ContextLayer {
@@ -198,6 +192,8 @@ impl ContextLayer {
             on_disconnect: OnDisconnect::Cancel,
             counts: Arc::default(),
             methods: Arc::default(),
+            routes: Routes::default(),
+            governor: None,
         };
         ContextLayer::from_config(Arc::new(config))
     }

@@ -22,7 +22,8 @@
 //! - The handler finds the context as `Extension<Context>`. All code that is polled for the request
 //!   finds it as [`Context::current`].
 //!
-//! If no time is left or the base is done, the layer does not call the handler. The response is a
+//! The layer *sheds* a request, that is, it does not call the handler, in three cases: no time is
+//! left, less than the [route needs](Route::min_remaining), or the base is done. The response is a
 //! 504 or a 503, and the layer [counts](ContextLayer::shed_count) the request.
 //!
 //! ## A client is authenticated
@@ -95,7 +96,7 @@
 //! - After a failure of the body the span has the error, and an `error.type`: the code if the error
 //!   is an [`Error`](crate::Error), else `_OTHER`.
 //! - After a 101, or a 2xx to CONNECT, the context lives until its deadline, without
-//!   `RequestFinished`.
+//!   `RequestFinished`. [`StreamCtx::session`] gives the connection's task a context and a span.
 //!
 //! ## The handler panics
 //! A panic of the handler or its body ends a gRPC response with the status `INTERNAL`. For other
@@ -136,6 +137,27 @@
 //! The handler's context has the earliest of these deadlines, and so do calls made with it. Code
 //! that outlives the head uses [`StreamCtx`], which has only the caller's deadline. While the body
 //! is polled, [`Context::current`] is that context, too.
+//!
+//! # Options for a route
+//! [`ContextLayer::route`] sets them by the name of the route or by the path:
+//!
+//! | [`Route`] option | For | Default |
+//! |---|---|---|
+//! | [`timeout`](Route::timeout) | a route that is slower or faster than others | `max_timeout` |
+//! | [`no_timeout`](Route::no_timeout) | long work until the head, streams of requests | `max_timeout` |
+//! | [`stall_timeout`](Route::stall_timeout) | streams with a heartbeat | the limit for the head |
+//! | [`min_remaining`](Route::min_remaining) | work that is useless if it cannot end | none |
+//! | [`on_disconnect`](Route::on_disconnect) | work that must not stop half-way | as the layer |
+//! | [`unrecorded`](Route::unrecorded) | health checks | recorded |
+//!
+//! None of them lengthens the timeout that a caller has sent. A layer without routes pays nothing
+//! for them.
+//!
+//! | Options of the layer for all routes | Default |
+//! |---|---|
+//! | [`max_shed_percent`](ContextLayer::max_shed_percent): a bound for what is shed in 10 s | none |
+//! | [`shed_dry_run`](ContextLayer::shed_dry_run): only count what would be shed | off |
+//! | [`route_fn`](ContextLayer::route_fn): the name of the route, without axum | axum's route |
 //!
 //! # gRPC
 //! A request *has gRPC's form* if it is a POST over HTTP/2 with gRPC's `Content-Type`. It *is* gRPC
@@ -246,14 +268,15 @@
 //! [`Context::detach`]: crate::Context::detach
 
 // The files in the order of a request:
-// 1. `layer`: the configuration, with `counts` and `methods`. `authenticated` is what an
-//    authenticator returns, and `authenticating` the layer for one that waits.
+// 1. `layer`: the configuration, with `route`, `shed`, `counts` and `methods`. `authenticated` is
+//    what an authenticator returns, and `authenticating` the layer for one that waits.
 // 2. `service`: a request arrives.
 // 3. `exchange`: its life. It begins with `extract` (the context) and `span`. Its parts are
 //    `exchange/error` (the error for the caller) and `exchange/record` (what the span gets).
 // 4. `future`: the response's head, with `unwind` (panics), `detached` (a handler that continues
 //    after a disconnect) and `document` (a body that reports an error).
 // 5. `body`: the response's body, with `stall` (a limit for each frame).
+// 6. `stream`: the context of the whole exchange.
 mod authenticated;
 mod authenticating;
 mod body;
@@ -265,7 +288,9 @@ mod extract;
 mod future;
 mod layer;
 mod methods;
+mod route;
 mod service;
+mod shed;
 mod span;
 mod stall;
 mod stream;
@@ -276,6 +301,7 @@ pub use authenticating::{AuthenticatedBody, AuthenticatingFuture, Authenticating
 pub use body::ResponseBody;
 pub(super) use extract::Served;
 pub use future::ResponseFuture;
-pub use layer::{ContextLayer, OnDisconnect, Trust};
+pub use layer::{ContextLayer, Trust};
+pub use route::{OnDisconnect, Route};
 pub use service::ContextService;
 pub use stream::StreamCtx;

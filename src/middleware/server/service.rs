@@ -10,7 +10,8 @@ use tower_service::Service;
 use super::detached::Detached;
 use super::exchange::Exchange;
 use super::future::{ResponseFuture, Work};
-use super::layer::{Config, OnDisconnect};
+use super::layer::Config;
+use super::route::OnDisconnect;
 use super::{ContextLayer, ResponseBody};
 
 /// A service that gives every request its context. Made by [`ContextLayer`].
@@ -45,7 +46,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let mut exchange = Exchange::begin(&self.config, &mut head);
-        if exchange.context().is_done() {
+        if exchange.is_shed() {
             self.config.counts.add_shed();
             exchange.record_shed();
             return ResponseFuture::new(exchange, Work::None);
@@ -56,7 +57,7 @@ where
         let ctx = exchange.context().clone();
         exchange.insert_into(&mut head.extensions);
         let handler = ctx.scope(ctx.enter(|| self.inner.call(Request::from_parts(head, body))));
-        let work = match self.config.on_disconnect {
+        let work = match exchange.on_disconnect() {
             OnDisconnect::Cancel => Work::Inline { handler },
             OnDisconnect::Detach => Work::Detached { task: Detached::spawn(handler, ctx.done_owned()) },
         };

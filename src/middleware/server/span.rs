@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Uri, Version};
-use throughline_core::trace::{SpanBuilder, SpanKind, Value};
+use throughline_core::trace::{SpanBuilder, SpanKind, Tracer, Value};
 use throughline_core::{Context, Extractor, Span, SpanContext};
 
 use super::layer::{Config, Trust};
+use super::route::uri;
 use crate::middleware::{grpc, semconv};
 
 /// A request that has gRPC's form.
@@ -33,13 +34,13 @@ pub(super) enum Responder {
 
 impl Rpc {
     /// gRPC over HTTP/2: "Call-Definition" is a POST with one of gRPC's content types.
-    pub(super) fn of(config: &Config, head: &Parts) -> Option<Rpc> {
+    pub(super) fn of(config: &Config, head: &Parts, route: Option<&str>) -> Option<Rpc> {
         let has_form = head.version == Version::HTTP_2 && head.method == Method::POST && grpc::is_grpc(&head.headers);
         has_form.then(|| {
             let is_known = config.methods.contains(&semconv::rpc_method(uri(head)));
             let mut http = Vec::new();
             if !is_known {
-                http_attributes(head, route(head), |key, value| http.push((key, value)));
+                http_attributes(head, route, |key, value| http.push((key, value)));
             }
             Rpc { uri: uri(head).clone(), is_known, responder: None, http }
         })
@@ -62,16 +63,25 @@ impl Rpc {
     }
 }
 
-pub(super) fn start_span(
-    config: &Config,
-    trust: Trust,
-    head: &Parts,
-    rpc: Option<&Rpc>,
-    ctx: &Context,
-    limit: Option<Duration>,
-    carrier: &impl Extractor,
-) -> Span {
-    let (method, route) = (semconv::method(&head.method), route(head));
+/// What a span starts with.
+pub(super) struct SpanStart<'a> {
+    pub(super) trust: Trust,
+    pub(super) head: &'a Parts,
+    /// The name of the route.
+    pub(super) route: Option<&'a str>,
+    pub(super) is_unrecorded: bool,
+    pub(super) rpc: Option<&'a Rpc>,
+    pub(super) ctx: &'a Context,
+    /// The limit of the layer, which is not in the context.
+    pub(super) limit: Option<Duration>,
+}
+
+/// For routes that are not recorded.
+static UNRECORDED: Tracer = Tracer::noop();
+
+pub(super) fn start_span(config: &Config, start: SpanStart<'_>, carrier: &impl Extractor) -> Span {
+    let SpanStart { trust, head, route, is_unrecorded, rpc, ctx, limit } = start;
+    let method = semconv::method(&head.method);
     let name = match (method, route) {
         _ if rpc.is_some_and(|rpc| rpc.is_known) => semconv::rpc_method(uri(head)).into(),
         ("_OTHER", Some(route)) => format!("HTTP {route}").into(),
@@ -80,7 +90,7 @@ pub(super) fn start_span(
         (method, None) => std::borrow::Cow::Borrowed(method),
     };
     let mut span = ctx.span(name).kind(SpanKind::Server);
-    if let Some(tracer) = &config.tracer {
+    if let Some(tracer) = Some(&UNRECORDED).filter(|_| is_unrecorded).or(config.tracer.as_ref()) {
         span = span.tracer(tracer);
     }
     if trust == Trust::Edge {
@@ -131,30 +141,11 @@ fn http_attributes(head: &Parts, route: Option<&str>, mut set: impl FnMut(&'stat
 /// Adds the route to the span of an outer layer.
 ///
 /// That layer may not have seen the route.
-pub(super) fn name_by_route(ctx: &Context, head: &Parts) {
+pub(super) fn name_by_route(ctx: &Context, head: &Parts, route: Option<&str>) {
     let span = ctx.current_span();
-    if let Some(route) = route(head).filter(|_| span.is_recording()) {
+    if let Some(route) = route.filter(|_| span.is_recording()) {
         let method = semconv::method(&head.method);
         span.set_name(format!("{} {route}", if method == "_OTHER" { "HTTP" } else { method }));
         span.set_attribute("http.route", route.to_owned());
     }
-}
-
-/// The URI that the client has sent. Nested routers see only a part of it.
-fn uri(head: &Parts) -> &Uri {
-    #[cfg(feature = "axum")]
-    if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
-        return original;
-    }
-    &head.uri
-}
-
-#[cfg(feature = "axum")]
-fn route(head: &Parts) -> Option<&str> {
-    head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
-}
-
-#[cfg(not(feature = "axum"))]
-fn route(_: &Parts) -> Option<&str> {
-    None
 }

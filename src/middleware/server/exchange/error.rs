@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use throughline_core::{Cause, ContextError};
 
-use super::{Exchange, STALLED};
+use super::{Exchange, STALLED, TOO_SHORT};
 use crate::error::{Code, Error};
 use crate::middleware::grpc;
 
@@ -64,7 +64,10 @@ impl Exchange {
     pub(in super::super) fn is_explained_by_cause(&self, error: &Error) -> bool {
         let is_shutdown = error.code() == Code::Unavailable && error.message() == SHUTTING_DOWN;
         let has_source = std::error::Error::source(error).is_some();
-        self.is_stalled || error.only_reports_end_of(&self.ctx) || (is_shutdown && !has_source && self.ctx.is_done())
+        self.is_stalled
+            || error.message() == TOO_SHORT
+            || error.only_reports_end_of(&self.ctx)
+            || (is_shutdown && !has_source && self.ctx.is_done())
     }
 
     /// The error after [`Error::through_service`], which an outer layer does for both layers.
@@ -72,7 +75,8 @@ impl Exchange {
         if self.outer.is_some() {
             return error;
         }
-        let tracer = self.context().tracer();
+        // Not the context's: the route may be unrecorded.
+        let tracer = self.config.tracer.as_ref().unwrap_or_else(|| self.config.base.tracer());
         error.through_service(tracer.resource().and_then(|resource| resource.service_name()))
     }
 
