@@ -63,6 +63,10 @@ struct GuideShutdown;
 #[doc = include_str!("../docs/guide/errors.md")]
 struct GuideErrors;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/attributes.md")]
+struct Attributes;
+
 #[cfg(all(doctest, feature = "axum", feature = "fmt", feature = "otlp"))]
 #[doc = include_str!("../docs/guide/from-tracing-opentelemetry.md")]
 struct GuideFromTracingOpentelemetry;

@@ -7,6 +7,7 @@ mod axum;
 pub mod client;
 mod failure;
 mod grpc;
+mod hooks;
 mod semconv;
 pub mod server;
 mod timeout_format;
@@ -17,3 +18,5 @@ pub mod tonic;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use axum::Ctx;
+
+pub use hooks::{Finished, HookSpan};

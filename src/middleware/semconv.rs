@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use throughline_core::Span;
-use throughline_core::trace::{SpanBuilder, Value};
+use throughline_core::trace::SpanBuilder;
 
 use crate::error::{Code, Error};
 pub(super) use crate::url::redacted_with;
@@ -146,8 +146,8 @@ pub(super) fn cut(text: &str) -> String {
 }
 
 /// The status as a value of `error.type`.
-pub(super) fn error_type(status: StatusCode) -> Value {
-    Value::Str(Cow::Owned(status.as_str().to_owned()))
+pub(super) fn error_type(status: StatusCode) -> Cow<'static, str> {
+    Cow::Owned(status.as_str().to_owned())
 }
 
 #[cfg(test)]

@@ -3,19 +3,23 @@
 //! A call begins with [`Call::begin`] and ends with [`Call::finish`], which ends the span and the
 //! body of the request.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Display;
+use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, Uri};
-use throughline_core::trace::{SpanKind, Status};
-use throughline_core::{CancelHandle, Context, Span};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use throughline_core::trace::{SpanKind, Status, Value};
+use throughline_core::{CancelHandle, Cause, Context, Span};
 use tokio::time::Instant;
 
+use super::head::CallHead;
 use super::inject::inject_external;
 use super::layer::Config;
 use super::timeout::inject_timeout;
 use super::trust;
 use crate::error::{Code, Error};
+use crate::middleware::hooks::{Hooked, Report};
 use crate::middleware::{grpc, semconv};
 
 pub(super) struct Call {
@@ -34,6 +38,10 @@ pub(super) struct Call {
     has_grpc_status: bool,
     /// Ends the body of the request.
     request: Option<CancelHandle>,
+    method: &'static str,
+    report: Report,
+    /// `None` if no hook is called after the start.
+    hooks: Option<Arc<Config>>,
 }
 
 /// The parts of a request that a call needs.
@@ -56,7 +64,7 @@ impl Call {
     ///
     /// # Errors
     /// The context is done or has no time left. The call must not be sent.
-    pub(super) fn begin(config: &Config, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
+    pub(super) fn begin(config: &Arc<Config>, ctx: &Context, out: Outgoing<'_, impl Display>) -> Result<Call, Error> {
         let Outgoing { method, uri, full_url, headers, template, resend, is_cross_origin } = out;
         let is_grpc = *method == Method::POST && grpc::is_grpc(headers);
         let mut span = if is_grpc {
@@ -100,7 +108,16 @@ impl Call {
             reserve_starts_at: None,
             has_grpc_status: false,
             request: None,
+            method: semconv::method(method),
+            report: Report::start(config.on_end.as_ref(), template.filter(|_| !is_grpc)),
+            hooks: (config.on_response.is_some() || config.on_end.is_some()).then(|| Arc::clone(config)),
         };
+        if let (Some(hook), Some(hooked)) = (&config.on_start, call.hooked()) {
+            hooked.call(|span| hook(span, &CallHead { method, uri, headers }));
+        }
+        if is_grpc {
+            call.report.set(|facts| facts.rpc_method = Some(semconv::rpc_method(uri)));
+        }
         if call.ctx.is_done() {
             return Err(call.not_sent(Error::from_context(ctx)));
         }
@@ -114,6 +131,39 @@ impl Call {
             Err(e) => return Err(call.not_sent(Error::wrap(Code::DeadlineExceeded, e))),
         }
         Ok(call)
+    }
+
+    fn hooked(&self) -> Option<Hooked<'_>> {
+        let span = self.span.as_ref()?;
+        Some(Hooked { span, kind: SpanKind::Client, method: self.method, report: &self.report })
+    }
+
+    /// Calls the hook for the head of the response, after it was recorded.
+    pub(super) fn pass_head<B>(&self, response: Response<B>) -> Response<B> {
+        let hook = self.hooks.as_ref().and_then(|hooks| hooks.on_response.as_ref());
+        let (Some(hook), Some(hooked)) = (hook, self.hooked()) else { return response };
+        let (head, body) = response.into_parts();
+        hooked.call(|span| hook(span, &head));
+        Response::from_parts(head, body)
+    }
+
+    /// Reports the end to the hook for it. The span is about to end.
+    fn report_end(&self, cause: Option<&Cause>) {
+        let Some(config) = &self.hooks else { return };
+        if let (Some(hook), Some(hooked)) = (&config.on_end, self.hooked()) {
+            hooked.finish(hook, config.peer.as_deref(), cause);
+        }
+    }
+
+    fn record_error_type(&self, span: &Span, kind: impl Into<Cow<'static, str>>) {
+        let kind = kind.into();
+        self.report.set(|facts| facts.error_type = Some(kind.clone()));
+        span.set_attribute(semconv::ERROR_TYPE, Value::Str(kind));
+    }
+
+    fn record_rpc_status(&self, span: &Span, code: Option<Code>) {
+        self.report.set_rpc_status(code);
+        semconv::record_rpc_status(span, code);
     }
 
     /// A context that is done when the call ends.
@@ -164,15 +214,15 @@ impl Call {
         if error.code() == Code::DeadlineExceeded {
             self.record_error(span, error);
         } else if self.is_grpc {
-            semconv::record_rpc_status(span, Some(error.code()));
+            self.record_rpc_status(span, Some(error.code()));
         }
     }
 
     fn record_error(&self, span: &Span, error: &Error) {
-        span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+        self.record_error_type(span, error.code().as_str());
         semconv::record_error_code(span, error);
         if self.is_grpc {
-            semconv::record_rpc_status(span, Some(error.code()));
+            self.record_rpc_status(span, Some(error.code()));
         }
         if error.source().is_some() {
             // This records the sources, too. The message does not contain them.
@@ -217,12 +267,13 @@ impl Call {
             let error = Error::new(Code::from_http_status_of_grpc(status), format!("HTTP {status}, which is not gRPC"));
             grpc::write_status(error, headers);
         }
+        self.report.set(|facts| facts.status = Some(status));
         if let Some(span) = &self.span {
             if !self.is_grpc || !status.is_success() {
                 span.set_attribute("http.response.status_code", status.as_u16());
             }
             if status.is_client_error() || status.is_server_error() {
-                span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+                self.record_error_type(span, semconv::error_type(status));
                 span.set_status(Status::Error("".into()));
             }
         }
@@ -245,7 +296,7 @@ impl Call {
         self.has_grpc_status = true;
         let Some(code) = code else {
             if let Some(span) = &self.span {
-                semconv::record_rpc_status(span, None);
+                self.record_rpc_status(span, None);
             }
             return;
         };
@@ -312,6 +363,7 @@ impl Call {
 
     /// Ends the call: its span and the body of its request.
     pub(super) fn finish(&mut self) {
+        self.report_end(self.ctx.cause().as_ref());
         if let Some(span) = self.span.take() {
             span.end();
         }
@@ -320,6 +372,14 @@ impl Call {
 
     pub(super) fn is_live(&self) -> bool {
         self.span.is_some()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.is_live() {
+            self.report_end(Some(&self.ctx.cause().unwrap_or(Cause::Abandoned)));
+        }
     }
 }
 

@@ -9,8 +9,10 @@ use throughline_core::trace::Tracer;
 use tower_layer::Layer;
 
 use super::ClientService;
+use super::head::OnStart;
 use super::template::UrlTemplate;
 use super::trust::Hosts;
+use crate::middleware::hooks::{OnEnd, OnResponse};
 use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Sends the context with every call: see [the module](super) for when each thing happens.
@@ -62,6 +64,9 @@ pub(super) struct Config {
     pub(super) timeout_header: Option<(HeaderName, TimeoutFormat)>,
     pub(super) redacted_keys: Vec<Box<str>>,
     pub(super) peer: Option<Cow<'static, str>>,
+    pub(super) on_start: Option<Arc<OnStart>>,
+    pub(super) on_response: Option<OnResponse>,
+    pub(super) on_end: Option<OnEnd>,
     #[cfg(feature = "reqwest")]
     pub(super) redirects: u32,
 }
@@ -116,6 +121,9 @@ impl ClientLayer {
             timeout_header: None,
             redacted_keys: Vec::new(),
             peer: None,
+            on_start: None,
+            on_response: None,
+            on_end: None,
             #[cfg(feature = "reqwest")]
             redirects: 0,
         };
@@ -250,6 +258,11 @@ impl ClientLayer {
     /// ```
     pub fn template(&self, template: impl Into<Cow<'static, str>>) -> Self {
         ClientLayer { config: Arc::clone(&self.config), template: Some(UrlTemplate::new(template)) }
+    }
+
+    pub(super) fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.config));
+        self
     }
 
     pub(super) fn config(&self) -> &Arc<Config> {

@@ -104,6 +104,8 @@ mod body;
 mod call;
 #[cfg(feature = "tonic")]
 mod grpc;
+mod head;
+mod hooks;
 mod inject;
 mod layer;
 #[cfg(feature = "reqwest")]
@@ -119,6 +121,7 @@ mod timeout;
 mod trust;
 
 pub use body::CallBody;
+pub use head::CallHead;
 pub use layer::ClientLayer;
 pub use request::RequestBody;
 #[cfg(feature = "reqwest")]

@@ -126,6 +126,7 @@ where
         Poll::Ready(match response {
             Some(Ok(mut response)) => {
                 let keeps_body = call.record_head(response.status(), response.headers_mut());
+                let response = call.pass_head(response);
                 Ok(response.map(|body| CallBody::new(Some(body).filter(|_| keeps_body), call)))
             }
             Some(Err(e)) => Err(call.failed(e)),

@@ -9,23 +9,26 @@ mod error;
 mod record;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{Extensions, Method, Response, StatusCode};
 use throughline_core::propagation::Counted;
-use throughline_core::trace::Status;
+use throughline_core::trace::{SpanKind, Status, Value};
 use throughline_core::{CancelHandle, Cause, Context, ContextError, RunningWork, Span, Work};
 use tokio::time::Instant;
 
 use super::authenticated::{Refused, catch_panic};
 use super::extract::{Inbound, Served, remove_untrusted_headers};
 use super::layer::{Config, Trust};
+use super::observed::trace_response;
 use super::route::OnDisconnect;
 use super::shed::Shortage;
 use super::span::{Responder, Rpc, SpanStart, name_by_route, start_span};
 use crate::error::{Code, Error};
+use crate::middleware::hooks::{Hooked, Report};
 use crate::middleware::{failure, semconv};
 
 pub(super) struct Exchange {
@@ -53,6 +56,8 @@ pub(super) struct Exchange {
     /// The context of an outer `ContextLayer`, which has the span and reports to the caller.
     outer: Option<Context>,
     is_interrupted: bool,
+    /// Of a request with a span.
+    report: Report,
     /// The last field: a shutdown waits until the span has ended.
     _counted: Option<RunningWork>,
 }
@@ -87,6 +92,7 @@ impl Exchange {
         if span.is_none() && rpc.is_none() {
             name_by_route(&ctx, head, name.as_deref());
         }
+        let report = Report::start(config.on_end.as_ref().filter(|_| span.is_some()), name.as_deref());
         drop(name);
         if !is_internal {
             remove_untrusted_headers(config, &mut head.headers);
@@ -101,7 +107,7 @@ impl Exchange {
         };
         let lifecycle = config.lifecycle.as_ref().filter(|_| outer.is_none());
         let _counted = lifecycle.map(|lifecycle| lifecycle.start(Work::Request));
-        Exchange {
+        let exchange = Exchange {
             ctx,
             whole,
             stall: route.stall(limit),
@@ -117,8 +123,13 @@ impl Exchange {
             reserve_starts_at,
             outer,
             is_interrupted: false,
+            report,
             _counted,
+        };
+        if let (Some(hook), Some(hooked)) = (&config.on_start, exchange.hooked()) {
+            hooked.call(|span| hook(span, head));
         }
+        exchange
     }
 
     fn span(&self) -> Option<&Span> {
@@ -211,6 +222,45 @@ impl Exchange {
         }
     }
 
+    /// The response as it is passed on: with the trace id, and after the hook for it.
+    pub(super) fn pass_head<B>(&self, mut response: Response<B>) -> Response<B> {
+        let Some(hooked) = self.hooked() else { return response };
+        if let (Some(name), Some(span)) = (&self.config.trace_response, self.ctx.span_context()) {
+            response.headers_mut().insert(name.clone(), trace_response(name, span));
+        }
+        let Some(hook) = &self.config.on_response else { return response };
+        let (head, body) = response.into_parts();
+        hooked.call(|span| hook(span, &head));
+        Response::from_parts(head, body)
+    }
+
+    fn hooked(&self) -> Option<Hooked<'_>> {
+        Some(self.hooked_with(self.span()?))
+    }
+
+    fn hooked_with<'a>(&'a self, span: &'a Span) -> Hooked<'a> {
+        Hooked { span, kind: SpanKind::Server, method: semconv::method(&self.method), report: &self.report }
+    }
+
+    /// Reports the end to the hook for it. The span is about to end.
+    fn report_end(&self, live: &Live) {
+        let (Some(hook), Some(span)) = (&self.config.on_end, &live.span) else { return };
+        if let Some(rpc) = self.rpc.as_ref().filter(|rpc| rpc.responder.is_some()) {
+            let method = semconv::rpc_method(&rpc.uri);
+            let method = if self.config.methods.contains(&method) { method } else { "_OTHER".to_owned() };
+            self.report.set(|facts| facts.rpc_method = Some(method));
+        }
+        self.hooked_with(span).finish(hook, None, live.handle.cause().as_ref());
+    }
+
+    /// Sets the `error.type` of the span.
+    pub(super) fn record_error_type(&self, kind: impl Into<Cow<'static, str>>) {
+        let Some(span) = self.span() else { return };
+        let kind = kind.into();
+        self.report.set(|facts| facts.error_type = Some(kind.clone()));
+        span.set_attribute(semconv::ERROR_TYPE, Value::Str(kind));
+    }
+
     /// Records that the head is passed on. Returns whether a body follows on the wire.
     pub(super) fn head_sent<B>(&mut self, response: &Response<B>) -> bool {
         // The limit was for the head.
@@ -218,12 +268,15 @@ impl Exchange {
             self.ctx = whole;
         }
         let status = response.status();
+        self.report.set(|facts| facts.status = Some(status));
         if let Some(span) = self.span().filter(|_| !self.is_grpc() || !status.is_success()) {
             span.set_attribute("http.response.status_code", status.as_u16());
         }
         let is_upgrade =
             status == StatusCode::SWITCHING_PROTOCOLS || (self.method == Method::CONNECT && status.is_success());
-        if let Some(Live { span, handle }) = self.live.take_if(|_| is_upgrade) {
+        if let Some(live) = self.live.take_if(|_| is_upgrade) {
+            self.report_end(&live);
+            let Live { span, handle } = live;
             if let Some(span) = span {
                 span.end();
             }
@@ -243,7 +296,9 @@ impl Exchange {
 
     /// Ends the request after its last frame: first the span, then the context.
     pub(super) fn finish(&mut self) {
-        if let Some(Live { span, handle }) = self.live.take() {
+        if let Some(live) = self.live.take() {
+            self.report_end(&live);
+            let Live { span, handle } = live;
             if let Some(span) = span {
                 span.end();
             }
@@ -255,7 +310,7 @@ impl Exchange {
     pub(super) fn failed(&mut self, error: &dyn Any) {
         if let Some(span) = self.span() {
             let code = failure::report_any(span, error);
-            span.set_attribute(semconv::ERROR_TYPE, code.map_or("_OTHER", Code::as_str));
+            self.record_error_type(code.map_or("_OTHER", Code::as_str));
             span.set_status(Status::Error("the service failed".into()));
         }
         self.treat_as_http();
@@ -271,7 +326,7 @@ impl Exchange {
         }
         if let Some(span) = self.span() {
             failure::report(span, error, true);
-            span.set_attribute(semconv::ERROR_TYPE, Error::find_in(error).map_or("_OTHER", |e| e.code().as_str()));
+            self.record_error_type(Error::find_in(error).map_or("_OTHER", |e| e.code().as_str()));
         }
         self.finish();
     }
@@ -306,7 +361,7 @@ impl Exchange {
         let is_late =
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
         if is_late {
-            span.set_attribute(semconv::ERROR_TYPE, Code::DeadlineExceeded.as_str());
+            self.record_error_type(Code::DeadlineExceeded.as_str());
             let reason = if self.is_stalled { STALLED } else { "deadline exceeded" };
             span.set_status(Status::Error(reason.into()));
         }
@@ -324,7 +379,12 @@ impl Exchange {
         }
         self.record_grpc_code(Some(Code::Internal));
         self.interrupt();
-        drop(self.live.take().map(|live| live.span));
+        self.report.set(|facts| facts.error_type = Some("panic".into()));
+        let live = self.live.take();
+        if let Some(live) = &live {
+            self.report_end(live);
+        }
+        drop(live.map(|live| live.span));
     }
 
     /// The cause of a request that is dropped before its end.
@@ -346,8 +406,12 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.interrupt();
+        let live = self.live.take();
+        if let Some(live) = &live {
+            self.report_end(live);
+        }
         // The span ends by drop, and before the handle, so that it records the cause.
-        drop(self.live.take().map(|live| live.span));
+        drop(live.map(|live| live.span));
     }
 }
 

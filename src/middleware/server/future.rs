@@ -144,6 +144,7 @@ const BODY_HEADERS: [HeaderName; 8] =
 fn pass_on<R: Body<Data = Bytes>>(mut exchange: Exchange, mut response: Response<R>) -> Response<ResponseBody<R>> {
     exchange.record_response(&response);
     exchange.redact_grpc(response.headers_mut());
+    let response = exchange.pass_head(response);
     let has_body = exchange.head_sent(&response);
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|body| ResponseBody::new(body, exchange, has_body, length))
@@ -202,6 +203,7 @@ fn with_head(mut head: Parts, own: Response<Bytes>) -> Response<Bytes> {
 }
 
 fn respond<R: Body<Data = Bytes>>(mut exchange: Exchange, response: Response<Bytes>) -> Response<ResponseBody<R>> {
+    let response = exchange.pass_head(response);
     let has_body = exchange.head_sent(&response);
     response.map(|bytes| ResponseBody::full(bytes, exchange, has_body))
 }

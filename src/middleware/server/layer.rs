@@ -16,8 +16,10 @@ use super::ContextService;
 use super::authenticated::Authenticator;
 use super::counts::Counts;
 use super::methods::Methods;
+use super::peer::{PeerAddress, Proxies};
 use super::route::{OnDisconnect, Routes};
 use super::shed::Governor;
+use crate::middleware::hooks::{HookSpan, OnEnd, OnResponse};
 use crate::middleware::timeout_format::TimeoutFormat;
 
 /// Gives every request its context. [The module](super) says when each thing happens.
@@ -77,11 +79,20 @@ pub(super) struct Config {
     pub(super) reserve: ReplyReserve,
     pub(super) outer_layers_may_drop: bool,
     pub(super) on_disconnect: OnDisconnect,
+    pub(super) on_start: Option<Arc<OnStart>>,
+    pub(super) on_response: Option<OnResponse>,
+    pub(super) on_end: Option<OnEnd>,
+    /// The response header with the trace id.
+    pub(super) trace_response: Option<HeaderName>,
+    pub(super) peer_address: Option<Arc<PeerAddress>>,
+    pub(super) proxies: Option<Proxies>,
     pub(super) counts: Arc<Counts>,
     pub(super) methods: Arc<Methods>,
     pub(super) routes: Routes,
     pub(super) governor: Option<Arc<Governor>>,
 }
+
+pub(super) type OnStart = dyn Fn(&HookSpan<'_>, &Parts) + Send + Sync;
 
 /// How far a caller is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +201,12 @@ impl ContextLayer {
             reserve: ReplyReserve::DEFAULT,
             outer_layers_may_drop: false,
             on_disconnect: OnDisconnect::Cancel,
+            on_start: None,
+            on_response: None,
+            on_end: None,
+            trace_response: None,
+            peer_address: None,
+            proxies: None,
             counts: Arc::default(),
             methods: Arc::default(),
             routes: Routes::default(),

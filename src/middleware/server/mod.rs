@@ -78,6 +78,11 @@
 //!   response, else DEBUG.
 //! - An error without a source that only says that the context is done has neither.
 //!
+//! ## Hooks are called
+//! - [`on_start`](ContextLayer::on_start): when the span has started.
+//! - [`on_response`](ContextLayer::on_response): before the head of a response is passed on.
+//! - [`on_end`](ContextLayer::on_end): before the span ends, once for each request.
+//!
 //! ## A request ends
 //! It ends when the last frame of its body has been taken.
 //! 1. The span ends.
@@ -288,6 +293,8 @@ mod extract;
 mod future;
 mod layer;
 mod methods;
+mod observed;
+mod peer;
 mod route;
 mod service;
 mod shed;
@@ -302,6 +309,7 @@ pub use body::ResponseBody;
 pub(super) use extract::Served;
 pub use future::ResponseFuture;
 pub use layer::{ContextLayer, Trust};
+pub use peer::ProxyHeader;
 pub use route::{OnDisconnect, Route};
 pub use service::ContextService;
 pub use stream::StreamCtx;

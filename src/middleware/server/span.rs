@@ -8,6 +8,7 @@ use throughline_core::trace::{SpanBuilder, SpanKind, Tracer, Value};
 use throughline_core::{Context, Extractor, Span, SpanContext};
 
 use super::layer::{Config, Trust};
+use super::peer::with_client;
 use super::route::uri;
 use crate::middleware::{grpc, semconv};
 
@@ -103,6 +104,9 @@ pub(super) fn start_span(config: &Config, start: SpanStart<'_>, carrier: &impl E
         span = span.new_root();
     }
     span = semconv::with_server(span, uri(head), &head.headers);
+    if let Some(peer_address) = &config.peer_address {
+        span = with_client(span, &**peer_address, config.proxies.as_ref(), head);
+    }
     span = match rpc {
         Some(rpc) if rpc.is_known => semconv::with_rpc(span, uri(head)),
         // The attributes follow when the response shows the protocol.

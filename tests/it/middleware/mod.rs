@@ -11,6 +11,7 @@ mod errors;
 mod failures;
 mod grpc;
 mod grpc_ends;
+mod hooks;
 mod hostile;
 mod life;
 mod nested;

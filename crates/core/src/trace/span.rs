@@ -124,6 +124,11 @@ impl Span {
         self.as_ref().set_attribute(key, value);
     }
 
+    /// See [`SpanRef::remove_attribute`].
+    pub fn remove_attribute(&self, key: &str) {
+        self.as_ref().remove_attribute(key);
+    }
+
     /// See [`SpanRef::set_attribute_with`].
     pub fn set_attribute_with<V: Into<Value>>(&self, key: impl Into<Cow<'static, str>>, value: impl FnOnce() -> V) {
         self.as_ref().set_attribute_with(key, value);

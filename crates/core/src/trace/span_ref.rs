@@ -71,6 +71,13 @@ impl<'a> SpanRef<'a> {
         }
     }
 
+    /// Removes an attribute. A span without it does not change.
+    pub fn remove_attribute(&self, key: &str) {
+        if let Some(state) = self.recorded_state() {
+            state.write(self.ctx, |span, _| span.attributes.retain(|name, _| name != key));
+        }
+    }
+
     /// Sets an attribute to what `value` returns.
     ///
     /// `value` is called only if the span is recording.

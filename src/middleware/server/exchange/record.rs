@@ -36,7 +36,7 @@ impl Exchange {
             failure::report(span, error, status.is_server_error());
         }
         if status.is_server_error() {
-            span.set_attribute(semconv::ERROR_TYPE, error.code().as_str());
+            self.record_error_type(error.code().as_str());
             span.set_status(Status::Error(error.message().to_owned().into()));
         } else {
             span.set_attribute(semconv::ERROR_MESSAGE, error.message().to_owned());
@@ -57,7 +57,7 @@ impl Exchange {
             return self.record_error(error, status);
         }
         if let Some(span) = self.span().filter(|_| status.is_server_error()) {
-            span.set_attribute(semconv::ERROR_TYPE, semconv::error_type(status));
+            self.record_error_type(semconv::error_type(status));
             span.set_status(Status::Error("".into()));
         }
     }
@@ -76,6 +76,7 @@ impl Exchange {
         let code_for_client = grpc::status_of_head(response.status(), response.headers()).filter(|_| rpc.is_known);
         if let (Some(span), Some(code)) = (span, code_for_client) {
             semconv::record_rpc_status(span, code);
+            self.report.set_rpc_status(code);
         }
         self.treat_as_http();
     }
@@ -90,7 +91,7 @@ impl Exchange {
         self.record_grpc_code(code);
         let code = code.filter(|code| self.is_grpc() && grpc::is_server_fault(*code));
         if let (Some(span), Some(code)) = (self.span(), code) {
-            span.set_attribute(semconv::ERROR_TYPE, code.as_str());
+            self.record_error_type(code.as_str());
             span.set_status(Status::Error("".into()));
         }
     }
@@ -99,6 +100,7 @@ impl Exchange {
         let (Some(span), Some(rpc)) = (self.span(), &self.rpc) else { return };
         let Some(responder) = rpc.responder else { return };
         semconv::record_rpc_status(span, code);
+        self.report.set_rpc_status(code);
         if code == Some(Code::Unimplemented) {
             self.record_unknown_method();
         } else if responder == Responder::Handler && !rpc.is_known {

@@ -1,0 +1,171 @@
+//! Hooks: code of the user at the start of a request or call, at the response, and at the end.
+//!
+//! - A hook runs on the task of its request. It must not block.
+//! - A hook that panics does not fail the request. What it has done to the span stays.
+//! - A layer without a hook pays nothing for it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{StatusCode, response};
+use throughline_core::trace::{SpanKind, SpanRef};
+use throughline_core::{Cause, Span};
+use tokio::time::Instant;
+
+use super::semconv;
+use crate::error::Code;
+
+pub(super) type OnResponse = Arc<dyn Fn(&HookSpan<'_>, &response::Parts) + Send + Sync>;
+pub(super) type OnEnd = Arc<dyn Fn(&HookSpan<'_>, &Finished<'_>) + Send + Sync>;
+
+/// The span of a request or of a call, for a hook.
+///
+/// It is a [`SpanRef`]: a hook sets and removes attributes, adds events, and renames the span. If
+/// the span is not recorded, this has no effect.
+pub struct HookSpan<'a> {
+    span: SpanRef<'a>,
+    method: &'static str,
+    route_key: &'static str,
+    report: &'a Report,
+}
+
+impl HookSpan<'_> {
+    /// Names the span after a route: `GET /cards/{id}`.
+    ///
+    /// For servers without axum whose handler finds the route. If it is known before,
+    /// [`route_fn`](crate::ContextLayer::route_fn) names it.
+    ///
+    /// The span of a request gets it as `http.route`, that of a call as `url.template`, and
+    /// [`Finished::route`] returns it. It must be a template: a path with ids makes a new name for
+    /// each request.
+    pub fn set_route(&self, route: &str) {
+        self.span.set_name(semconv::span_name(self.method, Some(route)));
+        self.span.set_attribute(self.route_key, route.to_owned());
+        self.report.set(|facts| facts.route = Some(route.into()));
+    }
+}
+
+impl<'a> Deref for HookSpan<'a> {
+    type Target = SpanRef<'a>;
+
+    fn deref(&self) -> &SpanRef<'a> {
+        &self.span
+    }
+}
+
+impl fmt::Debug for HookSpan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HookSpan").field("span", &self.span).finish_non_exhaustive()
+    }
+}
+
+/// A request or call that has ended.
+///
+/// Both layers report each one once, also if its span is not recorded.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Finished<'a> {
+    /// `Server` for a request, `Client` for a call.
+    pub kind: SpanKind,
+    /// The HTTP method: `_OTHER` for an unknown one.
+    pub method: &'static str,
+    /// The route of a request, or the template of a call. Its values are few.
+    pub route: Option<&'a str>,
+    /// The full name of the gRPC method: `_OTHER` if the server does not know it.
+    ///
+    /// `None`: not gRPC.
+    pub rpc_method: Option<&'a str>,
+    /// The service that is called: [`ClientLayer::peer`](crate::ClientLayer::peer).
+    pub peer: Option<&'a str>,
+    /// The HTTP status. `None`: there was no response.
+    pub status: Option<StatusCode>,
+    /// The name of the gRPC status: `OK`, `UNAVAILABLE`. `None`: not gRPC, or there was none.
+    pub rpc_status: Option<&'static str>,
+    /// The `error.type` of the span. `None`: the request has not failed.
+    pub error_type: Option<&'a str>,
+    /// Why the request was cancelled before its end. `None`: it was not.
+    pub cause: Option<&'a Cause>,
+    /// From the arrival of the request, or the send of the call, to the end of the response's body.
+    pub duration: Duration,
+}
+
+/// What is known about a request or call before its end, if a hook wants to know.
+#[derive(Default)]
+pub(super) struct Report(Option<Box<Mutex<Facts>>>);
+
+#[derive(Clone)]
+pub(super) struct Facts {
+    started: Instant,
+    pub(super) route: Option<Box<str>>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) rpc_method: Option<String>,
+    pub(super) rpc_status: Option<&'static str>,
+    pub(super) error_type: Option<Cow<'static, str>>,
+}
+
+impl Report {
+    pub(super) fn start(hook: Option<&OnEnd>, route: Option<&str>) -> Report {
+        let facts = |_| Facts {
+            started: Instant::now(),
+            route: route.map(Into::into),
+            status: None,
+            rpc_method: None,
+            rpc_status: None,
+            error_type: None,
+        };
+        Report(hook.map(facts).map(Mutex::new).map(Box::new))
+    }
+
+    pub(super) fn set(&self, change: impl FnOnce(&mut Facts)) {
+        if let Some(facts) = &self.0 {
+            change(&mut facts.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    pub(super) fn set_rpc_status(&self, code: Option<Code>) {
+        self.set(|facts| facts.rpc_status = Some(code.map_or("OK", Code::as_str)));
+    }
+}
+
+/// What a layer knows about the span of a request or call.
+pub(super) struct Hooked<'a> {
+    pub(super) span: &'a Span,
+    pub(super) kind: SpanKind,
+    pub(super) method: &'static str,
+    pub(super) report: &'a Report,
+}
+
+impl Hooked<'_> {
+    /// Calls a hook with the span.
+    pub(super) fn call(&self, hook: impl FnOnce(&HookSpan<'_>)) {
+        let route_key = if self.kind == SpanKind::Server { "http.route" } else { "url.template" };
+        let span = HookSpan { span: self.span.current_span(), method: self.method, route_key, report: self.report };
+        // The message of a panic is the panic hook's to print.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.span.enter(|| hook(&span))));
+    }
+
+    /// Reports the end, once.
+    pub(super) fn finish(&self, hook: &OnEnd, peer: Option<&str>, cause: Option<&Cause>) {
+        let mut known = None;
+        // Copied, so that the hook is not called under the lock, and may set the route.
+        self.report.set(|facts| known = Some(facts.clone()));
+        let Some(Facts { started, route, status, rpc_method, rpc_status, error_type }) = known else { return };
+        let finished = Finished {
+            kind: self.kind,
+            method: self.method,
+            route: route.as_deref(),
+            rpc_method: rpc_method.as_deref(),
+            peer,
+            status,
+            rpc_status,
+            error_type: error_type.as_deref(),
+            cause,
+            duration: started.elapsed(),
+        };
+        self.call(|span| hook(span, &finished));
+    }
+}
