@@ -12,13 +12,13 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::{ClientLayer, Code, Context, ContextLayer, Error, SendWith};
+use throughline::{ClientLayer, Code, ContextLayer, Ctx, Error, SendWith};
 use tokio::net::TcpListener;
 
 /// Creates the service. It handles POST requests to any path.
@@ -37,11 +37,7 @@ struct Call {
 }
 
 /// Responds when all calls are complete. If a call fails, its error is the response.
-async fn call_all(
-    State(client): State<reqwest::Client>,
-    Extension(ctx): Extension<Context>,
-    body: Bytes,
-) -> Result<(), Error> {
+async fn call_all(State(client): State<reqwest::Client>, Ctx(ctx): Ctx, body: Bytes) -> Result<(), Error> {
     let calls: Vec<Call> = serde_json::from_slice(&body)
         .map_err(|e| Error::wrap(Code::InvalidArgument, e).with_message("the body must be a JSON list of calls"))?;
     for call in calls {

@@ -59,6 +59,10 @@ struct GuideTonic;
 #[doc = include_str!("../docs/guide/shutdown.md")]
 struct GuideShutdown;
 
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/guide/deadlines.md")]
+struct GuideDeadlines;
+
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/errors.md")]
 struct GuideErrors;

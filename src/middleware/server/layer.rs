@@ -33,10 +33,10 @@ use crate::middleware::timeout_format::TimeoutFormat;
 ///
 /// # Examples
 /// ```
-/// use axum::{Extension, Router, routing::get};
-/// use throughline::{Context, ContextLayer};
+/// use axum::{Router, routing::get};
+/// use throughline::{ContextLayer, Ctx};
 ///
-/// async fn remaining(Extension(ctx): Extension<Context>) -> String {
+/// async fn remaining(Ctx(ctx): Ctx) -> String {
 ///     format!("{:?}", ctx.remaining())
 /// }
 ///

@@ -19,8 +19,9 @@
 //! - Its deadline comes from the timeout that the caller sent, and from the limit of the layer:
 //!   see [Limits](#limits).
 //! - Its SERVER span continues the caller's trace. At an edge it starts a new one.
-//! - The handler finds the context as `Extension<Context>`. All code that is polled for the request
-//!   finds it as [`Context::current`].
+//! - The handler finds the context as an extension of the request. With axum, the extractor
+//!   [`Ctx`](crate::Ctx) returns it. All code that is polled for the request finds it as
+//!   [`Context::current`].
 //!
 //! The layer *sheds* a request, that is, it does not call the handler, in three cases: no time is
 //! left, less than the [route needs](Route::min_remaining), or the base is done. The response is a

@@ -84,8 +84,8 @@ impl StreamCtx {
     /// Dropping the future drops `work`, and cancels its context.
     ///
     /// # Examples
-    /// With axum's `WebSocketUpgrade`, the last line is
-    /// `upgrade.on_upgrade(|socket| ctx.session("chat", |ctx| chat(ctx, socket)))`.
+    /// With axum's `WebSocketUpgrade`, call it in `on_upgrade`:
+    /// `async move |socket| { ctx.session("chat", |ctx| chat(ctx, socket)).await; }`.
     /// ```
     /// use throughline::{Context, StreamCtx};
     ///

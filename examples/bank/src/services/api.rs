@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Context, Error};
+use axum::{Json, Router};
+use throughline::{Ctx, Error};
 
 use crate::domain::{Authorization, Decision};
 use crate::kit::Peer;
@@ -23,7 +23,7 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn authorize(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(api): State<Arc<Api>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Context, Error};
+use axum::{Json, Router};
+use throughline::{Context, Ctx, Error};
 use tokio::sync::watch;
 
 use crate::domain::{Balance, Decline, Reservation};
@@ -69,7 +69,7 @@ pub fn router(ledger: Arc<Ledger>) -> Router {
 }
 
 async fn reserve(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(ledger): State<Arc<Ledger>>,
     Json(reservation): Json<Reservation>,
 ) -> Result<Json<Result<Balance, Decline>>, Error> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Code, Context, Error};
+use axum::{Json, Router};
+use throughline::{Code, Ctx, Error};
 
 use crate::domain::{Authorization, Decision};
 use crate::kit::Peer;
@@ -23,7 +23,7 @@ pub fn router(card_api: CardApi) -> Router {
 }
 
 async fn authorize(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(card_api): State<Arc<CardApi>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Context, Error};
+use axum::{Json, Router};
+use throughline::{Context, Ctx, Error};
 
 use crate::domain::{Authorization, Booking, Card, Decision, Decline, Transaction};
 use crate::kit::Peer;
@@ -25,7 +25,7 @@ pub fn router(processing: CardProcessing) -> Router {
 }
 
 async fn process(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(processing): State<Arc<CardProcessing>>,
     Json(request): Json<Authorization>,
 ) -> Result<Json<Decision>, Error> {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Context, Error};
+use axum::{Json, Router};
+use throughline::{Ctx, Error};
 use throughline_transport::Events;
 
 use crate::domain::FeedItem;
@@ -25,11 +25,7 @@ pub fn router(feed: Feed) -> Router {
     Router::new().route("/items", post(add)).with_state(Arc::new(feed))
 }
 
-async fn add(
-    Extension(ctx): Extension<Context>,
-    State(feed): State<Arc<Feed>>,
-    Json(item): Json<FeedItem>,
-) -> Result<Json<()>, Error> {
+async fn add(Ctx(ctx): Ctx, State(feed): State<Arc<Feed>>, Json(item): Json<FeedItem>) -> Result<Json<()>, Error> {
     feed.items.lock().unwrap_or_else(PoisonError::into_inner).push(item.clone());
     publish(&feed.events, &ctx, "feed.item.created", &item).await?;
     Ok(Json(()))

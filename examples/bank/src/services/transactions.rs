@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Path, State};
 use axum::routing::post;
-use axum::{Extension, Json, Router};
-use throughline::{Code, Context, Error};
+use axum::{Json, Router};
+use throughline::{Code, Ctx, Error};
 use throughline_transport::Events;
 
 use crate::domain::{Balance, Booking, Decline, Merchant, Reservation, Transaction};
@@ -32,7 +32,7 @@ pub fn router(transactions: Transactions) -> Router {
 }
 
 async fn create(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(transactions): State<Arc<Transactions>>,
     Json(booking): Json<Booking>,
 ) -> Result<Json<Result<Transaction, Decline>>, Error> {
@@ -54,7 +54,7 @@ async fn create(
 }
 
 async fn save_merchant(
-    Extension(ctx): Extension<Context>,
+    Ctx(ctx): Ctx,
     State(transactions): State<Arc<Transactions>>,
     Path(id): Path<u64>,
     Json(merchant): Json<Merchant>,
