@@ -79,4 +79,8 @@ mutant lifetime::two_linked_siblings_drop tree/links.rs 's/unsafe \{ up\.lock\(\
 mutant lifetime::handle_drop_against_wait tree/count.rs 's/self\.node\(\)\.refs\.load\(Ordering::Acquire\) == 1/self.node().refs.load(Ordering::Acquire) <= 2/'
 mutant hook::stop_against_fire hook.rs 's/(pub fn stop.*?)let f = (lock\(&self\.hook\.f\))\.take\(\);(.*?)\n        f\.is_some\(\)\n/$1let was = $2.is_some(); let f = $2.take();$3\n        was\n/s'
 mutant hook::registration_against_cancel hook.rs 's/self\.wakes\.fetch_sub\(seen, Ordering::AcqRel\) == seen/self.wakes.fetch_sub(seen, Ordering::AcqRel) >= seen/'
+mutant shield::shield_against_cancel shield.rs 's/target\.cancel\(cause\);/drop((target, cause.clone()));/'
+mutant shield::shield_against_cancel shield.rs 's/Ref::without_cancel\(parent\)/parent.clone()/'
+mutant shield::shield_drop_against_cancel shield.rs 's/waiting\.stop\(\);/drop(waiting);/'
+mutant shield::end_of_grace_against_poll tree/wait.rs 's/return target\.error\(\)\.map_or\(Poll::Pending, Poll::Ready\)/return Poll::Pending/'
 exit "$missed"

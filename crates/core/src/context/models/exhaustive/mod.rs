@@ -7,6 +7,7 @@ mod cancel;
 mod hook;
 mod lifetime;
 mod merge;
+mod shield;
 mod time;
 mod wake;
 pub(in crate::context) mod watched;
