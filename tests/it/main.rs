@@ -8,6 +8,7 @@ mod layering;
 mod middleware;
 mod retry;
 mod shutdown;
+mod reliability;
 mod support;
 mod telemetry;
 mod trace_context;

@@ -70,6 +70,7 @@ pub fn is_own_process(test: &str, variables: &[(&str, &str)]) -> bool {
         "{shown}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
     false
 }
 
