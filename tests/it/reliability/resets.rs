@@ -102,14 +102,14 @@ async fn one(http: &reqwest::Client, to: &str) -> Result<String, Error> {
 /// Cancels `count` calls, each after its handler was called.
 async fn cancel_calls(http: &reqwest::Client, to: &str, count: usize) {
     let mut workers = JoinSet::new();
-    for worker in 0..WORKERS {
+    for (worker, called) in CALLED.iter().enumerate() {
         let (http, url) = (http.clone(), format!("{to}/hold/{worker}"));
         workers.spawn(async move {
             for _ in 0..count / WORKERS {
                 let ctx = Context::background().with_timeout(Duration::from_secs(3600)).with_cancel();
                 let (request, of_call) = (http.get(&url), ctx.context().clone());
                 let call = tokio::spawn(async move { request.send_with(&of_call, &client()).await });
-                CALLED[worker].acquire().await.unwrap().forget();
+                called.acquire().await.unwrap().forget();
                 ctx.cancel();
                 let error = tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap().unwrap_err();
                 assert_eq!(error.code(), Code::Cancelled);
