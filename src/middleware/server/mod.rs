@@ -249,9 +249,11 @@
 //!   `tower-http`'s `TimeoutLayer`, or the `timeout` of a tonic server. Set
 //!   [`outer_layers_may_drop`](ContextLayer::outer_layers_may_drop), or use
 //!   [`max_timeout`](ContextLayer::max_timeout) in its place.
-//! - Over HTTP/2, a client that does not read stops the response body by flow control. The context
-//!   is done at the deadline nevertheless. The stream and the span end when the client reads again
-//!   or disconnects.
+//! - A client that stays connected and does not read stops the response body: over HTTP/2 by flow
+//!   control, over HTTP/1 by TCP. The body is not polled then, so the layer's limit for a frame
+//!   does not run. The context is done at the deadline that the caller sent, if any. The stream and
+//!   the span end when the client reads again or disconnects. Limit such clients in the server: by
+//!   HTTP/2 keep-alive, and by a timeout for writes to the connection.
 //!
 //! # Differences from tower-http
 //!
@@ -259,7 +261,7 @@
 //! |---|---|---|
 //! | Timeout | a fixed time | the time that the caller has left |
 //! | | drops the handler; calls below do not know of it | the handler's calls have the deadline |
-//! | | ends at the response's head: bodies take any time | ends the body, too |
+//! | | ends at the response's head: bodies take any time | limits each frame of the body, too |
 //! | Trace | reports head and end of body to callbacks | the span has both |
 //! | | reads no `traceparent`, cancels nothing | continues the trace, cancels the context |
 //! | | a disconnect looks like a complete response | the span has the cause |
