@@ -123,3 +123,29 @@ async fn half_a_request_holds_a_server_up_no_longer_than_the_limits() {
     server.await.unwrap().unwrap();
     assert!(shutdown.drain().await.is_clean());
 }
+
+#[tokio::test]
+async fn after_the_grace_a_cancelled_request_gets_its_503_before_the_connection_closes() {
+    for client in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
+        let shutdown = Shutdown::new(Duration::ZERO).background_limit(PATIENCE);
+        let (listener, address) = listener().await;
+        let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+        let hanging = move || {
+            sender.send(()).unwrap();
+            std::future::pending::<()>()
+        };
+        let app = Router::new().route("/", get(hanging));
+        let app = app.layer(ContextLayer::internal().base(shutdown.context()));
+        let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.requested());
+        let serving = shutdown.clone();
+        let server = tokio::spawn(async move { serving.serve(server).await });
+        let response = tokio::spawn(client.build().unwrap().get(format!("http://{address}/")).send());
+        started.recv().await.unwrap();
+        shutdown.request();
+        let response = response.await.unwrap().unwrap();
+        assert_eq!(response.status(), 503);
+        assert!(response.text().await.unwrap().contains("UNAVAILABLE"));
+        timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
+        assert_eq!(shutdown.drain().await.requests_cancelled, 1);
+    }
+}

@@ -9,9 +9,8 @@ impl Context {
     /// Derives a child that is done at `at`, or earlier with this context.
     ///
     /// A deadline in the past gives a child that is done from the start, without a timer.
-    /// [`run`](Self::run), [`spawn`](Self::spawn) and a [`Group`](super::Group) never poll
-    /// work under it. If this
-    /// context is already done, the child has its error and cause.
+    /// [`run`](Self::run), [`spawn`](Self::spawn) and a [`Group`](super::Group) never poll work
+    /// under it. If this context is already done, the child has its error and cause.
     ///
     /// There is nothing to release. No timer is set until a caller waits.
     ///
