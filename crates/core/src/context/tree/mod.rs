@@ -88,7 +88,8 @@
 //!
 //!    Models: `wake::link_against_cancel`, `two_linkers`, `observer_against_wake`,
 //!    `cancel::birth_under_a_cancelling_parent`, `merge::merge_against_cancel_of_the_second`,
-//!    `lifetime::handle_drop_against_wait`, `hook::registration_against_cancel`.
+//!    `lifetime::handle_drop_against_wait`, `hook::registration_against_cancel`,
+//!    `wake::blocked_thread_against_cancel`, `time::blocked_thread_against_deadline`.
 //! 7. **The first event wins.** A cancellation is stamped after it was flagged. A deadline counts
 //!    as first when it is not later than the stamp. The outcome is a function of flags, stamp and
 //!    deadline, so all observers agree. An observer reads the node's clock before its flags: if it
