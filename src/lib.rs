@@ -34,7 +34,7 @@ pub use middleware::client::ClientLayer;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use middleware::client::SendWith;
-pub use middleware::client::retry::{Idempotent, RetryPolicy};
+pub use middleware::client::retry::{Idempotent, RetryLayer, RetryPolicy};
 pub use middleware::server::{ContextLayer, OnDisconnect, Route, StreamCtx, Trust};
 pub use shutdown::{Drained, Shutdown, ShutdownReport};
 pub use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};

@@ -20,8 +20,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
 use http_body_util::Full;
 use throughline::middleware::client::CallBody;
-use throughline::middleware::client::retry::RetryLayer;
-use throughline::{Context, Error, RetryPolicy};
+use throughline::{Context, Error, RetryLayer, RetryPolicy};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 

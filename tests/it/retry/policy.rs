@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use h2::Reason;
 use http::StatusCode;
-use throughline::middleware::client::retry::RetryLayer;
-use throughline::{Code, Context, Error, Idempotent, RetryPolicy};
+
+use throughline::{Code, Context, Error, Idempotent, RetryLayer, RetryPolicy};
 use tower::retry::budget::TpsBudget;
 
 use super::{BoxError, Peer, Reply, get, millis, request, retrying, seconds};

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{HeaderMap, Method, StatusCode};
-use throughline::middleware::client::retry::RetryLayer;
-use throughline::{ClientLayer, Code, Context, Error, RetryPolicy, SendWith};
+
+use throughline::{ClientLayer, Code, Context, Error, RetryLayer, RetryPolicy, SendWith};
 
 use super::{millis, seconds};
 use crate::support::{Traced, client, number, serve, text};

@@ -67,6 +67,12 @@ impl ClientLayer {
 
 /// A [`ClientLayer`] that sends failed calls again. [`ClientLayer::retry`] makes it.
 ///
+/// The inner service is cloned for each call and each further attempt. `tower::buffer` makes any
+/// service cloneable. The request's body implements [`Replay`].
+///
+/// # Panics
+/// A call panics when it has to wait in a tokio runtime without a timer (`enable_time`).
+///
 /// Cloning a layer costs two reference counts.
 #[derive(Clone, Debug)]
 #[must_use]
