@@ -52,7 +52,7 @@ async fn a_hedge_that_fails_does_not_end_an_attempt_that_still_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn after_both_attempts_failed_the_call_is_retried_up_to_the_same_maximum() {
-    let replies = || [Reply::Fail(slow_failure()), Reply::Status(503), Reply::Status(503), Reply::Status(503)];
+    let replies = || [Reply::Fail(reset()), Reply::Status(503), Reply::Status(503), Reply::Status(503)];
     let policy = hedging().max_attempts(2);
     let peer = Peer::new(replies());
     assert!(peer.call(&retrying(&policy), get(&Context::background())).await.is_ok_and(|it| it.status() == 503));
@@ -62,7 +62,7 @@ async fn after_both_attempts_failed_the_call_is_retried_up_to_the_same_maximum()
     assert_eq!(peer.count(), 5);
 }
 
-fn slow_failure() -> super::BoxError {
+fn reset() -> super::BoxError {
     std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
 }
 
@@ -93,18 +93,21 @@ async fn no_hedge_is_sent_after_the_context_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callee_that_forbids_retries_in_the_meantime_stops_hedging_and_retries() {
-    let replies = [Reply::Fail(slow_failure()), Reply::Slow(seconds(1)), Reply::With(503, "retry-after", "3600")];
+async fn a_hedge_that_gets_a_pause_too_long_ends_retries_but_not_the_attempt_beside_it() {
+    let refused = || Reply::With(503, "retry-after", "3600");
     let policy = hedging().max_attempts(9);
-    let peer = Peer::new(replies);
-    // Attempts: the first fails, its retry is slow, and the hedge beside it is refused.
+    let peer = Peer::new([Reply::Slow(seconds(1)), refused()]);
     let response = peer.call(&retrying(&policy), get(&Context::background())).await.unwrap();
-    assert_eq!((response.status().as_u16(), peer.count()), (200, 3));
-    let replies = [Reply::Slow(seconds(1)), Reply::With(503, "retry-after", "3600")];
-    let failing = Peer::new(replies);
-    let ctx = Context::background().with_timeout(millis(900));
-    assert!(failing.call(&retrying(&policy), get(&ctx)).await.is_err());
-    assert_eq!(failing.count(), 2);
+    assert_eq!((response.status().as_u16(), peer.count()), (200, 2));
+
+    let peer = Peer::new([Reply::SlowFailure(seconds(1)), refused()]);
+    let error = peer.call(&retrying(&policy), get(&Context::background())).await.unwrap_err();
+    assert_eq!((error.code(), peer.count()), (Code::Unavailable, 2));
+
+    // A pause that is not too long counts from the response that asked for it.
+    let peer = Peer::new([Reply::SlowFailure(seconds(1)), Reply::With(503, "retry-after", "5")]);
+    peer.call(&retrying(&policy), get(&Context::background())).await.unwrap();
+    assert_eq!((peer.count(), peer.waits()), (3, vec![millis(100), seconds(5)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,8 @@ enum Reply {
     /// A success after this time.
     Slow(Duration),
     Fail(BoxError),
+    /// A closed connection after this time.
+    SlowFailure(Duration),
     Hang,
 }
 
@@ -140,6 +142,11 @@ impl<B: Send + 'static> Service<Request<B>> for Peer {
                     }
                 }
                 Reply::Slow(time) => tokio::time::sleep(time).await,
+                Reply::SlowFailure(time) => {
+                    tokio::time::sleep(time).await;
+                    guard.disarm();
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
+                }
                 Reply::Hang => std::future::pending().await,
                 Reply::Fail(error) => {
                     guard.disarm();

@@ -205,3 +205,25 @@ async fn a_call_that_may_not_be_retried_uses_no_budget() {
     }
     assert_eq!((policy.retry_count(), policy.over_budget_count()), (0, 0));
 }
+
+#[derive(Clone, Debug, PartialEq)]
+struct Tenant(u32);
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_the_same_request() {
+    let peer = Peer::statuses([503]);
+    let mut call = request("PUT", &Context::background());
+    call.headers_mut().insert("accept", "text/plain".parse().unwrap());
+    call.extensions_mut().insert(Tenant(7));
+    *call.version_mut() = http::Version::HTTP_2;
+    peer.call(&retrying(&RetryPolicy::new()), call).await.unwrap();
+    let attempts = peer.attempts.lock().unwrap();
+    assert_eq!(attempts.len(), 2);
+    for attempt in &*attempts {
+        let head = &attempt.head;
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("PUT", "http://cards/7"));
+        assert_eq!(head.version, http::Version::HTTP_2);
+        assert_eq!(head.headers["accept"], "text/plain");
+        assert_eq!(head.extensions.get(), Some(&Tenant(7)));
+    }
+}

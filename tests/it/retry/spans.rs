@@ -62,3 +62,15 @@ async fn the_span_of_a_hedge_that_lost_is_abandoned_and_no_error() {
     drop(response);
     assert_eq!(resend_counts(&caller.spans(2).await), [None, Some(1.0)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_hedge_that_failed_has_its_error_and_was_not_abandoned() {
+    let caller = Traced::new("api");
+    let ctx = Context::background().with_tracer(caller.telemetry.tracer());
+    let peer = Peer::new([Reply::Slow(millis(300)), Reply::Status(503)]);
+    let layer = retrying(&RetryPolicy::new().hedge_after(millis(100)));
+    let response = peer.call(&layer, get(&ctx)).await.unwrap();
+    let span = caller.span().await;
+    assert_eq!((text(&span, "error.type"), text(&span, "throughline.cancel.cause")), (Some("503"), None));
+    drop(response);
+}

@@ -84,8 +84,7 @@
 //! - If one of the two fails, the call waits for the other. If both fail, the rules for retries
 //!   decide.
 //! - A hedge is sent only where a retry is allowed. It counts as an attempt, and withdraws from the
-//!   same budget. After a pushback there is no hedge until the pause is over, and after a negative
-//!   one none at all.
+//!   same budget. After a negative or too long pushback there is neither a hedge nor a retry.
 //!
 //! # Defaults
 //! | Setting | Value | Why |

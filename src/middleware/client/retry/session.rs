@@ -83,9 +83,9 @@ impl Session {
     }
 
     /// Whether a second attempt may be sent now. Withdraws from the budget.
-    pub(super) fn may_hedge(&mut self) -> bool {
-        let is_paused = self.not_before.is_some_and(|at| at > Instant::now());
-        !is_paused && self.may_send_after(Duration::ZERO)
+    pub(super) fn may_hedge(&self) -> bool {
+        // There is no pause to wait for: an attempt begins after the pause of the one before.
+        self.may_send_after(Duration::ZERO)
     }
 
     fn may_send_after(&self, wait: Duration) -> bool {
