@@ -113,6 +113,24 @@ fn t02_a_callee_can_write_to_the_current_span_and_does_not_end_it() {
 }
 
 #[test]
+fn t03_an_attribute_is_removed_until_the_span_ends() {
+    let (memory, ctx) = Memory::new();
+    let span = ctx.span("request").attribute("kept", 1).attribute("removed", 2).start();
+    for key in ["removed", "never.set", ""] {
+        span.remove_attribute(key);
+    }
+    span.set_attribute("set.again", 1);
+    span.remove_attribute("set.again");
+    span.set_attribute("set.again", 2);
+    let request = span.context().clone();
+    span.end();
+    request.current_span().remove_attribute("kept");
+    let span = memory.span("request");
+    let value = |key: &str| span.attributes.get(key).and_then(Value::as_i64);
+    assert_eq!((value("kept"), value("removed"), value("set.again")), (Some(1), None, Some(2)));
+}
+
+#[test]
 fn t02_without_a_span_every_write_is_a_no_op() {
     let ctx = Context::background();
     let current = ctx.current_span();
