@@ -1,5 +1,6 @@
 //! An error on its way from service to service.
 
+use super::public::remove_mark;
 use super::{Code, Error, MAX_NAME, MAX_PATH, cut};
 
 impl Error {
@@ -27,7 +28,8 @@ impl Error {
     ///
     /// - The first name is the origin, and stays. After 15 others, the name replaces the last.
     /// - An error from another service becomes `INTERNAL`, unless its code means the same to every
-    ///   caller, or it is [preserved](Self::preserve_code).
+    ///   caller, or it is [preserved](Self::preserve_code). Its details are then no longer
+    ///   [public](Self::with_public_detail).
     ///
     /// [`ContextLayer`](crate::ContextLayer) calls this for the responses of HTTP handlers. Call it
     /// for responses that are sent in other ways.
@@ -48,8 +50,9 @@ impl Error {
         self.change(|inner| {
             if inner.is_remote && !inner.is_preserved && !inner.code.crosses_services() {
                 inner.code = Code::Internal;
-                // They describe the other code.
+                // They describe the other code, and a request that this service made itself.
                 inner.problem = None;
+                inner.details.iter_mut().for_each(remove_mark);
             }
             if let Some(service) = service {
                 inner.path.truncate(MAX_PATH - 1);

@@ -31,7 +31,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use serde_json::{Map, Value};
-use throughline_core::{Cause, Context, ContextError, error_message};
+use throughline_core::{Cause, Context, ContextError, SharedError, error_message};
+use tokio::task::JoinError;
 
 pub use code::{Code, ParseCodeError};
 pub(crate) use problem::{MAX_DOCUMENT, is_problem_json};
@@ -407,6 +408,44 @@ impl From<io::Error> for Error {
                 without_source => without_source.with_source(Arc::new(error)),
             },
             None => Error::wrap(Code::from_io_kind(error.kind()), error),
+        }
+    }
+}
+
+/// `INTERNAL` for a task that panicked, `CANCELLED` for one that was aborted.
+///
+/// So a handler can use `ctx.spawn(work).await??`.
+///
+/// ```
+/// use throughline::{Code, Context, Error};
+///
+/// async fn total(ctx: &Context) -> Result<u64, Error> {
+///     Ok(ctx.spawn(async { 7 }).await??)
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// assert_eq!(total(&Context::background()).await?, 7);
+/// let aborted = Context::background().spawn(std::future::pending::<()>());
+/// aborted.abort();
+/// assert_eq!(Error::from(aborted.await.expect_err("it is aborted")).code(), Code::Cancelled);
+/// # Ok::<(), Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Error {
+        Error::wrap(if error.is_cancelled() { Code::Cancelled } else { Code::Internal }, error)
+    }
+}
+
+/// The `Error` or [`ContextError`] inside, or else `INTERNAL` with the error as its source.
+impl From<SharedError> for Error {
+    fn from(error: SharedError) -> Error {
+        if let Some(error) = Error::find_in(&*error) {
+            return error.clone();
+        }
+        match error.downcast_ref::<ContextError>() {
+            Some(&context_error) => Error::from(context_error),
+            None => Error::new(Code::Internal, Code::Internal.describe()).with_source(error.into_arc()),
         }
     }
 }

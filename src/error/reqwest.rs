@@ -12,7 +12,9 @@ use super::{Code, Error};
 /// Other errors get the first code that applies:
 /// - `INVALID_ARGUMENT` for a request that cannot be built.
 /// - `INTERNAL` for a body that is not the expected JSON.
-/// - The meaning of the status.
+/// - The meaning of the status. It is the callee's error, as that of
+///   [`send_with`](crate::SendWith::send_with). If this service passes it on, a 404 becomes
+///   `INTERNAL`, unless the code is [preserved](Error::preserve_code).
 /// - `DEADLINE_EXCEEDED` for a timeout of reqwest itself.
 /// - The meaning of an HTTP/2 reset.
 /// - `UNAVAILABLE` for all others.
@@ -38,8 +40,9 @@ impl From<reqwest::Error> for Error {
         } else {
             error.status().and_then(Code::from_http_status)
         };
+        let is_of_callee = error.status().is_some();
         match code {
-            Some(code) => Error::wrap(code, error),
+            Some(code) => Error::wrap(code, error).change(|inner| inner.is_remote = is_of_callee),
             None => Error::from_failure(error.into(), false),
         }
     }

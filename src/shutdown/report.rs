@@ -24,7 +24,8 @@ impl Drained {
 impl fmt::Display for Drained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Drained { requests_cancelled, tasks_cancelled, still_running } = self;
-        write!(f, "{requests_cancelled} requests and {tasks_cancelled} tasks cancelled")?;
+        let (requests, tasks) = (plural(*requests_cancelled), plural(*tasks_cancelled));
+        write!(f, "{requests_cancelled} request{requests} and {tasks_cancelled} task{tasks} cancelled")?;
         if *still_running > 0 {
             write!(f, ", {still_running} still running")?;
         }
@@ -61,4 +62,8 @@ impl fmt::Display for ShutdownReport {
             None => self.stats.fmt(f),
         }
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

@@ -1,8 +1,10 @@
 //! Errors of services that do not use this library.
 
+use std::error::Error as _;
+
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
-use throughline::{Code, Error};
+use throughline::{Code, ContextError, Error, SharedError};
 
 fn response(status: u16, media_type: &str, body: impl AsRef<[u8]>) -> Error {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
@@ -133,4 +135,28 @@ mod grpc {
         assert!(!format!("{:?} {:?}", sent.message(), sent.details()).contains("invalid\""));
         assert!(sent.get_error_details().bad_request().is_none());
     }
+}
+
+#[tokio::test]
+async fn a_status_that_reqwest_reports_is_the_callees_error() {
+    let response = http::Response::builder().status(401).body("").expect("the parts are valid");
+    let error = reqwest::Response::from(response).error_for_status().expect_err("a 401 is an error");
+    let error = Error::from(error);
+    assert_eq!(error.code(), Code::Unauthenticated);
+    assert_eq!(error.clone().through_service(Some("api")).code(), Code::Internal);
+    assert_eq!(error.preserve_code().through_service(Some("api")).code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn the_ends_of_tasks_and_of_groups_convert() {
+    let panicked = tokio::spawn(async { panic!("a task") }).await.expect_err("it panics");
+    assert_eq!(Error::from(panicked).code(), Code::Internal);
+
+    let own = SharedError::from(Error::new(Code::NotFound, "no such card"));
+    assert_eq!(Error::from(own).code(), Code::NotFound);
+    let done = SharedError::from(ContextError::DeadlineExceeded);
+    assert_eq!(Error::from(done).code(), Code::DeadlineExceeded);
+    let other = Error::from(SharedError::from("the disk is full"));
+    assert_eq!((other.code(), other.message()), (Code::Internal, "internal error"));
+    assert_eq!(other.source().map(ToString::to_string).as_deref(), Some("the disk is full"));
 }

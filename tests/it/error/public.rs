@@ -26,13 +26,21 @@ fn low_balance() -> Error {
 #[test]
 fn an_edge_keeps_public_details_of_its_own_and_of_services_behind_it() {
     let own = low_balance();
-    let passed_on = back(&back(&own.clone().through_service(Some("balance"))).through_service(Some("cards")));
+    let received = back(&own.clone().through_service(Some("balance")));
+    let passed_on = back(&received.preserve_code().through_service(Some("cards")));
     for error in [own, passed_on] {
         assert_eq!(error.details().len(), 2, "internal services get all");
         let sent = document(&error.redacted());
         assert_eq!(sent["details"], json!([{"@type": "bank.example/LowBalance", "missing": 120}]));
         assert!(!sent.to_string().contains("public"), "a client does not see the mark: {sent}");
     }
+}
+
+#[test]
+fn details_of_a_callee_are_not_public_once_the_code_has_become_internal() {
+    let passed_on = back(&low_balance().through_service(Some("balance"))).through_service(Some("cards"));
+    assert_eq!((passed_on.code(), passed_on.details().len()), (Code::Internal, 2), "internal services get all");
+    assert_eq!(document(&passed_on.redacted()).get("details"), None);
 }
 
 #[test]

@@ -174,7 +174,7 @@ async fn the_flush_is_last_so_spans_of_cancelled_work_are_exported() {
     let report = shutdown.finish(telemetry).await;
     assert!(!report.is_clean(), "work was cancelled");
     assert_eq!(report.flush_error, None);
-    assert_eq!(report.to_string(), "shutdown: 1 requests and 2 tasks cancelled; 3 of 3 spans exported");
+    assert_eq!(report.to_string(), "shutdown: 1 request and 2 tasks cancelled; 3 of 3 spans exported");
     hanging.await.unwrap();
     let mut spans = memory.spans();
     spans.sort_by(|a, b| a.name.cmp(&b.name));
