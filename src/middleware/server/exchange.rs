@@ -5,6 +5,7 @@
 //! - *Outer:* the context of a `ContextLayer` around this one.
 //! - *gRPC's form:* the request says that it is gRPC. Its response decides whether it is.
 
+mod admission;
 mod error;
 mod record;
 
@@ -20,7 +21,6 @@ use throughline_core::trace::{SpanKind, Status, Value};
 use throughline_core::{CancelHandle, Cause, Context, ContextError, RunningWork, Span, Work};
 use tokio::time::Instant;
 
-use super::authenticated::{Refused, catch_panic};
 use super::extract::{Inbound, Served, remove_untrusted_headers};
 use super::layer::{Config, Trust};
 use super::observed::trace_response;
@@ -163,11 +163,6 @@ impl Exchange {
         self.on_disconnect
     }
 
-    /// Whether the handler is not called: no time is left, or too little, or the base is done.
-    pub(super) fn is_shed(&self) -> bool {
-        self.refusal.is_some() || self.ctx.is_done()
-    }
-
     /// Puts the context where the handler and inner layers find it.
     pub(super) fn insert_into(&self, extensions: &mut Extensions) {
         let trust = if self.is_internal { Trust::Internal } else { Trust::Edge };
@@ -178,39 +173,6 @@ impl Exchange {
     /// Whether the request and its response are gRPC.
     pub(super) fn is_grpc(&self) -> bool {
         self.rpc.as_ref().is_some_and(|rpc| rpc.responder.is_some())
-    }
-
-    /// Determines the principal of an untrusted client. `false`: the request is refused.
-    pub(super) fn authenticate(&mut self, head: &Parts) -> bool {
-        let authenticator = self.config.authenticator.as_ref().filter(|_| self.trust == Trust::Edge);
-        let Some(authenticate) = authenticator else { return true };
-        match catch_panic(|| self.ctx.enter(|| authenticate(head))).flatten() {
-            Ok(authenticated) => {
-                let whole = self.whole.as_ref().unwrap_or(&self.ctx);
-                let (whole, handler) = authenticated.contexts(whole, &self.ctx);
-                self.whole = self.whole.is_some().then_some(whole);
-                self.ctx = handler;
-            }
-            Err(error) => self.refusal = Some(error),
-        }
-        self.refusal.is_none()
-    }
-
-    /// Refuses the request if an inner authenticator has done so in this response.
-    pub(super) fn is_refused_by<B>(&mut self, response: &Response<B>) -> bool {
-        if self.config.inner_may_refuse {
-            self.refusal = response.extensions().get().map(|Refused(error)| error.clone());
-        }
-        self.refusal.is_some()
-    }
-
-    /// Records that the handler is not called.
-    pub(super) fn record_shed(&self) {
-        let Some(live) = &self.live else { return };
-        let Some(span) = &live.span else { return };
-        let reason = if self.refusal.is_some() { "too little time" } else { "dead on arrival" };
-        span.set_attribute(semconv::SHED, reason);
-        span.record_shed(&self.ctx.cause().unwrap_or(Cause::DeadlineExceeded));
     }
 
     /// Prepares the layer's own response, which is gRPC if the request has gRPC's form.
@@ -331,7 +293,7 @@ impl Exchange {
         self.finish();
     }
 
-    /// Records that the body has waited for its next frame for as long as the limit.
+    /// Records that the limit for the next frame has passed.
     ///
     /// If the context is done already, that ends the body.
     pub(super) fn stalled(&mut self) {

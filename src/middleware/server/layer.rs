@@ -309,7 +309,7 @@ impl ContextLayer {
         self.change(|config| config.propagator = propagator)
     }
 
-    /// The longest time until the head of a response, and then for each frame of its body.
+    /// The longest time until the head of a response, then for each frame.
     ///
     /// [Limits](super#limits) says what that means for streams. A caller can only ask for less. At
     /// an edge it is at most a day
@@ -318,8 +318,9 @@ impl ContextLayer {
         self.change(|config| config.max_timeout = Some(timeout))
     }
 
-    /// The limit for a request whose caller has sent no timeout. It covers what `max_timeout` does.
+    /// The limit for a request whose caller has sent no timeout.
     ///
+    /// It covers what `max_timeout` does.
     /// Default: [`max_timeout`](Self::max_timeout), or no limit.
     pub fn default_timeout(self, timeout: Duration) -> Self {
         self.change(|config| config.default_timeout = Some(timeout))

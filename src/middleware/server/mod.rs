@@ -280,7 +280,8 @@
 //    what an authenticator returns, and `authenticating` the layer for one that waits.
 // 2. `service`: a request arrives.
 // 3. `exchange`: its life. It begins with `extract` (the context) and `span`. Its parts are
-//    `exchange/error` (the error for the caller) and `exchange/record` (what the span gets).
+//    `exchange/admission` (whether the handler is called), `exchange/error` (the error for the
+//    caller) and `exchange/record` (what the span gets).
 // 4. `future`: the response's head, with `unwind` (panics), `detached` (a handler that continues
 //    after a disconnect) and `document` (a body that reports an error).
 // 5. `body`: the response's body, with `stall` (a limit for each frame).

@@ -63,7 +63,7 @@ impl Route {
         Route::default()
     }
 
-    /// The limit for the head of the response, and then for each frame of its body.
+    /// The limit for the head of the response, then for each frame.
     ///
     /// It replaces the layer's [`max_timeout`](super::ContextLayer::max_timeout) and
     /// [`default_timeout`](super::ContextLayer::default_timeout), and may be longer than they are.
@@ -83,7 +83,9 @@ impl Route {
         self
     }
 
-    /// The limit for each frame of the response's body. It does not change the one for the head.
+    /// The limit for each frame of the response's body.
+    ///
+    /// It does not change the one for the head.
     ///
     /// `Duration::MAX`: no limit, for streams that may be silent for any time.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
@@ -169,7 +171,7 @@ impl Routes {
         named.or_else(|| matched_path(head).map(Cow::Borrowed))
     }
 
-    /// The options for a request, by the name of its route, or else by its path.
+    /// The options for a request, by its route's name, or else its path.
     pub(super) fn options(&self, name: Option<&str>, head: &Parts) -> Route {
         if self.options.is_empty() {
             return Route::default();

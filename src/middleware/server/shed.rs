@@ -60,7 +60,9 @@ impl Governor {
 }
 
 impl Window {
-    /// The slot of this second. Empties the slots of the seconds that have passed since the latest.
+    /// The slot of this second.
+    ///
+    /// Empties the slots of the seconds that have passed since the latest.
     fn current(&mut self) -> usize {
         let second = self.start.elapsed().as_secs();
         let passed = second.saturating_sub(self.latest).min(SLOTS as u64);

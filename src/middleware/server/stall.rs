@@ -15,7 +15,9 @@ pub(super) struct Stall {
     limit: Duration,
     /// When the wait for the next frame began. `None`: no frame is waited for.
     since: Option<Instant>,
-    /// Set for an earlier wait, or for this one. So a body of many frames seldom sets an alarm.
+    /// Set for an earlier wait, or for this one.
+    ///
+    /// So a body of many frames seldom sets an alarm.
     alarm: Option<Pin<Box<DoneOwned>>>,
 }
 
@@ -29,7 +31,9 @@ impl Stall {
         self.since = None;
     }
 
-    /// Ready if the body has waited for as long as the limit. Call it when the body is pending.
+    /// Ready if the body has waited for as long as the limit.
+    ///
+    /// Call it when the body is pending.
     pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             let now = Instant::now();

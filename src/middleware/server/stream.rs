@@ -7,7 +7,7 @@ use throughline_core::{Cause, Context};
 
 use super::extract::Served;
 
-/// The context of a whole exchange: for streams, and for the task of an upgraded connection.
+/// The context of a whole exchange: for streams and for upgraded connections.
 ///
 /// The handler's context ends at the limits of its layer ([`max_timeout`]) even if the response is
 /// still being sent. Code that outlives the head of the response uses this context instead: for
