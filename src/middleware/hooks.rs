@@ -89,11 +89,15 @@ pub struct Finished<'a> {
     pub error_type: Option<&'a str>,
     /// Why the request was cancelled before its end. `None`: it was not.
     pub cause: Option<&'a Cause>,
-    /// From the arrival of the request, or the send of the call, to the end of the response's body.
+    /// The time until the end of the response's body.
+    ///
+    /// It begins with the arrival of a request, or with the send of a call.
     pub duration: Duration,
 }
 
-/// What is known about a request or call before its end, if a hook wants to know.
+/// What is known about a request or call before its end.
+///
+/// `None` if no hook needs it.
 #[derive(Default)]
 pub(super) struct Report(Option<Box<Mutex<Facts>>>);
 

@@ -34,7 +34,9 @@ pub(crate) fn rows() -> [Row; 2] {
     ]
 }
 
-/// Half of the calls go to the root, the others to its first, middle and last child.
+/// Half of the calls go to the root.
+///
+/// The others go to its first, middle and last child.
 fn ours() -> [String; 2] {
     let root = Context::background().with_cancel();
     let children: Vec<CancelHandle> = (0..MILLION).map(|_| root.with_cancel()).collect();

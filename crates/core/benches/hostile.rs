@@ -1,4 +1,4 @@
-//! How long each parser takes for the worst input that a peer can send, by size.
+//! How long each parser takes for the worst input of a peer, by size.
 //!
 //! Run it with `cargo bench -p throughline-core --bench hostile`. R7 requires at most 100 µs at 8
 //! KiB. A linear parser takes twice as long for twice the input. The last column is the time per
@@ -14,7 +14,9 @@ use throughline_core::{Baggage, Context, Propagator, TraceState};
 
 type Lines = Vec<(String, Vec<u8>)>;
 
-/// A title, the header's name, a piece that is repeated up to the size, and the work to measure.
+/// A title, the header's name, a piece, and the work to measure.
+///
+/// The piece is repeated up to the size.
 type Case = (&'static str, &'static str, &'static str, fn(&Lines));
 
 const CASES: &[Case] = &[

@@ -22,7 +22,7 @@ pub(super) fn standard(status: &Status) -> impl Iterator<Item = Map<String, Valu
     details.into_iter().filter_map(object_of)
 }
 
-/// The details that go into a status as standard messages, and those that go into it as JSON.
+/// The details that a status has as standard messages, and those as JSON.
 ///
 /// Only public details become standard messages. If the status is for an internal service, they are
 /// also in the JSON, which says that they are public.

@@ -32,8 +32,9 @@ impl ClientLayer {
         self.change(|config| config.on_response = Some(Arc::new(hook)))
     }
 
-    /// Calls `hook` before the span of a call ends, with what is known about the call.
+    /// Calls `hook` before the span of a call ends.
     ///
+    /// It gets what is known about the call.
     /// Once for each call, also for those that fail, that are dropped, that are not recorded, or
     /// that are not sent because no time is left.
     ///

@@ -13,7 +13,7 @@ use super::layer::ContextLayer;
 use super::peer::{Proxies, ProxyHeader};
 use crate::middleware::hooks::{Finished, HookSpan};
 
-/// The header of W3C Trace Context Level 3 (a draft) that names the span of a response.
+/// The header that names the span of a response: W3C Trace Context Level 3, a draft.
 const TRACE_RESPONSE: &str = "traceresponse";
 
 /// # Hooks
@@ -21,8 +21,9 @@ const TRACE_RESPONSE: &str = "traceresponse";
 /// They are called for the outermost layer's span, with the request's context as the ambient one.
 /// A hook that panics does not fail the request. Setting a hook again replaces it.
 impl ContextLayer {
-    /// Calls `hook` when the span of a request has started, with the head of the request.
+    /// Calls `hook` when the span of a request has started.
     ///
+    /// It gets the head of the request.
     /// At an edge, the headers that only internal services may send are removed before.
     ///
     /// ```
@@ -62,8 +63,9 @@ impl ContextLayer {
         self.change(|config| config.on_response = Some(Arc::new(hook)))
     }
 
-    /// Calls `hook` before the span of a request ends, with what is known about the request.
+    /// Calls `hook` before the span of a request ends.
     ///
+    /// It gets what is known about the request.
     /// Once for each request, also for those that are cancelled, that panic, that are not recorded,
     /// or whose handler is not called. It is the place to count requests and their durations.
     ///

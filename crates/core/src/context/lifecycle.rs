@@ -60,7 +60,7 @@ struct Shared {
 pub enum Work {
     /// A request or a message that a service handles.
     Request,
-    /// A task on a context that is not detached, for example on that of a request.
+    /// A task on a context that is not detached, such as that of a request.
     Task,
     /// A task on a detached context.
     DetachedTask,
@@ -155,8 +155,9 @@ impl Lifecycle {
 }
 
 impl Context {
-    /// Derives a child whose work is counted by `lifecycle`, and that of all contexts below it.
+    /// Derives a child whose work is counted by `lifecycle`.
     ///
+    /// So is the work of all contexts below it.
     /// [`Lifecycle`] says which work that is, and has an example.
     pub fn with_lifecycle(&self, lifecycle: &Lifecycle) -> Context {
         self.with_value(&SCOPE, Scope { lifecycle: lifecycle.clone(), is_detached: false })

@@ -95,7 +95,7 @@ impl TerminationSignals {
         system::Signals::new().map(TerminationSignals)
     }
 
-    /// Waits for a signal, and returns the conventional exit status of a process that it ends.
+    /// Waits for a signal, and returns the exit status that is conventional for it.
     ///
     /// On Unix that is 130 for SIGINT and 143 for SIGTERM. On Windows it is
     /// `STATUS_CONTROL_C_EXIT`. Several signals of one kind that arrive before this call count as

@@ -13,8 +13,9 @@ use http_body_util::{Empty, Full};
 /// The most bytes of a boxed body that are kept for a second attempt.
 const MAX_KEPT: usize = 256 * 1024;
 
-/// A request body that a retry can send again, if it is known before the first attempt.
+/// A request body that a retry can send again.
 ///
+/// It must be known before the first attempt.
 /// Implement it for a body type of your own, so that [`RetryLayer`](super::RetryLayer) accepts it.
 /// A body that can never be sent again returns `None`.
 ///

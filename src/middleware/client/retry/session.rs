@@ -115,8 +115,9 @@ impl Session {
         self.transient_error(Error::from_status(status, headers)?, false)
     }
 
-    /// The same for gRPC, where the head has a status if there are no messages ("Trailers-Only").
+    /// The same for gRPC, whose head has a status if there are no messages.
     ///
+    /// gRPC calls such a response "Trailers-Only".
     /// gRFC A6: a response that begins with messages is final.
     pub(super) fn transient_error_of_grpc_head(
         &self,
