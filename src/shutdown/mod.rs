@@ -25,12 +25,22 @@ pub use report::{Drained, ShutdownReport};
 ///
 /// | When | What |
 /// |---|---|
-/// | SIGINT or SIGTERM, or [`request`](Self::request) | [`requested`](Self::requested) is ready: servers stop accepting; requests in flight go on |
-/// | no request and no task runs any more | all contexts of the process are cancelled, and the flush starts |
-/// | the grace has passed | requests in flight are cancelled with [`Cause::Shutdown`]: the response is a retryable 503, or `UNAVAILABLE` |
-/// | then the [`background_limit`](Self::background_limit) has passed | background work is cancelled with [`Cause::Shutdown`], and [`serve`](Self::serve) stops waiting for connections |
-/// | at most 100 ms later | the telemetry is flushed, for at most the [`flush_limit`](Self::flush_limit) |
-/// | a second signal, at any time | the process ends at once, with status 130 or 143 (`STATUS_CONTROL_C_EXIT` on Windows) |
+/// | SIGINT, SIGTERM or [`request`] | [`requested`] is ready: servers stop accepting |
+/// | no request and no task runs any more | the contexts are cancelled; the flush starts |
+/// | the grace has passed | requests in flight are cancelled: a retryable 503, `UNAVAILABLE` |
+/// | then the [`background_limit`] has passed | background work is cancelled; [`serve`] returns |
+/// | at most 100 ms later | the telemetry is flushed, for at most the [`flush_limit`] |
+/// | a second signal, at any time | the process ends at once |
+///
+/// Requests in flight go on until the grace has passed. The cause of all cancellations is
+/// [`Cause::Shutdown`]. The second signal's status is 130 for SIGINT, 143 for SIGTERM, and
+/// `STATUS_CONTROL_C_EXIT` on Windows.
+///
+/// [`request`]: Self::request
+/// [`requested`]: Self::requested
+/// [`background_limit`]: Self::background_limit
+/// [`serve`]: Self::serve
+/// [`flush_limit`]: Self::flush_limit
 ///
 /// So the process ends at most grace + `background_limit` + 100 ms + `flush_limit` after the
 /// signal, and as soon as its work has ended.

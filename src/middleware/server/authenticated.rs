@@ -23,7 +23,11 @@ use crate::error::{Code, Error};
 ///
 /// static TENANT: Key<u64> = Key::baggage("tenant");
 ///
-/// # fn verify(_: &http::HeaderMap) -> Result<(Principal, u64), Error> { unimplemented!() }
+/// # fn verify(headers: &http::HeaderMap) -> Result<(Principal, u64), Error> {
+/// #     let token = headers.get("authorization").and_then(|token| token.to_str().ok());
+/// #     let user = token.and_then(|token| Principal::new(token.strip_prefix("Bearer ")?));
+/// #     Ok((user.ok_or_else(|| Error::new(throughline::Code::Unauthenticated, "no valid token"))?, 7))
+/// # }
 /// let layer = ContextLayer::edge().authenticator(|head| {
 ///     let (user, tenant) = verify(&head.headers)?;
 ///     Ok(Authenticated::new(user).with(&TENANT, tenant))

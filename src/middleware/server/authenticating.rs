@@ -84,9 +84,11 @@ impl ContextLayer {
     /// struct Sessions;
     ///
     /// impl Sessions {
-    ///     async fn find(&self, _: &Context, _token: &str) -> Result<(Principal, u64), Error> {
-    /// #       unimplemented!()
-    ///         // A call to another service, with the time that the request has left.
+    ///     /// Stands for a call to another service, with the time that the request has left.
+    ///     async fn find(&self, ctx: &Context, token: &str) -> Result<(Principal, u64), Error> {
+    ///         ctx.check()?;
+    ///         let user = token.strip_prefix("Bearer ").and_then(Principal::new);
+    ///         user.map(|user| (user, 7)).ok_or_else(|| Error::new(Code::Unauthenticated, "no session"))
     ///     }
     /// }
     ///

@@ -5,6 +5,7 @@
 //! stdin and reads responses from stdout, each after its length in four bytes.
 
 mod client;
+#[path = "../../it/support/codec.rs"]
 mod codec;
 mod messages;
 mod server;

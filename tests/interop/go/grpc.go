@@ -61,7 +61,8 @@ func unary(name string, method func(context.Context, []byte) ([]byte, error)) gr
 	}}
 }
 
-// streaming is a method that holds after its first message: from the client, and to it if the server streams.
+// streaming is a method that holds after its first message: from the client, and to it if the
+// server streams.
 func streaming(name string, fromClient, fromServer bool) grpc.StreamDesc {
 	return grpc.StreamDesc{StreamName: name, ClientStreams: fromClient, ServerStreams: fromServer,
 		Handler: func(_ any, stream grpc.ServerStream) error {
@@ -165,7 +166,8 @@ func callGRPC(ctx context.Context, c command) any {
 	return result
 }
 
-// stream sends one message, and then reads until the stream ends. Only a client that does not stream says that it has sent all.
+// stream sends one message, and then reads until the stream ends. Only a client that does not
+// stream says that it has sent all.
 func stream(ctx context.Context, connection *grpc.ClientConn, method string, fromClient, fromServer bool, message []byte) error {
 	desc := &grpc.StreamDesc{ClientStreams: fromClient, ServerStreams: fromServer}
 	stream, err := connection.NewStream(ctx, desc, "/interop.Peer/"+method)

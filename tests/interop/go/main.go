@@ -62,7 +62,8 @@ func write(value any) {
 	}
 }
 
-// hold waits until the request is cancelled, or until the command "abort". It returns whether it was the latter.
+// hold waits until the request is cancelled, or until the command "abort". It returns whether it
+// was the latter.
 func hold(ctx context.Context, id string) bool {
 	abort := make(chan struct{})
 	aborts.Store(id, abort)

@@ -11,6 +11,7 @@ mod errors;
 mod failures;
 mod grpc;
 mod grpc_ends;
+mod grpc_form;
 mod hooks;
 mod hostile;
 mod life;

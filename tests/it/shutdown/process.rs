@@ -2,9 +2,9 @@
 
 #![allow(clippy::print_stdout, reason = "the tests read the output of the processes")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -39,9 +39,11 @@ fn run_service(grace: Duration) {
             println!("slow request");
             let requested = in_slow.requested();
             async move {
-                // It is in flight when the signal arrives, and goes on after it.
+                // It is in flight when the signal arrives, and goes on until the test lets it end.
                 requested.await;
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                println!("signal received");
+                let end = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+                end.await.unwrap().unwrap();
                 "slow"
             }
         };
@@ -50,7 +52,7 @@ fn run_service(grace: Duration) {
             std::thread::park_timeout(Duration::from_secs(60));
         };
         let app =
-            Router::new().route("/fast/{ms}", get(fast)).route("/slow", get(slow)).route("/blocked", get(blocked));
+            Router::new().route("/fast/{turns}", get(fast)).route("/slow", get(slow)).route("/blocked", get(blocked));
         let app = app.layer(ContextLayer::internal().base(shutdown.context()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("listening on {}", listener.local_addr().unwrap());
@@ -63,18 +65,24 @@ fn run_service(grace: Duration) {
     println!("done: {} {begun} {ended} {}", REQUESTS.load(Relaxed), served.stats.emitted);
 }
 
-/// Takes `ms`, and leaves twice as much work in the background.
-async fn fast(Extension(ctx): Extension<Context>, Path(ms): Path<u64>) -> &'static str {
+/// Takes some turns of the runtime, and leaves twice as much work in the background.
+async fn fast(Extension(ctx): Extension<Context>, Path(turns): Path<u64>) -> &'static str {
     REQUESTS.fetch_add(1, Relaxed);
     AUDITS[0].fetch_add(1, Relaxed);
     ctx.detach().spawn(async move {
         let span = Context::current().span("audit").start();
-        tokio::time::sleep(Duration::from_millis(2 * ms)).await;
+        take(2 * turns).await;
         span.end();
         AUDITS[1].fetch_add(1, Relaxed);
     });
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+    take(turns).await;
     "fast"
+}
+
+async fn take(turns: u64) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A running service, whose output is read line by line.
@@ -89,6 +97,7 @@ impl Service {
     fn start(test: &str, name: &str, collector: SocketAddr, grace: Duration) -> Option<Service> {
         let started = start_own_process(test, |command| {
             command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}")).env("OTEL_SERVICE_NAME", name);
+            command.stdin(Stdio::piped());
         });
         let Some(mut child) = started else {
             run_service(grace);
@@ -141,6 +150,8 @@ fn r14_a_sigterm_neither_cuts_off_a_request_nor_loses_a_span() {
     let slow = runtime.spawn(get_path(service.address, "/slow"));
     service.line("slow request");
     service.signal("TERM");
+    service.line("signal received");
+    service.child.stdin.take().unwrap().write_all(b"end\n").unwrap();
     assert_eq!(runtime.block_on(slow).unwrap().unwrap(), "slow");
     assert_eq!(service.line("shutdown: "), "0 requests and 0 tasks cancelled; 7 of 7 spans exported");
     assert!(service.end().success());
@@ -247,7 +258,7 @@ async fn get_signal_under_load(test: &'static str, number: u32, otlp: SocketAddr
         clients.spawn(async move {
             let http = reqwest::Client::new();
             for request in 0.. {
-                let url = format!("http://{address}/fast/{}", (client + request) % 8);
+                let url = format!("http://{address}/fast/{}", (client + request) % 8 * 50);
                 let Ok(response) = http.get(url).send().await else { return };
                 assert_eq!(response.status(), 200);
                 if response.text().await.is_ok_and(|body| body == "fast") {

@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use throughline::{ContextLayer, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::server::TcpIncoming;
 
@@ -48,7 +49,17 @@ async fn http2(address: SocketAddr) -> reqwest::Client {
     client
 }
 
-async fn ends<E: std::fmt::Debug>(server: tokio::task::JoinHandle<Result<(), E>>, shutdown: &Shutdown) {
+/// Runs `server` as the shutdown's.
+fn start<F, E>(shutdown: &Shutdown, server: F) -> JoinHandle<Result<(), E>>
+where
+    F: IntoFuture<Output = Result<(), E>, IntoFuture: Send> + Send + 'static,
+    E: Send + 'static,
+{
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { shutdown.serve(server).await })
+}
+
+async fn ends<E: std::fmt::Debug>(server: JoinHandle<Result<(), E>>, shutdown: &Shutdown) {
     timeout(PATIENCE, server).await.expect("the server ends before the grace").unwrap().unwrap();
     assert!(shutdown.drain().await.is_clean());
 }
@@ -58,8 +69,7 @@ async fn idle_connections_do_not_hold_an_axum_server() {
     let shutdown = Shutdown::new(GRACE);
     let (listener, address) = listener().await;
     let server = axum::serve(listener, app(&shutdown)).with_graceful_shutdown(shutdown.requested());
-    let serving = shutdown.clone();
-    let server = tokio::spawn(async move { serving.serve(server).await });
+    let server = start(&shutdown, server);
     let _idle = idle_connections(address).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     shutdown.request();
@@ -88,8 +98,7 @@ async fn idle_connections_do_not_hold_a_hyper_util_server() {
         connections.shutdown().await;
         std::io::Result::Ok(())
     };
-    let serving = shutdown.clone();
-    let server = tokio::spawn(async move { serving.serve(server).await });
+    let server = start(&shutdown, server);
     let _idle = idle_connections(address).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     shutdown.request();
@@ -103,8 +112,7 @@ async fn idle_connections_do_not_hold_a_tonic_server() {
     let layer = ContextLayer::internal().base(shutdown.context());
     let server = tonic::transport::Server::builder().layer(layer).add_routes(tonic::service::Routes::default());
     let server = server.serve_with_incoming_shutdown(TcpIncoming::from(listener), shutdown.requested());
-    let serving = shutdown.clone();
-    let server = tokio::spawn(async move { serving.serve(server).await });
+    let server = start(&shutdown, server);
     let _idle = http2(address).await;
     shutdown.request();
     ends(server, &shutdown).await;
@@ -115,8 +123,7 @@ async fn half_a_request_holds_a_server_up_no_longer_than_the_limits() {
     let shutdown = Shutdown::new(GRACE);
     let (listener, address) = listener().await;
     let server = axum::serve(listener, app(&shutdown)).with_graceful_shutdown(shutdown.requested());
-    let serving = shutdown.clone();
-    let server = tokio::spawn(async move { serving.serve(server).await });
+    let server = start(&shutdown, server);
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
     shutdown.request();

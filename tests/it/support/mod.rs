@@ -1,5 +1,6 @@
 //! Services on loopback ports, and the spans that they record.
 
+mod codec;
 pub mod collector;
 pub mod grpc;
 

@@ -363,7 +363,7 @@ impl<'a> SpanBuilder<'a> {
         let trace_state = result.trace_state.or_else(|| parent.map(|parent| parent.trace_state().clone()));
         let decided = SpanContext::new(trace_id, SpanId::random_at(now), flags, trace_state.unwrap_or_default(), false);
         let stays_undecided = config.is_none() && parent.is_some_and(SpanContext::is_undecided);
-        let is_recorded = result.sampled && recorder_admits(config);
+        let is_recorded = result.sampled && config.is_some_and(|config| config.recorder.admit());
         Decision {
             span_context: if stays_undecided { decided.into_undecided() } else { decided },
             parent_span_id: parent.map(SpanContext::span_id),
@@ -388,14 +388,9 @@ fn follow(config: Option<&TracerConfig>, parent: &SpanContext, is_recorded: bool
         span_context: parent.child(SpanId::random_at(now)),
         parent_span_id: Some(parent.span_id()),
         parent_is_remote: false,
-        is_recorded: is_recorded && recorder_admits(config),
+        is_recorded: is_recorded && config.is_some_and(|config| config.recorder.admit()),
         is_local_root: false,
         epoch,
         attributes: Vec::new(),
     }
-}
-
-#[inline]
-fn recorder_admits(config: Option<&TracerConfig>) -> bool {
-    config.is_some_and(|config| config.recorder.admit())
 }

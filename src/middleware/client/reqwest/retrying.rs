@@ -1,7 +1,6 @@
 //! Retries of reqwest requests.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -13,7 +12,7 @@ use tower_service::Service;
 use super::send::send;
 use crate::error::Error;
 use crate::middleware::client::retry::run::{Exchange, run};
-use crate::middleware::client::retry::service::{Client, wait_until_ready};
+use crate::middleware::client::retry::service::{Client, discard, transient_error, wait_until_ready};
 use crate::middleware::client::retry::{RetryPolicy, session::Session};
 use crate::middleware::client::{CallBody, ClientLayer, error_for_status};
 
@@ -78,16 +77,10 @@ where
     }
 
     fn transient_error(&self, session: &Session, outcome: &Self::Outcome) -> Option<Error> {
-        match outcome {
-            Ok(response) => session.transient_error_of_head(response.status(), response.headers()),
-            Err(error) => session.transient_error(error.clone(), false),
-        }
+        transient_error(session, outcome)
     }
 
     fn discard(&self, outcome: Self::Outcome) {
-        if let Ok(response) = outcome {
-            // The call ends here: nobody reads the body.
-            pin!(response.into_body()).body_and_call().1.finish();
-        }
+        discard(outcome)
     }
 }

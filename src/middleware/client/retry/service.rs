@@ -251,17 +251,29 @@ where
     }
 
     fn transient_error(&self, session: &Session, outcome: &Self::Outcome) -> Option<Error> {
-        match outcome {
-            Ok(response) => session.transient_error_of_head(response.status(), response.headers()),
-            Err(error) => session.transient_error(error.clone(), false),
-        }
+        transient_error(session, outcome)
     }
 
     fn discard(&self, outcome: Self::Outcome) {
-        if let Ok(response) = outcome {
-            // The call ends here: nobody reads the body.
-            pin!(response.into_body()).body_and_call().1.finish();
-        }
+        discard(outcome)
+    }
+}
+
+/// The error of an attempt that is a call of its own, if another one may succeed.
+pub(in crate::middleware::client) fn transient_error<R>(
+    session: &Session,
+    outcome: &Result<Response<R>, Error>,
+) -> Option<Error> {
+    match outcome {
+        Ok(response) => session.transient_error_of_head(response.status(), response.headers()),
+        Err(error) => session.transient_error(error.clone(), false),
+    }
+}
+
+/// Ends the call of an attempt: nobody reads the body.
+pub(in crate::middleware::client) fn discard<R: Body>(outcome: Result<Response<CallBody<R>>, Error>) {
+    if let Ok(response) = outcome {
+        pin!(response.into_body()).body_and_call().1.finish();
     }
 }
 

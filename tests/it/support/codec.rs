@@ -1,11 +1,11 @@
-//! Messages as bytes. The suite sends them encoded, and reads them encoded.
+//! Messages of gRPC as bytes, without generated code. The conformance service uses this file, too.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;
