@@ -33,6 +33,10 @@ const LAYERS: &[Layer] = &[
         folder: "crates/transport/src",
         may_not_name: &["throughline_view", "opentelemetry", "throughline::telemetry"],
     },
+    Layer {
+        folder: "crates/service/src",
+        may_not_name: &["throughline_view", "opentelemetry", "throughline::telemetry"],
+    },
     Layer { folder: "crates/view/src", may_not_name: &["throughline::", "throughline_transport", "opentelemetry"] },
 ];
 
@@ -41,10 +45,12 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("crates/core", &[]),
     (".", &["throughline-core"]),
     ("crates/transport", &["throughline-core", "throughline"]),
+    ("crates/service", &["throughline-core", "throughline", "throughline-transport"]),
     ("crates/view", &["throughline-core"]),
 ];
 
-const WORKSPACE: &[&str] = &["throughline", "throughline-core", "throughline-transport", "throughline-view", "bank"];
+const WORKSPACE: &[&str] =
+    &["throughline", "throughline-core", "throughline-transport", "throughline-service", "throughline-view", "bank"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -189,7 +195,9 @@ fn every_feature_and_every_dependency_is_used() {
 #[test]
 fn unsafe_code_stays_in_the_tree() {
     let mut wrong = Vec::new();
-    for folder in ["src", "crates/core/src", "crates/transport/src", "crates/view/src", "examples/bank/src"] {
+    for folder in
+        ["src", "crates/core/src", "crates/transport/src", "crates/service/src", "crates/view/src", "examples/bank/src"]
+    {
         for file in rust_files(&root().join(folder)) {
             if file.to_string_lossy().contains("crates/core/src/context/tree") {
                 continue;
@@ -213,7 +221,7 @@ fn unsafe_code_stays_in_the_tree() {
 #[test]
 fn the_wall_clock_is_read_in_three_files() {
     let mut readers = Vec::new();
-    for folder in ["src", "crates/core/src", "crates/transport/src", "crates/view/src"] {
+    for folder in ["src", "crates/core/src", "crates/transport/src", "crates/service/src", "crates/view/src"] {
         for file in rust_files(&root().join(folder)) {
             let source = fs::read_to_string(&file).unwrap();
             let reads = |line: &str| names(code(line), "SystemTime::now") || code(line).contains("UNIX_EPOCH.elapsed");

@@ -1,7 +1,5 @@
 //! Events within one process.
 
-#![allow(clippy::unwrap_used)]
-
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,5 @@
 //! Redelivery and dead letters: messages whose handler fails.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,1 @@
+//! Services that are their handlers, and clients of one line, on any transport.

@@ -1,0 +1,5 @@
+//! The public behaviour of the crate, one module per behaviour.
+#![allow(clippy::unwrap_used)]
+
+mod events;
+mod redelivery;
