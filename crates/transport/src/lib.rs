@@ -1,8 +1,28 @@
-//! Publish and subscribe between services, with context propagation.
+//! Named services and events over any medium, with context propagation.
 //!
-//! [`Events`] publishes messages. A [`Subscription`] receives them. Each message carries the trace,
-//! the baggage and other wire values of its publisher.
+//! | | |
+//! |---|---|
+//! | [`Transport`] | sends requests to named services, and receives them with a [`Listener`] |
+//! | [`Medium`] | moves them: in this process, or over a medium of your own |
+//! | [`Events`] | publishes messages; a [`Subscription`] receives them |
+//!
+//! A request carries the whole context: the deadline, the cancellation, the trace, the baggage and
+//! other wire values. A message carries the context of its publisher without the deadline and the
+//! cancellation.
 
+mod endpoint;
+mod error;
 mod events;
+mod in_process;
+mod inbox;
+mod listener;
+mod medium;
+mod transport;
 
+pub use endpoint::{Endpoint, Sending};
+pub use error::NoSuchService;
 pub use events::{Consumer, Delivery, Events, GroupCounters, Message, Subscription};
+pub use inbox::{Inbox, ListenerCounters, Reply};
+pub use listener::{Incoming, Listener, Responder};
+pub use medium::{InstanceChanges, Medium, Outgoing};
+pub use transport::{Instances, Transport};

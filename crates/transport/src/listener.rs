@@ -1,0 +1,319 @@
+//! The requests of a service, and the responders that respond to them.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use throughline::{Cause, Code, Context, ContextLayer, DoneOwned, Error};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tower::{Layer, Service, ServiceExt as _};
+
+use crate::ListenerCounters;
+use crate::error::{response_of, too_large};
+use crate::inbox::{Control, Flight};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The requests that arrive for one service.
+///
+/// [`Transport::listen`](crate::Transport::listen) makes it.
+///
+/// [`serve`](Self::serve) handles them with a tower service and a context. [`next`](Self::next)
+/// takes one request after the other, without a context.
+///
+/// When a listener is dropped, requests that were not taken get `UNAVAILABLE`, and nothing listens
+/// to the name any more. Requests that were taken may still be responded to.
+pub struct Listener {
+    receiver: mpsc::Receiver<Incoming>,
+    control: Arc<Control>,
+    closed: Pin<Box<DoneOwned>>,
+}
+
+/// A request, and the responder to respond to it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The request.
+    pub request: Request<Bytes>,
+    /// Responds to the request.
+    pub responder: Responder,
+}
+
+/// Sends the response to one request.
+///
+/// A responder that is dropped responds with `INTERNAL`.
+#[must_use = "a responder that is dropped responds with INTERNAL"]
+pub struct Responder {
+    /// `None`: it has responded.
+    sender: Option<oneshot::Sender<Response<Bytes>>>,
+    flight: Flight,
+}
+
+impl Listener {
+    pub(crate) fn new(receiver: mpsc::Receiver<Incoming>, control: Arc<Control>) -> Self {
+        let closed = Box::pin(control.closed.done_owned());
+        Listener { receiver, control, closed }
+    }
+
+    /// Returns the name of the service.
+    pub fn service(&self) -> &str {
+        &self.control.service
+    }
+
+    /// Returns what this listener has counted.
+    pub fn counters(&self) -> ListenerCounters {
+        self.control.counters()
+    }
+
+    /// Takes the next request.
+    ///
+    /// `None`: the listener was [stopped](crate::Transport::stop_listening), and each request has
+    /// its response.
+    ///
+    /// # Cancellation safety
+    /// If the future is dropped before it is ready, no request is taken.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        poll_fn(|cx| self.poll_incoming(cx)).await
+    }
+
+    fn poll_incoming(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Incoming>> {
+        match self.receiver.poll_recv(cx) {
+            Poll::Pending => self.closed.as_mut().poll(cx).map(|()| None),
+            incoming => incoming,
+        }
+    }
+
+    /// Handles the requests with `service`, each on a task and in a context of its own.
+    ///
+    /// `layer` extracts the context. It is a child of `base`, which replaces the layer's own
+    /// [`base`](ContextLayer::base): with the context of a [`Shutdown`](throughline::Shutdown), the
+    /// shutdown waits for the requests. A request is cancelled when
+    /// - its caller gives up: [`Cause::ClientDisconnected`];
+    /// - its deadline passes;
+    /// - `base` is cancelled;
+    /// - the listener was stopped and the drain time has passed: [`Cause::Shutdown`].
+    ///
+    /// Responses are read into memory. One that is larger than the limit becomes
+    /// `RESOURCE_EXHAUSTED`. An error of `service` becomes `INTERNAL`. A panic of it fails only its
+    /// own request.
+    ///
+    /// It returns when the listener has ended. When `base` is done, it stops listening.
+    ///
+    /// # Cancellation safety
+    /// If the future is dropped, so are the listener and the requests in flight.
+    ///
+    /// # Examples
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use throughline::{Context, ContextLayer};
+    /// use throughline_transport::Transport;
+    /// use tower::service_fn;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let transport = Transport::in_process();
+    /// let listener = transport.listen("balance").await?;
+    /// let balance = service_fn(async |request: Request<Full<Bytes>>| {
+    ///     let ctx = request.extensions().get::<Context>().expect("the layer has inserted it");
+    ///     assert!(ctx.remaining().is_some());
+    ///     Ok::<_, throughline::Error>(Response::new(Full::new(Bytes::from("100"))))
+    /// });
+    /// let ctx = Context::background();
+    /// tokio::spawn(async move { listener.serve(&Context::background(), ContextLayer::internal(), balance).await });
+    ///
+    /// let ctx = ctx.with_timeout(std::time::Duration::from_secs(1));
+    /// let response = transport.send(&ctx, "balance", Request::new(Bytes::new())).await?;
+    /// assert_eq!(response.body(), "100");
+    /// assert!(transport.stop_listening("balance").await);
+    /// # Ok::<(), throughline::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn serve<S, B>(mut self, base: &Context, layer: ContextLayer, service: S)
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let requests = base.with_cancel();
+        let service = layer.base(&requests).layer(service);
+        let mut tasks = JoinSet::new();
+        let control = Arc::clone(&self.control);
+        let (mut is_stopped, mut is_overdue) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                incoming = self.next() => match incoming {
+                    Some(Incoming { request, responder }) => {
+                        let service = service.clone();
+                        tasks.spawn(async move { handle(service, request, responder).await });
+                    }
+                    None => break,
+                },
+                Some(_ended) = tasks.join_next() => {}
+                () = control.overdue.done(), if !is_overdue => {
+                    is_overdue = true;
+                    requests.cancel_with(Cause::Shutdown);
+                }
+                () = base.done(), if !is_stopped => {
+                    is_stopped = true;
+                    control.draining.cancel_with(Cause::Shutdown);
+                    let control = Arc::clone(&control);
+                    tasks.spawn(async move {
+                        control.idle().await;
+                        control.close();
+                    });
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Handles one request. Drops the work of the service when the caller gives up.
+async fn handle<S, B>(service: S, request: Request<Bytes>, mut responder: Responder)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let limit = responder.flight.max_body();
+    let work = async {
+        let response = service.oneshot(request.map(Full::new)).await.map_err(|e| Failure::Failed(e.into()))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, limit).collect().await.map_err(|e| match e.is::<LengthLimitError>() {
+            true => Failure::TooLarge,
+            false => Failure::Failed(e),
+        })?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    };
+    let result = {
+        let mut work = std::pin::pin!(work);
+        let sender = responder.sender.as_mut().expect("it has not responded");
+        tokio::select! {
+            biased;
+            result = &mut work => Some(result),
+            () = sender.closed() => None,
+        }
+    };
+    match result {
+        Some(Ok(response)) => responder.respond(response),
+        Some(Err(Failure::TooLarge)) => {
+            let error = too_large("response body", responder.flight.service(), limit);
+            responder.respond_error(error);
+        }
+        Some(Err(Failure::Failed(error))) => responder.respond_error(Error::wrap(Code::Internal, error)),
+        None => responder.discard(),
+    }
+}
+
+enum Failure {
+    TooLarge,
+    Failed(BoxError),
+}
+
+impl Stream for Listener {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Incoming>> {
+        self.poll_incoming(cx)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.control.close();
+        self.receiver.close();
+        while let Ok(Incoming { responder, .. }) = self.receiver.try_recv() {
+            let message = format!("{} is shutting down", self.control.service);
+            responder.respond_error(Error::new(Code::Unavailable, message).with_retryable(true));
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("service", &self.control.service).finish_non_exhaustive()
+    }
+}
+
+impl Responder {
+    pub(crate) fn new(sender: oneshot::Sender<Response<Bytes>>, flight: Flight) -> Self {
+        Responder { sender: Some(sender), flight }
+    }
+
+    /// Sends the response.
+    ///
+    /// - If the caller has given up, the response is discarded and counted.
+    /// - A body that is larger than the limit becomes `RESOURCE_EXHAUSTED`.
+    pub fn respond(mut self, response: Response<Bytes>) {
+        let limit = self.flight.max_body();
+        if response.body().len() > limit {
+            let error = too_large("response body", self.flight.service(), limit);
+            return self.respond_error(error);
+        }
+        self.send(response);
+    }
+
+    /// Sends `error` as the response: a problem document that names this service as the origin.
+    pub fn respond_error(mut self, error: Error) {
+        let response = response_of(error, self.flight.service());
+        self.send(response);
+    }
+
+    /// Waits until there is no need for a response any more, and returns the cause.
+    ///
+    /// - [`Cause::ClientDisconnected`]: the caller gave up.
+    /// - [`Cause::Shutdown`]: the listener was stopped and the drain time has passed.
+    ///
+    /// # Cancellation safety
+    /// It may be dropped at any time and called again.
+    pub async fn closed(&mut self) -> Cause {
+        let sender = self.sender.as_mut().expect("a method that responds consumes the responder");
+        tokio::select! {
+            biased;
+            () = sender.closed() => Cause::ClientDisconnected,
+            () = self.flight.overdue().done() => Cause::Shutdown,
+        }
+    }
+
+    /// Ends a request whose caller has given up.
+    fn discard(mut self) {
+        self.sender = None;
+    }
+
+    fn send(&mut self, response: Response<Bytes>) {
+        let Some(sender) = self.sender.take() else { return };
+        self.flight.record_response(&response);
+        if sender.send(response).is_err() {
+            self.flight.record_late_response();
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.sender.is_some() {
+            let error = Error::new(Code::Internal, format!("{} did not respond", self.flight.service()));
+            let response = response_of(error, self.flight.service());
+            self.send(response);
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder").field("service", &self.flight.service()).finish_non_exhaustive()
+    }
+}
