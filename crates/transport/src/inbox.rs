@@ -61,6 +61,8 @@ pub(crate) struct Control {
 pub struct ListenerCounters {
     /// Requests that were taken, those in flight included.
     pub requests: u64,
+    /// Whether the listener takes no more new requests.
+    pub is_draining: bool,
     /// Requests that are taken and have no response yet.
     pub in_flight: usize,
     /// Responses with a status of 500 or more.
@@ -218,6 +220,7 @@ impl Control {
     pub(crate) fn counters(&self) -> ListenerCounters {
         ListenerCounters {
             requests: self.requests.load(Ordering::Relaxed),
+            is_draining: self.draining.is_done(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
