@@ -134,6 +134,9 @@ impl Transport {
     ///   ASCII letters, digits, `-` and `_`.
     /// - `ALREADY_EXISTS`: this transport has a listener for the name.
     /// - `UNAVAILABLE`: the medium cannot be reached. The message says what to check.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn listen(&self, service: &str) -> Result<Listener, Error> {
         let service: Arc<str> = check_name(service)?.into();
         let (inbox, receiver) = channel(Arc::clone(&service), self.limits);
@@ -278,7 +281,8 @@ impl Transport {
 
     /// Returns what the listener for `service` has counted. `None`: there is none.
     pub fn counters(&self, service: &str) -> Option<ListenerCounters> {
-        lock(&self.listeners).get(service).map(|control| control.counters())
+        let control = lock(&self.listeners).get(service).cloned()?;
+        (!control.closed.is_done()).then(|| control.counters())
     }
 
     /// Returns how many requests this transport has sent and waits for, clones included.
