@@ -1,1 +1,5 @@
 //! Services that are their handlers, and clients of one line, on any transport.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod config;

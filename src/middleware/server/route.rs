@@ -161,6 +161,11 @@ impl Routes {
         self.options.insert(path, route);
     }
 
+    pub(super) fn change(&mut self, path: Box<str>, change: impl FnOnce(Route) -> Route) {
+        let route = self.options.entry(path).or_default();
+        *route = change(*route);
+    }
+
     pub(super) fn set_name(&mut self, name: impl Fn(&Parts) -> Option<Cow<'static, str>> + Send + Sync + 'static) {
         self.name = Some(Arc::new(name));
     }

@@ -40,6 +40,23 @@ impl ContextLayer {
         })
     }
 
+    /// Changes the options of one route, and keeps those that `change` does not set.
+    ///
+    /// `change` gets the options of earlier calls for the same route, or those of [`Route::new`].
+    /// For settings that come from a file, on top of those in the code.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline::{ContextLayer, Route};
+    ///
+    /// let layer = ContextLayer::internal().route("/healthz", Route::new().unrecorded());
+    /// let layer = layer.change_route("/healthz", |route| route.timeout(Duration::from_secs(1)));
+    /// # let _ = layer;
+    /// ```
+    pub fn change_route(self, path: impl Into<Box<str>>, change: impl FnOnce(Route) -> Route) -> Self {
+        self.change(|config| config.routes.change(path.into(), change))
+    }
+
     /// Names the route of a request, for routers other than axum's.
     ///
     /// The name is the span's `http.route`, and part of the name of the span. It selects the
