@@ -109,6 +109,11 @@ impl Inbox {
         self.control.limits.body
     }
 
+    /// Returns how many requests the listener takes at the same time.
+    pub fn max_in_flight(&self) -> usize {
+        self.control.limits.in_flight
+    }
+
     /// Waits until the listener stops and takes no more new requests.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
         self.control.draining.done_owned()
@@ -136,11 +141,7 @@ impl Inbox {
         if request.body().len() > self.max_body() {
             return self.refuse_body();
         }
-        let Some(flight) = Flight::start(&self.control) else {
-            let (service, limit) = (self.service(), self.control.limits.in_flight);
-            let message = format!("{service} has {limit} requests in flight");
-            return self.refuse(Error::new(Code::ResourceExhausted, message));
-        };
+        let Some(flight) = Flight::start(&self.control) else { return self.refuse_full() };
         // Checked after the request is counted: a listener ends only when nothing is in flight.
         if self.is_closed() {
             return self.refuse_ended();
@@ -159,6 +160,13 @@ impl Inbox {
     /// Refuses a request whose body is larger than [`max_body`](Self::max_body).
     pub fn refuse_body(&self) -> Reply {
         self.refuse(too_large("request body", self.service(), self.max_body()))
+    }
+
+    /// Refuses a request because [`max_in_flight`](Self::max_in_flight) are taken:
+    /// `RESOURCE_EXHAUSTED`.
+    pub fn refuse_full(&self) -> Reply {
+        let (service, limit) = (self.service(), self.max_in_flight());
+        self.refuse(Error::new(Code::ResourceExhausted, format!("{service} has {limit} requests in flight")))
     }
 
     /// Refuses a request because the listener stops: `UNAVAILABLE`, retryable.
@@ -229,8 +237,14 @@ impl Control {
         }
     }
 
+    /// Waits until the medium has delivered all that it received, and no request is in flight.
+    pub(crate) async fn drained(&self) {
+        self.received.done().await;
+        self.idle().await;
+    }
+
     /// Waits until no request is in flight.
-    pub(crate) async fn idle(&self) {
+    async fn idle(&self) {
         loop {
             // Registered before the count is read, so that no end in between is missed.
             let became_idle = self.became_idle.notified();

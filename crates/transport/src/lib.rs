@@ -17,6 +17,8 @@ mod in_process;
 mod inbox;
 mod listener;
 mod medium;
+#[cfg(feature = "nats")]
+mod nats;
 mod transport;
 
 pub use endpoint::{Endpoint, Sending};
@@ -25,4 +27,6 @@ pub use events::{Consumer, Delivery, Events, GroupCounters, Message, Subscriptio
 pub use inbox::{Inbox, ListenerCounters, Reply};
 pub use listener::{Incoming, Listener, Responder};
 pub use medium::{InstanceChanges, Medium, Outgoing};
+#[cfg(feature = "nats")]
+pub use nats::NatsBuilder;
 pub use transport::{Instances, Transport};

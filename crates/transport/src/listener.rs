@@ -170,7 +170,7 @@ impl Listener {
                     control.draining.cancel_with(Cause::Shutdown);
                     let control = Arc::clone(&control);
                     tasks.spawn(async move {
-                        control.idle().await;
+                        control.drained().await;
                         control.close();
                     });
                 }

@@ -25,7 +25,8 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     ///
     /// The outer future is ready once requests arrive. The inner one delivers them to the inbox:
     /// the transport polls it on a task. It ends when [`inbox.draining()`](Inbox::draining) is
-    /// ready and each request that has arrived is delivered. It is dropped when the listener ends.
+    /// ready, each request that has arrived is delivered, and each response is sent. It is dropped
+    /// when the listener ends.
     ///
     /// # Errors
     /// `ALREADY_EXISTS`: the medium has one listener for each service, and there is one already.

@@ -28,6 +28,7 @@ use crate::{Endpoint, Listener, ListenerCounters, Medium};
 /// | Medium | Made by | Needs |
 /// |---|---|---|
 /// | this process | [`in_process`](Self::in_process) | nothing |
+/// | NATS | `nats`, with the feature `nats` | a `nats-server` |
 /// | any other | [`new`](Self::new) | a [`Medium`] |
 ///
 /// The `throughline-service` crate has handlers, clients, balancing and circuit breaking on top.
@@ -180,14 +181,10 @@ impl Transport {
             return false;
         };
         control.draining.cancel_with(Cause::Shutdown);
-        let drained = async {
-            control.received.done().await;
-            control.idle().await;
-        };
         let ended = async {
-            if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
+            if tokio::time::timeout(self.drain_timeout, control.drained()).await.is_err() {
                 control.overdue.cancel_with(Cause::Shutdown);
-                let _ = tokio::time::timeout(UNWIND, control.idle()).await;
+                let _ = tokio::time::timeout(UNWIND, control.drained()).await;
             }
         };
         tokio::select! {
@@ -307,12 +304,16 @@ pub type Instances = BoxStream<'static, Result<Change<Arc<str>, Endpoint>, Error
 
 /// A name must be valid as a host, as a subject of NATS, and in a path.
 fn check_name(service: &str) -> Result<&str, Error> {
-    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if !service.is_empty() && service.len() <= 63 && service.bytes().all(is_valid) {
+    if is_name(service) {
         return Ok(service);
     }
     let message = "a service's name has 1 to 63 ASCII letters, digits, '-' and '_'";
     Err(Error::new(Code::InvalidArgument, format!("{message}: {service:?}")))
+}
+
+pub(crate) fn is_name(service: &str) -> bool {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !service.is_empty() && service.len() <= 63 && service.bytes().all(is_valid)
 }
 
 impl fmt::Debug for Transport {

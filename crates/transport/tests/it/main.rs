@@ -4,5 +4,7 @@
 mod conformance;
 mod events;
 mod in_process;
+#[cfg(feature = "nats")]
+mod nats;
 mod redelivery;
 mod support;

@@ -1,0 +1,13 @@
+//! The medium NATS. See [`Transport::nats`](crate::Transport::nats).
+
+mod calls;
+mod envelope;
+mod instances;
+mod link;
+mod medium;
+mod micro;
+mod options;
+mod server;
+mod subjects;
+
+pub use options::NatsBuilder;

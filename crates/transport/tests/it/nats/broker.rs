@@ -1,0 +1,194 @@
+//! A broker that is not there, that goes, and that comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use throughline::{Code, Context};
+use throughline_transport::Transport;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Nats;
+use crate::conformance::{Harness, request, serve};
+use crate::support::nats::NatsServer;
+use crate::{in_time, start};
+
+/// Sends until a response arrives. Between two attempts it waits for the reconnect.
+async fn until_served(client: &Transport) -> Response<Bytes> {
+    loop {
+        match client.send(&Context::background(), "balance", request("/", "")).await {
+            Ok(response) => return response,
+            Err(error) => assert_eq!(error.code(), Code::Unavailable, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_in_flight_fail_when_the_broker_goes_and_succeed_when_it_is_back() {
+    in_time!(async {
+        let mut medium = start!(Nats);
+        let (started, mut has_started) = mpsc::unbounded_channel();
+        let may_respond = Arc::new(Semaphore::new(0));
+        let permits = Arc::clone(&may_respond);
+        serve(medium.server(), "balance", move |_, _: Request<Bytes>| {
+            let (started, permits) = (started.clone(), Arc::clone(&permits));
+            async move {
+                started.send(()).unwrap();
+                permits.acquire().await.unwrap().forget();
+                Ok(Response::default())
+            }
+        })
+        .await;
+        // There is no deadline: only the medium can end these calls.
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let client = medium.client().clone();
+                tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await })
+            })
+            .collect();
+        for _ in 0..calls.len() {
+            has_started.recv().await.unwrap();
+        }
+        medium.broker.kill();
+        for call in calls {
+            let error = call.await.unwrap().unwrap_err();
+            // The requests were sent: a retry is for those that are idempotent.
+            assert_eq!((error.code(), error.retryable()), (Code::Unavailable, None), "{error:?}");
+            assert!(error.message().contains("was lost while balance had the request"), "{error:?}");
+        }
+        let error = medium.client().send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)), "{error:?}");
+        assert!(error.message().contains("there is no connection to the NATS server 127.0.0.1:"), "{error:?}");
+        assert_eq!(medium.client().sending(), 0);
+
+        medium.broker.restart();
+        may_respond.add_permits(1000);
+        until_served(medium.client()).await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_under_load_lets_no_call_hang_and_calls_succeed_after_it() {
+    in_time!(async {
+        let mut medium = start!(Nats);
+        serve(medium.server(), "balance", async |_, request: Request<Bytes>| Ok(Response::new(request.into_body())))
+            .await;
+        let (sent, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let load: Vec<_> = (0..32)
+            .map(|caller| {
+                let (client, sent, failed) = (medium.client().clone(), Arc::clone(&sent), Arc::clone(&failed));
+                tokio::spawn(async move {
+                    for number in 0.. {
+                        let body = format!("{caller}-{number}");
+                        let ctx = Context::background().with_timeout(Duration::from_secs(30));
+                        match client.send(&ctx, "balance", request("/", body.clone())).await {
+                            Ok(response) => assert_eq!(response.body(), body.as_bytes()),
+                            Err(error) => {
+                                // No call waits for its deadline.
+                                assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+                                failed.fetch_add(1, Ordering::SeqCst);
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                            }
+                        }
+                        sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let more = async |count: usize| {
+            let target = sent.load(Ordering::SeqCst) + count;
+            while sent.load(Ordering::SeqCst) < target {
+                tokio::task::yield_now().await;
+            }
+        };
+        more(200).await;
+        for _ in 0..2 {
+            medium.broker.kill();
+            let before = failed.load(Ordering::SeqCst);
+            while failed.load(Ordering::SeqCst) < before + 64 {
+                tokio::task::yield_now().await;
+            }
+            medium.broker.restart();
+            until_served(medium.client()).await;
+            more(200).await;
+        }
+        for task in load {
+            task.abort();
+            assert!(task.await.is_err_and(|error| error.is_cancelled()), "no response was another call's");
+        }
+    });
+}
+
+#[tokio::test]
+async fn an_unreachable_broker_is_an_error_that_says_what_to_check() {
+    // Nothing listens to the port: it was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = Transport::nats(format!("nats://user:secret@127.0.0.1:{port}")).connect().await.unwrap_err();
+    let check = "is nats-server running, and is this its address?";
+    assert_eq!(error.message(), format!("cannot connect to the NATS server 127.0.0.1:{port}: {check}"));
+    assert_eq!(error.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_broker_may_come_after_the_services() {
+    in_time!(async {
+        let Some(mut broker) = NatsServer::start() else { return };
+        broker.kill();
+        let server = Transport::nats(broker.url()).connect_in_background().connect().await.unwrap();
+        let client = Transport::nats(broker.url()).connect_in_background().connect().await.unwrap();
+        serve(&server, "balance", async |_, _| Ok(Response::new(Bytes::from("late")))).await;
+        let error = client.send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)));
+        broker.restart();
+        // The client may connect first, and then the name is not known yet.
+        let response = loop {
+            match client.send(&Context::background(), "balance", request("/", "")).await {
+                Ok(response) => break response,
+                Err(error) => assert!(matches!(error.code(), Code::Unavailable | Code::NotFound), "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(response.body(), "late");
+        assert!(server.stop_listening("balance").await);
+    });
+}
+
+#[tokio::test]
+async fn transports_with_different_prefixes_do_not_see_each_other() {
+    in_time!(async {
+        let Some(broker) = NatsServer::start() else { return };
+        let server = Transport::nats(broker.url()).subject_prefix("test.svc").connect().await.unwrap();
+        serve(&server, "balance", async |_, _| Ok(Response::default())).await;
+        let connect =
+            async |prefix: &str| Transport::nats(broker.url()).subject_prefix(prefix).connect().await.unwrap();
+        let send = async |client: Transport| client.send(&Context::background(), "balance", request("/", "")).await;
+        assert!(send(connect("test.svc").await).await.is_ok());
+        assert_eq!(send(connect("svc").await).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[tokio::test]
+async fn two_instances_share_the_requests() {
+    in_time!(async {
+        let medium = start!(Nats);
+        let other = Transport::nats(medium.broker.url()).connect().await.unwrap();
+        for (server, name) in [(medium.server(), "first"), (&other, "second")] {
+            serve(server, "balance", move |_, _| async move { Ok(Response::new(Bytes::from(name))) }).await;
+        }
+        let mut names = std::collections::HashMap::<Bytes, usize>::new();
+        for _ in 0..200 {
+            let sent = medium.client().send(&Context::background(), "balance", request("/", "")).await;
+            *names.entry(sent.unwrap().into_body()).or_default() += 1;
+        }
+        assert_eq!(names.len(), 2, "{names:?}");
+        // An instance that stops gets no more requests, and no call fails.
+        assert!(other.stop_listening("balance").await);
+        for _ in 0..50 {
+            let sent = medium.client().send(&Context::background(), "balance", request("/", "")).await;
+            assert_eq!(sent.unwrap().body(), "first");
+        }
+    });
+}
