@@ -7,6 +7,7 @@
 //! | `Http-Encoded` | both | name, `=`, value in percent encoding; see below |
 //! | `Http-Body-Length` | both | the length of a body that follows in chunks |
 //! | `Http-Body-Offset` | a chunk | where in the body the payload begins |
+//! | `Http-Filler` | a message without a meaning | empty |
 //!
 //! Every other header is a header of HTTP with its name in lower case. NATS compares names with
 //! their case, so none of those above collides with a header of HTTP. A value that has other bytes
@@ -24,10 +25,11 @@ const STATUS: HeaderName = HeaderName::from_static("Http-Status");
 const ENCODED: HeaderName = HeaderName::from_static("Http-Encoded");
 const LENGTH: HeaderName = HeaderName::from_static("Http-Body-Length");
 const OFFSET: HeaderName = HeaderName::from_static("Http-Body-Offset");
+const FILLER: HeaderName = HeaderName::from_static("Http-Filler");
 // The errors of the NATS services protocol, for its tools.
 const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
 const ERROR_CODE: HeaderName = HeaderName::from_static("Nats-Service-Error-Code");
-const RESERVED: [HeaderName; 7] = [REQUEST, STATUS, ENCODED, LENGTH, OFFSET, ERROR, ERROR_CODE];
+const RESERVED: [HeaderName; 8] = [REQUEST, STATUS, ENCODED, LENGTH, OFFSET, FILLER, ERROR, ERROR_CODE];
 
 /// The headers of a message, and their size on the wire.
 #[derive(Debug)]
@@ -112,6 +114,15 @@ pub(super) fn encode_continue() -> HeaderMap {
 /// The headers of a chunk of a body.
 pub(super) fn encode_chunk(offset: usize) -> HeaderMap {
     HeaderMap::from_iter([(OFFSET, HeaderValue::from(offset.to_string()))])
+}
+
+/// The headers of a message without a meaning.
+pub(super) fn encode_filler() -> HeaderMap {
+    HeaderMap::from_iter([(FILLER, HeaderValue::new())])
+}
+
+pub(super) fn is_filler(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| headers.get(FILLER).is_some())
 }
 
 /// Reads a request. The error says what is wrong.

@@ -7,6 +7,7 @@ mod link;
 mod medium;
 mod micro;
 mod options;
+mod queue;
 mod server;
 mod subjects;
 

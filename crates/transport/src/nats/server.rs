@@ -11,21 +11,22 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{SelectAll, select_all};
-use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Request, Response};
 use throughline::{Code, Error};
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet, unconstrained};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::calls::Body;
-use super::envelope::{decode_length, decode_offset, decode_request, encode_continue, encode_response};
+use super::envelope::{decode_length, decode_offset, decode_request, encode_continue, encode_response, is_filler};
 use super::link::{Link, Session};
 use super::medium::send_chunks;
 use super::micro::{self, Instance};
-use super::subjects::{QUEUE, random_name};
+use super::queue::{FILL_PAUSE, Queue};
+use super::subjects::random_name;
 use crate::error::response_of;
 use crate::{Inbox, Reply};
 
@@ -84,7 +85,7 @@ pub(super) async fn listen(link: Arc<Link>, inbox: Inbox) -> Result<BoxFuture<'s
 /// What one listener has subscribed to.
 struct Subscriptions {
     /// Requests to any instance.
-    requests: Subscriber,
+    requests: Queue,
     /// Requests, cancels and bodies for this instance.
     own: Subscriber,
     /// Cancels of requests to any instance.
@@ -103,7 +104,7 @@ impl Subscriptions {
             discovery.push(client.subscribe(subject).await?);
         }
         // The last one, so that all the others are there when a request arrives.
-        let requests = client.queue_subscribe(instance.subject.clone(), QUEUE.to_owned()).await?;
+        let requests = Queue::new(session, instance.subject.clone()).await?;
         Ok(Subscriptions { requests, own, cancels, discovery: select_all(discovery) })
     }
 }
@@ -128,12 +129,16 @@ impl Server {
         let (mut is_draining, mut has_all_requests) = (false, false);
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fill = interval(FILL_PAUSE);
+        fill.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(has_all_requests && self.tasks.is_empty() && self.bodies.is_empty()) {
             tokio::select! {
                 () = &mut draining, if !is_draining => {
                     is_draining = true;
                     from.discovery.clear();
-                    has_all_requests = from.requests.drain().await.is_err();
+                }
+                _ = fill.tick(), if is_draining && !has_all_requests => {
+                    has_all_requests = !from.requests.fill(&session).await;
                 }
                 message = from.requests.next(), if !has_all_requests => match message {
                     Some(message) => self.take(message),
@@ -143,7 +148,7 @@ impl Server {
                 Some(message) = from.own.next() => self.take_own(message, is_draining),
                 Some(message) = from.cancels.next() => {
                     // The request was sent before, and may have arrived on the other subscription.
-                    while let Some(Some(request)) = unconstrained(from.requests.next()).now_or_never() {
+                    while let Some(request) = from.requests.arrived() {
                         self.take(request);
                     }
                     self.cancel(&message);
@@ -152,7 +157,12 @@ impl Server {
                 Some(ended) = self.tasks.join_next() => if let Ok(Some(reply)) = ended {
                     self.requests.remove(&reply);
                 },
-                _ = tick.tick() => self.drop_stalled_bodies(),
+                _ = tick.tick() => {
+                    self.drop_stalled_bodies();
+                    if !is_draining {
+                        from.requests.follow(&session).await;
+                    }
+                }
             }
         }
         drop(from);
@@ -172,7 +182,12 @@ impl Server {
 
     /// Takes a request. It never waits.
     fn take(&mut self, message: Message) {
-        let Some(reply) = message.reply else { return self.ignore("it has no reply subject") };
+        let Some(reply) = message.reply else {
+            if !is_filler(message.headers.as_ref()) {
+                self.ignore("it has no reply subject");
+            }
+            return;
+        };
         if self.requests.contains_key(reply.as_str()) || self.bodies.contains_key(reply.as_str()) {
             return self.ignore("its reply subject is that of another request");
         }

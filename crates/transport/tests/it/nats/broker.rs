@@ -1,12 +1,12 @@
 //! A broker that is not there, that goes, and that comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use throughline::{Code, Context};
+use throughline::{Code, Context, Error};
 use throughline_transport::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -190,5 +190,64 @@ async fn two_instances_share_the_requests() {
             let sent = medium.client().send(&Context::background(), "balance", request("/", "")).await;
             assert_eq!(sent.unwrap().body(), "first");
         }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_when_an_instance_stops_under_load() {
+    in_time!(async {
+        let medium = start!(Nats);
+        serve(medium.server(), "balance", async |_, _| Ok(Response::default())).await;
+        let (sent, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let load: Vec<_> = (0..16)
+            .map(|_| {
+                let (client, sent, ends) = (medium.client().clone(), Arc::clone(&sent), Arc::clone(&ends));
+                tokio::spawn(async move {
+                    while !ends.load(Ordering::SeqCst) {
+                        // A request that is lost fails when its deadline passes.
+                        let ctx = Context::background().with_timeout(Duration::from_secs(5));
+                        let result = client.send(&ctx, "balance", request("/", "")).await;
+                        result.map_err(|error: Error| format!("{error:?}")).unwrap();
+                        sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            let other = Transport::nats(medium.broker.url()).connect().await.unwrap();
+            serve(&other, "balance", async |_, _| Ok(Response::default())).await;
+            let target = sent.load(Ordering::SeqCst) + 100;
+            while sent.load(Ordering::SeqCst) < target && !load.iter().any(|task| task.is_finished()) {
+                tokio::task::yield_now().await;
+            }
+            assert!(other.stop_listening("balance").await);
+        }
+        ends.store(true, Ordering::SeqCst);
+        for task in load {
+            task.await.expect("no request was lost");
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_listener_stops_after_a_restart_of_the_broker_and_while_it_is_away() {
+    in_time!(async {
+        let mut medium = start!(Nats);
+        for _ in 0..2 {
+            let serving = serve(medium.server(), "balance", async |_, _| Ok(Response::default())).await;
+            until_served(medium.client()).await;
+            medium.broker.restart();
+            until_served(medium.client()).await;
+            assert!(medium.server().stop_listening("balance").await);
+            serving.await.unwrap();
+            let error = medium.client().send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
+            // Instances that were there before the restart may come back.
+            assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)), "{error:?}");
+        }
+        let serving = serve(medium.server(), "balance", async |_, _| Ok(Response::default())).await;
+        until_served(medium.client()).await;
+        medium.broker.kill();
+        assert!(medium.server().stop_listening("balance").await);
+        serving.await.unwrap();
     });
 }
