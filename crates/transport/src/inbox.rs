@@ -141,20 +141,26 @@ impl Inbox {
         if request.body().len() > self.max_body() {
             return self.refuse_body();
         }
-        let Some(flight) = Flight::start(&self.control) else { return self.refuse_full() };
+        match self.admit() {
+            Ok(admission) => admission.deliver(request),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Counts a request as in flight before its body has arrived.
+    ///
+    /// For a medium that reads a body in parts: the limit of requests in flight then also limits
+    /// how many bodies are in memory.
+    ///
+    /// # Errors
+    /// The response to the caller, as in [`deliver`](Self::deliver): the request is refused.
+    pub fn admit(&self) -> Result<Admission, Reply> {
+        let Some(flight) = Flight::start(&self.control) else { return Err(self.refuse_full()) };
         // Checked after the request is counted: a listener ends only when nothing is in flight.
         if self.is_closed() {
-            return self.refuse_ended();
+            return Err(self.refuse_ended());
         }
-        let (responder, reply) = oneshot::channel();
-        let incoming = Incoming { request, responder: Responder::new(responder, flight) };
-        match self.sender.try_send(incoming) {
-            Ok(()) => Reply(State::Waiting(reply)),
-            Err(error) => {
-                error.into_inner().responder.respond(self.ended());
-                Reply(State::Waiting(reply))
-            }
-        }
+        Ok(Admission { inbox: self.clone(), flight })
     }
 
     /// Refuses a request whose body is larger than [`max_body`](Self::max_body).
@@ -172,7 +178,7 @@ impl Inbox {
     /// Refuses a request because the listener stops: `UNAVAILABLE`, retryable.
     pub fn refuse_ended(&self) -> Reply {
         self.control.refused.fetch_add(1, Ordering::Relaxed);
-        Reply(State::Ready(Some(self.ended())))
+        Reply(State::Ready(Some(Box::new(self.ended()))))
     }
 
     fn ended(&self) -> Response<Bytes> {
@@ -182,7 +188,7 @@ impl Inbox {
 
     fn refuse(&self, error: Error) -> Reply {
         self.control.refused.fetch_add(1, Ordering::Relaxed);
-        Reply(State::Ready(Some(response_of(error, self.service()))))
+        Reply(State::Ready(Some(Box::new(response_of(error, self.service())))))
     }
 
     /// Returns what the listener has counted.
@@ -201,6 +207,35 @@ impl fmt::Debug for Inbox {
     }
 }
 
+/// A request that is in flight and has not arrived completely. [`Inbox::admit`] makes it.
+///
+/// Drop it when the request does not arrive.
+#[derive(Debug)]
+#[must_use = "a request that is not delivered has no response"]
+pub struct Admission {
+    inbox: Inbox,
+    flight: Flight,
+}
+
+impl Admission {
+    /// Delivers the request, as [`Inbox::deliver`] does.
+    pub fn deliver(self, request: Request<Bytes>) -> Reply {
+        let Admission { inbox, flight } = self;
+        if request.body().len() > inbox.max_body() {
+            return inbox.refuse_body();
+        }
+        if inbox.is_closed() {
+            return inbox.refuse_ended();
+        }
+        let (responder, reply) = oneshot::channel();
+        let incoming = Incoming { request, responder: Responder::new(responder, flight) };
+        if let Err(error) = inbox.sender.try_send(incoming) {
+            error.into_inner().responder.respond(inbox.ended());
+        }
+        Reply(State::Waiting(reply))
+    }
+}
+
 /// The response to a delivered request. Drop it when the caller gives up.
 #[derive(Debug)]
 pub struct Reply(State);
@@ -208,7 +243,7 @@ pub struct Reply(State);
 #[derive(Debug)]
 enum State {
     Waiting(oneshot::Receiver<Response<Bytes>>),
-    Ready(Option<Response<Bytes>>),
+    Ready(Option<Box<Response<Bytes>>>),
 }
 
 impl Future for Reply {
@@ -216,7 +251,7 @@ impl Future for Reply {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Response<Bytes>> {
         Poll::Ready(match &mut self.0 {
-            State::Ready(response) => response.take().expect("a future is not polled after it is ready"),
+            State::Ready(response) => *response.take().expect("a future is not polled after it is ready"),
             State::Waiting(reply) => {
                 ready!(Pin::new(reply).poll(cx)).expect("a responder that is dropped has responded")
             }
@@ -299,6 +334,12 @@ impl Flight {
 
     pub(crate) fn record_late_response(&self) {
         self.control.late_responses.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("service", &self.service()).finish_non_exhaustive()
     }
 }
 

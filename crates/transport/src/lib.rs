@@ -3,30 +3,42 @@
 //! | | |
 //! |---|---|
 //! | [`Transport`] | sends requests to named services, and receives them with a [`Listener`] |
-//! | [`Medium`] | moves them: in this process, or over a medium of your own |
+//! | [`Medium`] | moves them: in this process, over HTTP/2, or over a medium of your own |
 //! | [`Events`] | publishes messages; a [`Subscription`] receives them |
 //!
 //! A request carries the whole context: the deadline, the cancellation, the trace, the baggage and
 //! other wire values. A message carries the context of its publisher without the deadline and the
 //! cancellation.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod endpoint;
 mod error;
 mod events;
+#[cfg(feature = "http2")]
+mod http2;
 mod in_process;
 mod inbox;
 mod listener;
 mod medium;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "http2")]
+mod resolver;
 mod transport;
 
 pub use endpoint::{Endpoint, Sending};
 pub use error::NoSuchService;
 pub use events::{Consumer, Delivery, Events, GroupCounters, Message, Subscription};
-pub use inbox::{Inbox, ListenerCounters, Reply};
+#[cfg(feature = "http2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
+pub use http2::Http2;
+pub use inbox::{Admission, Inbox, ListenerCounters, Reply};
 pub use listener::{Incoming, Listener, Responder};
 pub use medium::{InstanceChanges, Medium, Outgoing};
 #[cfg(feature = "nats")]
 pub use nats::NatsBuilder;
+#[cfg(feature = "http2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
+pub use resolver::{Instance, InstanceSets, Resolver, StaticResolver};
 pub use transport::{Instances, Transport};

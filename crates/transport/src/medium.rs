@@ -1,6 +1,7 @@
 //! What a medium has to do.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,6 +56,11 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
         let _ = service;
         let all = stream::iter([Change::Insert(Arc::from(""), ())]).chain(stream::pending());
         Box::pin(std::future::ready(Ok(all.boxed())))
+    }
+
+    /// Returns the address that the medium receives requests at. Default: it has none.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
     }
 }
 

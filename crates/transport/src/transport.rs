@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::{Endpoint, Listener, ListenerCounters, Medium};
 /// | Medium | Made by | Needs |
 /// |---|---|---|
 /// | this process | [`in_process`](Self::in_process) | nothing |
+/// | HTTP/2 | `http2`, with the feature `http2` | nothing |
 /// | NATS | `nats`, with the feature `nats` | a `nats-server` |
 /// | any other | [`new`](Self::new) | a [`Medium`] |
 ///
@@ -280,6 +282,11 @@ impl Transport {
     pub fn counters(&self, service: &str) -> Option<ListenerCounters> {
         let control = lock(&self.listeners).get(service).cloned()?;
         (!control.closed.is_done()).then(|| control.counters())
+    }
+
+    /// Returns the address that requests arrive at. `None`: the medium has no address.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.medium.local_addr()
     }
 
     /// Returns how many requests this transport has sent and waits for, clones included.

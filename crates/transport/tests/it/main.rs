@@ -3,6 +3,8 @@
 
 mod conformance;
 mod events;
+#[cfg(feature = "http2")]
+mod http2;
 mod in_process;
 #[cfg(feature = "nats")]
 mod nats;
