@@ -3,3 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;
+
+#[cfg(all(doctest, feature = "config"))]
+#[doc = include_str!("../../../docs/guide/configuration.md")]
+struct GuideConfiguration;

@@ -17,6 +17,8 @@ use super::error::ConfigError;
 const QUIET: Duration = Duration::from_millis(50);
 /// A directory that changes all the time does not delay the file for longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often watching is tried: a directory can go between finding and watching it.
+const ATTEMPTS: usize = 3;
 
 /// The watched directories, and the queue of their changes.
 pub(super) struct FileWatcher {
@@ -87,24 +89,21 @@ impl FileWatcher {
 
     /// Watches the directories that lead to the file now, and no others.
     fn watch_directories(&mut self) -> Result<(), ConfigError> {
-        let wanted = directories(&self.path);
-        for old in self.watched.difference(&wanted) {
-            // It fails when the directory is gone: then nothing watches it.
-            let _ = self.native.unwatch(old);
-        }
-        self.watched.clear();
         let mut result = Ok(());
-        for directory in wanted {
-            // Also when it is watched already: it may be another directory of the same name.
-            match self.native.watch(&directory, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.watched.insert(directory);
-                }
-                Err(e) => {
-                    let message = format!("cannot watch the directory {}: {e}", directory.display());
-                    result = Err(ConfigError::in_file(&self.path, &message));
-                }
+        for _ in 0..ATTEMPTS {
+            let wanted = directories(&self.path);
+            for old in self.watched.difference(&wanted) {
+                // It fails when the directory is gone: then nothing watches it.
+                let _ = self.native.unwatch(old);
             }
+            self.watched = wanted;
+            // Also those that are watched already: one may be another directory of the same name.
+            let failed = self.watched.iter().find_map(|directory| {
+                let watched = self.native.watch(directory, RecursiveMode::NonRecursive);
+                watched.err().map(|e| format!("cannot watch the directory {}: {e}", directory.display()))
+            });
+            let Some(message) = failed else { return Ok(()) };
+            result = Err(ConfigError::in_file(&self.path, &message));
         }
         result
     }

@@ -2,6 +2,8 @@
 
 mod environment;
 mod file;
+mod guide;
+mod in_flight;
 mod settings;
 mod watched;
 mod watching;
@@ -69,8 +71,11 @@ impl Place {
         place
     }
 
+    /// Replaces the file as a whole, so that no reader sees half of it.
     fn write(&self, text: impl AsRef<[u8]>) {
-        fs::write(&self.path, text).unwrap();
+        let written = self.directory.path().join("bank.toml.tmp");
+        fs::write(&written, text).unwrap();
+        fs::rename(&written, &self.path).unwrap();
     }
 
     fn builder(&self) -> ConfigBuilder<Bank> {
