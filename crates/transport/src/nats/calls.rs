@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Response(Option<HeaderMap>, Bytes),
     /// Nothing has subscribed to the subject.
     NoResponders,
+    /// The broker does not let this user send to the subject.
+    Forbidden,
     /// The connection to the broker was lost.
     Disconnected,
     /// The response is larger than the caller takes.
@@ -47,6 +49,8 @@ pub(super) struct Waiting {
 struct Call {
     /// The connection that the request was sent over.
     epoch: u64,
+    /// The subject that the request was sent to.
+    subject: Subject,
     max_body: usize,
     state: Mutex<State>,
 }
@@ -83,6 +87,11 @@ impl Body {
         self.bytes.len() == self.length
     }
 
+    /// Counts the time without a chunk from now.
+    pub(super) fn restart_clock(&mut self) {
+        self.arrived_at = Instant::now();
+    }
+
     pub(super) fn is_stalled(&self) -> bool {
         self.arrived_at.elapsed() >= STALLED
     }
@@ -109,11 +118,11 @@ impl Body {
 }
 
 impl Calls {
-    pub(super) fn insert(&self, id: u128, epoch: u64, max_body: usize) -> Waiting {
+    pub(super) fn insert(&self, id: u128, epoch: u64, subject: Subject, max_body: usize) -> Waiting {
         let (outcome_sender, outcome) = oneshot::channel();
         let (subject_sender, body_subject) = oneshot::channel();
         let state = State { outcome: Some(outcome_sender), body_subject: Some(subject_sender), chunks: None };
-        self.lock().insert(id, Arc::new(Call { epoch, max_body, state: Mutex::new(state) }));
+        self.lock().insert(id, Arc::new(Call { epoch, subject, max_body, state: Mutex::new(state) }));
         Waiting { outcome, body_subject }
     }
 
@@ -139,12 +148,21 @@ impl Calls {
     /// Ends the calls that were sent over an earlier connection than `epoch`, and those whose
     /// response has stalled.
     pub(super) fn sweep(&self, epoch: u64) {
+        self.end(|call| match call.epoch < epoch {
+            true => Some(Outcome::Disconnected),
+            false => call.is_stalled().then_some(Outcome::Stalled),
+        });
+    }
+
+    /// Ends the calls to a subject that the broker forbids.
+    pub(super) fn forbid(&self, subject: &str) {
+        self.end(|call| (call.subject.as_str() == subject).then_some(Outcome::Forbidden));
+    }
+
+    fn end(&self, outcome_of: impl Fn(&Call) -> Option<Outcome>) {
         let mut ended = Vec::new();
         self.lock().retain(|_, call| {
-            let outcome = match call.epoch < epoch {
-                true => Some(Outcome::Disconnected),
-                false => call.is_stalled().then_some(Outcome::Stalled),
-            };
+            let outcome = outcome_of(call);
             let ends = outcome.is_some();
             ended.extend(outcome.map(|outcome| (Arc::clone(call), outcome)));
             !ends
@@ -268,7 +286,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sweep_ends_calls_of_lost_connections_and_stalled_ones() {
         let calls = Calls::default();
-        let (old, current, stalled) = (calls.insert(1, 1, 9), calls.insert(2, 2, 9), calls.insert(3, 2, 9));
+        let insert = |id, epoch| calls.insert(id, epoch, "svc.balance".into(), 9);
+        let (old, current, stalled) = (insert(1, 1), insert(2, 2), insert(3, 2));
         let headers = HeaderMap::from_iter([("Http-Body-Length".parse().unwrap(), "5".parse().unwrap())]);
         let message = Message {
             subject: "a".into(),

@@ -52,9 +52,12 @@ pub(super) struct Session {
 /// What the callbacks of a client record.
 #[derive(Debug, Default)]
 struct Events {
+    /// That of the link.
+    inbox: String,
     changed: Notify,
     has_connected: AtomicBool,
     reconnected_at: Mutex<Option<Instant>>,
+    is_inbox_forbidden: AtomicBool,
     /// The last errors of permissions.
     violations: Mutex<Vec<String>>,
 }
@@ -64,9 +67,9 @@ type Cancel = (Subject, Subject);
 
 impl Link {
     pub(super) async fn connect(options: Options) -> Result<Arc<Link>, ConnectError> {
-        let events = Arc::new(Events::default());
-        let client = open(&options, &events, options.in_background).await?;
         let inbox = format!("{}.{}", options.inbox_prefix, random_name());
+        let events = Arc::new(Events { inbox: inbox.clone(), ..Events::default() });
+        let client = open(&options, &events, options.in_background).await?;
         // The task of the client runs, so that this does not fail. Else the router makes another.
         let replies = client.subscribe(format!("{inbox}.*")).await.ok();
         let sessions = watch::Sender::new(Arc::new(Session { client, generation: 0 }));
@@ -117,14 +120,16 @@ impl Link {
         let session = self.session();
         let Some(epoch) = session.epoch() else { return false };
         let id = random_id();
-        let waiting = self.calls.insert(id, epoch, 0);
-        let sent = session.client.publish(reply_subject(&self.inbox, id), Bytes::new()).await;
+        let subject = reply_subject(&self.inbox, id);
+        let waiting = self.calls.insert(id, epoch, subject.clone(), 0);
+        let sent = session.client.publish(subject, Bytes::new()).await;
         let arrived = match sent {
             Ok(()) => timeout(ROUND_TRIP, waiting.outcome).await,
             Err(_) => Ok(Ok(Outcome::Disconnected)),
         };
         self.calls.remove(id);
-        matches!(arrived, Ok(Ok(Outcome::Response(..))))
+        // A refusal comes after what was sent before, too.
+        matches!(arrived, Ok(Ok(Outcome::Response(..) | Outcome::Forbidden)))
     }
 
     /// Whether services that were there before may not have reconnected yet.
@@ -133,11 +138,17 @@ impl Link {
         reconnected_at.is_some_and(|at| at.elapsed() < RETURNING)
     }
 
-    /// Returns what the broker has forbidden for a subject.
+    /// Whether this user may not receive responses.
+    pub(super) fn is_inbox_forbidden(&self) -> bool {
+        self.events.is_inbox_forbidden.load(Ordering::Relaxed)
+    }
+
+    /// Takes the error that forbids to subscribe to a subject.
     pub(super) fn violation(&self, subject: &str) -> Option<String> {
-        let violations = self.events.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut violations = self.events.violations.lock().unwrap_or_else(PoisonError::into_inner);
         let quoted = format!("\"{subject}\"");
-        violations.iter().find(|violation| violation.contains(&quoted)).cloned()
+        let found = violations.iter().position(|violation| violation.contains(&quoted))?;
+        Some(violations.remove(found))
     }
 }
 
@@ -189,20 +200,38 @@ async fn open(options: &Options, events: &Arc<Events>, in_background: bool) -> R
 impl Events {
     fn record(&self, event: Event) {
         match event {
-            Event::Connected if self.has_connected.swap(true, Ordering::SeqCst) => {
-                *self.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            Event::Connected => {
+                self.is_inbox_forbidden.store(false, Ordering::Relaxed);
+                if self.has_connected.swap(true, Ordering::SeqCst) {
+                    *self.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
             }
             Event::Disconnected | Event::Closed => self.changed.notify_one(),
             Event::ServerError(ServerError::Other(text)) if text.to_ascii_lowercase().contains("permissions") => {
                 tracing::warn!(error = text, "the NATS server forbids a subject");
+                if text.contains(&format!("\"{}.*\"", self.inbox)) {
+                    self.is_inbox_forbidden.store(true, Ordering::Relaxed);
+                }
                 let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
                 if violations.len() >= 32 {
                     violations.remove(0);
                 }
                 violations.push(text);
+                drop(violations);
+                self.changed.notify_one();
             }
             _ => {}
         }
+    }
+}
+
+impl Events {
+    /// Takes the subjects that this user has sent to and may not.
+    fn forbidden(&self) -> Vec<String> {
+        let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_publish = |text: &mut String| text.to_ascii_lowercase().contains("publish");
+        let texts = violations.extract_if(.., is_publish);
+        texts.filter_map(|text| text.split('"').nth(1).map(str::to_owned)).collect()
     }
 }
 
@@ -243,6 +272,9 @@ impl Router {
     }
 
     fn sweep(&self) {
+        for subject in self.events.forbidden() {
+            self.calls.forbid(&subject);
+        }
         let oldest = self.sessions.borrow().oldest_epoch();
         self.calls.sweep(oldest);
     }

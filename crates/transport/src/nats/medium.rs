@@ -65,10 +65,15 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
         None => (link.subjects.service(&service), link.subjects.cancel(&service)),
     };
     let failure = Failure { link: &link, service: &service, instance: instance.as_ref() };
+    if link.is_inbox_forbidden() {
+        let inbox = &link.options.inbox_prefix;
+        let message = format!("the NATS server does not let this user receive responses on {inbox}.>");
+        return Err(Error::new(Code::PermissionDenied, message));
+    }
     let session = link.session();
     let epoch = session.epoch().ok_or_else(|| failure.not_sent())?;
     let id = random_id();
-    let Waiting { mut outcome, body_subject } = link.calls.insert(id, epoch, max_body);
+    let Waiting { mut outcome, body_subject } = link.calls.insert(id, epoch, subject.clone(), max_body);
     let mut call = Call { link: &link, id, cancel: None };
     // Looked at again: a connection that was lost before the call was inserted does not end it.
     if session.epoch() != Some(epoch) {
@@ -115,6 +120,10 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
         Outcome::NoResponders => {
             call.cancel = None;
             Err(failure.no_responders())
+        }
+        Outcome::Forbidden => {
+            call.cancel = None;
+            Err(failure.forbidden())
         }
         Outcome::Disconnected => Err(failure.lost()),
         Outcome::TooLarge => Err(too_large("response body", &service, max_body)),
@@ -214,6 +223,11 @@ impl Failure<'_> {
             return Error::new(Code::Unavailable, message).with_retryable(true);
         }
         NoSuchService::new(service).into()
+    }
+
+    fn forbidden(&self) -> Error {
+        let message = format!("the NATS server does not let this user send requests to {}", self.service);
+        Error::new(Code::PermissionDenied, message)
     }
 
     fn publish(&self, kind: PublishErrorKind) -> Error {

@@ -1,5 +1,6 @@
 //! The medium NATS. See [`Transport::nats`](crate::Transport::nats).
 
+mod bodies;
 mod calls;
 mod envelope;
 mod instances;

@@ -5,7 +5,6 @@
 //! know it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +13,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{SelectAll, select_all};
-use http::{Request, Response};
+use http::Response;
 use throughline::{Code, Error};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::calls::Body;
+use super::bodies::Bodies;
 use super::envelope::{decode_length, decode_offset, decode_request, encode_continue, encode_response, is_filler};
 use super::link::{Link, Session};
 use super::medium::send_chunks;
@@ -67,7 +66,7 @@ pub(super) async fn listen(link: Arc<Link>, inbox: Inbox) -> Result<BoxFuture<'s
         inbox,
         instance: Arc::new(instance),
         requests: HashMap::new(),
-        bodies: HashMap::new(),
+        bodies: Bodies::default(),
         tasks: JoinSet::new(),
         ignored: 0,
         ignored_logged_at: None,
@@ -115,8 +114,7 @@ struct Server {
     instance: Arc<Instance>,
     /// The requests in flight, by their reply subjects.
     requests: HashMap<Arc<str>, AbortHandle>,
-    /// Requests whose body is arriving.
-    bodies: HashMap<Arc<str>, (Request<Bytes>, Body)>,
+    bodies: Bodies,
     /// Sends responses. A task returns the reply subject of its request.
     tasks: JoinSet<Option<Arc<str>>>,
     ignored: u64,
@@ -131,7 +129,7 @@ impl Server {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fill = interval(FILL_PAUSE);
         fill.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(has_all_requests && self.tasks.is_empty() && self.bodies.is_empty()) {
+        while !(has_all_requests && self.tasks.is_empty() && self.bodies.len() == 0) {
             tokio::select! {
                 () = &mut draining, if !is_draining => {
                     is_draining = true;
@@ -158,7 +156,8 @@ impl Server {
                     self.requests.remove(&reply);
                 },
                 _ = tick.tick() => {
-                    self.drop_stalled_bodies();
+                    self.bodies.drop_stalled();
+                    self.ask_for_bodies();
                     if !is_draining {
                         from.requests.follow(&session).await;
                     }
@@ -188,7 +187,7 @@ impl Server {
             }
             return;
         };
-        if self.requests.contains_key(reply.as_str()) || self.bodies.contains_key(reply.as_str()) {
+        if self.requests.contains_key(reply.as_str()) || self.bodies.contains(reply.as_str()) {
             return self.ignore("its reply subject is that of another request");
         }
         // A peer that sends more than responses can be sent does not fill the memory.
@@ -209,7 +208,10 @@ impl Server {
             None | Some(0) => self.inbox.deliver(request),
             Some(length) if length > self.inbox.max_body() => self.inbox.refuse_body(),
             Some(_) if self.is_full() => self.inbox.refuse_full(),
-            Some(length) => return self.ask_for_body(reply, request, length),
+            Some(length) => {
+                self.bodies.insert(reply.as_str().into(), request, length);
+                return self.ask_for_bodies();
+            }
         };
         self.respond(reply, waiting);
     }
@@ -219,15 +221,17 @@ impl Server {
         self.inbox.counters().in_flight.saturating_add(self.bodies.len()) >= self.inbox.max_in_flight()
     }
 
-    fn ask_for_body(&mut self, reply: Subject, request: Request<Bytes>, length: usize) {
-        let body_subject = self.link.subjects.instance(&self.instance.service, &self.instance.id, "body");
-        let (session, to) = (self.link.session(), reply);
-        self.bodies.insert(to.as_str().into(), (request, Body::new(length)));
-        self.tasks.spawn(async move {
-            let headers = encode_continue();
-            let _ = session.client.publish_with_reply_and_headers(to, body_subject, headers, Bytes::new()).await;
-            None
-        });
+    /// Asks for the bodies whose turn it is.
+    fn ask_for_bodies(&mut self) {
+        while let Some(reply) = self.bodies.next_to_ask() {
+            let subject = self.link.subjects.instance(&self.instance.service, &self.instance.id, "body");
+            let session = self.link.session();
+            self.tasks.spawn(async move {
+                let (to, headers) = (Subject::from(&*reply), encode_continue());
+                let _ = session.client.publish_with_reply_and_headers(to, subject, headers, Bytes::new()).await;
+                None
+            });
+        }
     }
 
     fn take_own(&mut self, message: Message, is_draining: bool) {
@@ -250,26 +254,27 @@ impl Server {
     fn take_chunk(&mut self, message: Message) {
         let Some(reply) = message.reply else { return self.ignore("it has no reply subject") };
         // One for a request that was cancelled or refused is late, not wrong.
-        let Entry::Occupied(mut entry) = self.bodies.entry(reply.as_str().into()) else { return };
-        let (_, body) = entry.get_mut();
-        if let Err(why) = body.add(decode_offset(message.headers.as_ref()), &message.payload) {
-            entry.remove();
-            self.refuse_garbage(reply, why);
-            return self.ignore(why);
+        let offset = decode_offset(message.headers.as_ref());
+        match self.bodies.add(&reply, offset, &message.payload) {
+            None => return,
+            Some(Ok(request)) => {
+                let waiting = self.inbox.deliver(request);
+                self.respond(reply, waiting);
+            }
+            Some(Err(why)) => {
+                self.refuse_garbage(reply, why);
+                self.ignore(why);
+            }
         }
-        if body.is_complete() {
-            let (request, body) = entry.remove();
-            let waiting = self.inbox.deliver(request.map(|_| body.finish()));
-            self.respond(reply, waiting);
-        }
+        self.ask_for_bodies();
     }
 
     /// Drops the `Reply` of a request: its caller has given up.
     fn cancel(&mut self, message: &Message) {
         let Some(reply) = &message.reply else { return self.ignore("it has no reply subject") };
         let request = self.requests.remove(reply.as_str());
-        let body = self.bodies.remove(reply.as_str());
-        drop(body);
+        self.bodies.cancel(reply);
+        self.ask_for_bodies();
         if let Some(request) = request {
             request.abort();
         }
@@ -296,10 +301,6 @@ impl Server {
             send_response(&session, &service, &reply, response).await;
             None
         });
-    }
-
-    fn drop_stalled_bodies(&mut self) {
-        self.bodies.retain(|_, (_, body)| !body.is_stalled());
     }
 
     /// Responds to a request of the NATS services protocol.

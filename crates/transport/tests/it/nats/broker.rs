@@ -251,3 +251,20 @@ async fn a_listener_stops_after_a_restart_of_the_broker_and_while_it_is_away() {
         serving.await.unwrap();
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_bodies_at_once_do_not_break_the_connection() {
+    in_time!(async {
+        let medium = start!(Nats);
+        serve(medium.server(), "balance", async |_, request: Request<Bytes>| Ok(Response::new(request.into_body())))
+            .await;
+        let body = Bytes::from(vec![b'a'; 4 << 20]);
+        let calls = (0..64).map(|_| {
+            let (client, body) = (medium.client().clone(), body.clone());
+            async move { client.send(&Context::background(), "balance", request("/", body)).await }
+        });
+        for result in futures_util::future::join_all(calls).await {
+            assert_eq!(result.unwrap().body().len(), 4 << 20);
+        }
+    });
+}

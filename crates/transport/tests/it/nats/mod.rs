@@ -3,6 +3,7 @@
 mod broker;
 mod garbage;
 mod micro;
+mod permissions;
 
 use throughline_transport::Transport;
 

@@ -23,6 +23,11 @@ impl NatsServer {
     /// `/usr/sbin`. If there is none, this prints which test is skipped and returns `None`. With
     /// `THROUGHLINE_NATS=required` it panics instead.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// Like [`start`](Self::start), with a configuration in the server's own format.
+    pub(crate) fn start_with(configuration: &str) -> Option<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let Some(program) = program() else {
             let thread = std::thread::current();
@@ -34,6 +39,8 @@ impl NatsServer {
         };
         let name = format!("nats-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::SeqCst));
         let store = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&store).unwrap();
+        fs::write(store.join("configuration"), configuration).unwrap();
         let mut server = NatsServer { program, store, port: 0, process: None };
         server.restart();
         Some(server)
@@ -60,6 +67,7 @@ impl NatsServer {
         let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
         let mut command = Command::new(&self.program);
         command.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"]).arg(&self.store);
+        command.arg("-c").arg(self.store.join("configuration"));
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = self.process.insert(process).stderr.take().unwrap();
         let (mut log, mut read) = (BufReader::new(log).lines().map_while(Result::ok), Vec::new());
