@@ -170,7 +170,7 @@ impl Inbox {
 
     /// Refuses a request because [`max_in_flight`](Self::max_in_flight) are taken:
     /// `RESOURCE_EXHAUSTED`.
-    pub fn refuse_full(&self) -> Reply {
+    fn refuse_full(&self) -> Reply {
         let (service, limit) = (self.service(), self.max_in_flight());
         self.refuse(Error::new(Code::ResourceExhausted, format!("{service} has {limit} requests in flight")))
     }

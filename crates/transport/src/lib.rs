@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`Transport`] | sends requests to named services, and receives them with a [`Listener`] |
-//! | [`Medium`] | moves them: in this process, over HTTP/2, or over a medium of your own |
+//! | [`Medium`] | moves them: in this process, over HTTP/2, over NATS, or over a medium of your own |
 //! | [`Events`] | publishes messages; a [`Subscription`] receives them |
 //!
 //! A request carries the whole context: the deadline, the cancellation, the trace, the baggage and
@@ -37,6 +37,7 @@ pub use inbox::{Admission, Inbox, ListenerCounters, Reply};
 pub use listener::{Incoming, Listener, Responder};
 pub use medium::{InstanceChanges, Medium, Outgoing};
 #[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
 pub use nats::NatsBuilder;
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Request;
 
 use super::calls::Body;
+use crate::Admission;
 
 /// How many bodies arrive at the same time. The broker ends the connection of a client for which
 /// more than 64 MiB wait.
@@ -22,6 +23,7 @@ pub(super) struct Bodies {
 }
 
 struct Pending {
+    admission: Admission,
     request: Request<Bytes>,
     body: Body,
     is_asked_for: bool,
@@ -37,9 +39,10 @@ impl Bodies {
     }
 
     /// `length` is within the limit.
-    pub(super) fn insert(&mut self, reply: Arc<str>, request: Request<Bytes>, length: usize) {
+    pub(super) fn insert(&mut self, reply: Arc<str>, admission: Admission, request: Request<Bytes>, length: usize) {
         self.waiting.push_back(Arc::clone(&reply));
-        self.table.insert(reply, Pending { request, body: Body::new(length), is_asked_for: false });
+        let pending = Pending { admission, request, body: Body::new(length), is_asked_for: false };
+        self.table.insert(reply, pending);
     }
 
     /// Returns a request to ask the body of, if it is the turn of one.
@@ -63,7 +66,7 @@ impl Bodies {
         reply: &str,
         offset: Option<usize>,
         chunk: &Bytes,
-    ) -> Option<Result<Request<Bytes>, &'static str>> {
+    ) -> Option<Result<(Admission, Request<Bytes>), &'static str>> {
         let pending = self.table.get_mut(reply)?;
         let added = match pending.is_asked_for {
             true => pending.body.add(offset, chunk),
@@ -72,8 +75,8 @@ impl Bodies {
         if added.is_ok() && !pending.body.is_complete() {
             return None;
         }
-        let Pending { request, body, .. } = self.remove(reply)?;
-        Some(added.map(|()| request.map(|_| body.finish())))
+        let Pending { admission, request, body, .. } = self.remove(reply)?;
+        Some(added.map(|()| (admission, request.map(|_| body.finish()))))
     }
 
     /// Removes a request whose caller has given up.
@@ -102,10 +105,17 @@ impl Bodies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::{Limits, channel};
+
+    fn insert(bodies: &mut Bodies, reply: &str) {
+        let (inbox, _) = channel("balance".into(), Limits { in_flight: 1, body: 10 });
+        let admission = inbox.admit().expect("nothing is in flight");
+        bodies.insert(reply.into(), admission, Request::new(Bytes::new()), 2);
+    }
 
     fn bodies(count: usize) -> Bodies {
         let mut bodies = Bodies::default();
-        (0..count).for_each(|number| bodies.insert(number.to_string().into(), Request::new(Bytes::new()), 2));
+        (0..count).for_each(|number| insert(&mut bodies, &number.to_string()));
         bodies
     }
 
@@ -120,7 +130,7 @@ mod tests {
         assert!(bodies.add("0", Some(0), &Bytes::from("a")).is_none());
         assert!(ask_all(&mut bodies).is_empty());
         let complete = bodies.add("0", Some(1), &Bytes::from("b")).and_then(Result::ok);
-        assert_eq!(complete.map(Request::into_body), Some(Bytes::from("ab")));
+        assert_eq!(complete.map(|(_, request)| request.into_body()), Some(Bytes::from("ab")));
         assert_eq!(ask_all(&mut bodies).len(), 1);
         bodies.cancel("1");
         assert_eq!(ask_all(&mut bodies), [Arc::from("9")]);
@@ -142,8 +152,8 @@ mod tests {
         let mut bodies = bodies(MAX_ARRIVING);
         ask_all(&mut bodies);
         for number in 0..1000 {
-            let reply: Arc<str> = format!("more {number}").into();
-            bodies.insert(Arc::clone(&reply), Request::new(Bytes::new()), 2);
+            let reply = format!("more {number}");
+            insert(&mut bodies, &reply);
             bodies.cancel(&reply);
             assert!(bodies.waiting.len() <= 4 * MAX_ARRIVING);
         }

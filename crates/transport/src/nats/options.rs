@@ -283,6 +283,7 @@ impl Transport {
     /// password: `nats://user:password@host`.
     ///
     #[doc = include_str!("nats.md")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
     pub fn nats(url: impl Into<String>) -> NatsBuilder {
         NatsBuilder::new(url.into())
     }

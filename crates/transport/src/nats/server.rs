@@ -207,18 +207,15 @@ impl Server {
         let waiting = match length {
             None | Some(0) => self.inbox.deliver(request),
             Some(length) if length > self.inbox.max_body() => self.inbox.refuse_body(),
-            Some(_) if self.is_full() => self.inbox.refuse_full(),
-            Some(length) => {
-                self.bodies.insert(reply.as_str().into(), request, length);
-                return self.ask_for_bodies();
-            }
+            Some(length) => match self.inbox.admit() {
+                Err(refusal) => refusal,
+                Ok(admission) => {
+                    self.bodies.insert(reply.as_str().into(), admission, request, length);
+                    return self.ask_for_bodies();
+                }
+            },
         };
         self.respond(reply, waiting);
-    }
-
-    /// Whether requests in flight and those whose body is arriving are as many as allowed.
-    fn is_full(&self) -> bool {
-        self.inbox.counters().in_flight.saturating_add(self.bodies.len()) >= self.inbox.max_in_flight()
     }
 
     /// Asks for the bodies whose turn it is.
@@ -257,8 +254,8 @@ impl Server {
         let offset = decode_offset(message.headers.as_ref());
         match self.bodies.add(&reply, offset, &message.payload) {
             None => return,
-            Some(Ok(request)) => {
-                let waiting = self.inbox.deliver(request);
+            Some(Ok((admission, request))) => {
+                let waiting = admission.deliver(request);
                 self.respond(reply, waiting);
             }
             Some(Err(why)) => {
