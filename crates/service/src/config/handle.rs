@@ -171,8 +171,8 @@ impl<T> Shared<T> {
         self.current.store(Arc::new(value));
         self.error.store(None);
         self.reloads.fetch_add(1, Ordering::Relaxed);
-        self.attempts.send_replace(());
         tracing::info!(target: "throughline::config", "the configuration was reloaded");
+        self.attempts.send_replace(());
     }
 
     fn fail(&self, error: ConfigError) {

@@ -12,7 +12,6 @@
 //! the position in the file, or the name of the variable.
 
 mod follow;
-mod in_flight;
 mod settings;
 mod text;
 mod watched;
@@ -40,7 +39,6 @@ mod watcher;
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::{builder::ConfigBuilder, error::ConfigError, handle::Config};
 pub use follow::Following;
-pub use in_flight::{InFlight, MaxInFlight, MaxInFlightService};
 pub use settings::{
     BackoffSettings, ClientRouteSettings, ClientSettings, RetrySettings, RouteSettings, ServiceSettings,
 };

@@ -3,7 +3,6 @@
 mod environment;
 mod file;
 mod guide;
-mod in_flight;
 mod settings;
 mod watched;
 mod watching;
