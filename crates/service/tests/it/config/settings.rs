@@ -1,12 +1,16 @@
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use throughline::{Code, Context, ContextLayer, Error, RetryPolicy, Route};
-use throughline_service::config::{BackoffSettings, ClientSettings, Config, ConfigError, ServiceSettings};
-use tower::{Layer, ServiceExt, service_fn};
+use throughline::{ClientLayer, Code, Context, ContextLayer, Error, RetryPolicy, Route};
+use throughline_service::config::{
+    BackoffSettings, ClientSettings, Config, ConfigError, RetrySettings, ServiceSettings, Watched,
+};
+use tokio::sync::watch;
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::Place;
 
@@ -85,7 +89,7 @@ fn settings_of_a_client_are_read() {
 async fn settings_of_a_client_hold_for_its_retries() {
     let settings: ClientSettings = load("[retry]\nmax_attempts = 4\n[routes.search]\nidempotent = true\n").unwrap();
     let base = RetryPolicy::new();
-    let layer = throughline::ClientLayer::internal().retry(settings.retry_policy(base.clone()));
+    let layer = ClientLayer::internal().retry(settings.retry_policy(base.clone()));
     let callee = service_fn(async |_: Request<Full<Bytes>>| {
         Err::<Response<Full<Bytes>>, _>(Error::new(Code::Unavailable, "no instance"))
     });
@@ -97,6 +101,35 @@ async fn settings_of_a_client_hold_for_its_retries() {
         base.retry_count() - before + 1
     };
     assert_eq!((attempts("http://bank/search").await, attempts("http://bank/reserve").await), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_layer_has_the_retries_of_the_current_settings_and_keeps_its_counts() {
+    let attempts = |max_attempts| {
+        let retry = RetrySettings { max_attempts: Some(max_attempts), ..RetrySettings::default() };
+        Arc::new(ClientSettings { retry, ..ClientSettings::default() })
+    };
+    let (sender, receiver) = watch::channel(attempts(3));
+    let policy = RetryPolicy::new();
+    let counts = policy.clone();
+    let layer = Watched::from(receiver)
+        .map(move |settings: &ClientSettings| ClientLayer::internal().retry(settings.retry_policy(policy.clone())));
+    let mut client = layer.layer(service_fn(async |_: Request<Full<Bytes>>| {
+        Err::<Response<Full<Bytes>>, _>(Error::new(Code::Unavailable, "no instance"))
+    }));
+    let mut call = async || {
+        let mut request = Request::get("http://bank/search").body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(Context::background());
+        assert!(client.ready().await.unwrap().call(request).await.is_err());
+    };
+    call().await;
+    assert_eq!(counts.retry_count(), 2);
+    sender.send_replace(attempts(1));
+    call().await;
+    assert_eq!(counts.retry_count(), 2);
+    sender.send_replace(attempts(5));
+    call().await;
+    assert_eq!(counts.retry_count(), 6);
 }
 
 #[test]
