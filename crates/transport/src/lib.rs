@@ -29,7 +29,10 @@ mod transport;
 
 pub use endpoint::{Endpoint, Sending};
 pub use error::NoSuchService;
-pub use events::{Consumer, Delivery, Events, GroupCounters, Message, Subscription};
+pub use events::{
+    Consumer, DeadLetter, Delivery, Events, GroupCounters, GroupLimits, Message, MessageInfo, Outcome, Producer,
+    Subscription,
+};
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use http2::Http2;

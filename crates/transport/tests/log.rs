@@ -30,13 +30,10 @@ async fn a_message_that_is_given_up_is_logged_once_with_the_source_of_its_error(
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let events = Events::in_process();
-    tokio::spawn(
-        events
-            .subscribe("card.ordered", "printer")
-            .serve(Consumer::new(&Context::background()).max_attempts(3), |_, _| async {
-                Err(Error::wrap(Code::Unavailable, io::Error::other("no route")))
-            }),
-    );
+    let cards = events.subscribe(&Context::background(), "card.ordered", "printer").await.unwrap();
+    tokio::spawn(cards.serve(Consumer::new(&Context::background()).max_attempts(3), |_, _| async {
+        Err(Error::wrap(Code::Unavailable, io::Error::other("no route")))
+    }));
     events.publish(&Context::background(), Message::new("card.ordered", "")).await.unwrap();
     events.drain().await;
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

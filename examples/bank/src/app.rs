@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use throughline::telemetry::{self, BuildError, FlushError, Stats, TelemetryGuard};
 use throughline::trace::Batch;
-use throughline::{CancelHandle, Cause, Context, ContextLayer, ReplyReserve};
+use throughline::{CancelHandle, Cause, Context, ContextLayer, Error, ReplyReserve};
 use throughline_transport::Events;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -112,6 +112,8 @@ pub enum StartError {
     },
     /// The telemetry of a service cannot be set up.
     Telemetry(BuildError),
+    /// The bank cannot subscribe to its events.
+    Events(Error),
 }
 
 /// The result of closing a bank.
@@ -185,14 +187,17 @@ impl Bank {
         let tracers = &starting.tracers;
         consume(&events, &process, "transaction.created", "transaction-enrichment", tracers, move |ctx, event| {
             transaction_enrichment::created(enrichment.clone(), ctx, event)
-        });
+        })
+        .await?;
         consume(&events, &process, "transaction.enriched", "feed-generator", tracers, move |ctx, event| {
             feed_generator::enriched(generator.clone(), ctx, event)
-        });
+        })
+        .await?;
         let phone = sent.clone();
         consume(&events, &process, "feed.item.created", "apns", tracers, move |ctx, event| {
             apns::item_created(phone.clone(), ctx, event)
-        });
+        })
+        .await?;
 
         let door = ContextLayer::edge().max_timeout(config.timeout);
         let api = api::router(api::Api { card_api: peer("card-api", &[card_api]) });
@@ -284,11 +289,18 @@ impl From<BuildError> for StartError {
     }
 }
 
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        StartError::Events(error)
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Port { port, source } => write!(f, "port {port} cannot be used: {source}"),
             StartError::Telemetry(error) => error.fmt(f),
+            StartError::Events(error) => error.fmt(f),
         }
     }
 }

@@ -83,22 +83,25 @@ pub async fn publish(events: &Events, ctx: &Context, subject: &str, event: &impl
 pub type Tracers = HashMap<&'static str, Tracer>;
 
 /// Lets `service` handle the events of `subject`, until `process` is done.
-pub fn consume<T, F, Fut>(
+///
+/// # Errors
+/// Those of [`Events::subscribe`].
+pub async fn consume<T, F, Fut>(
     events: &Events,
     process: &Context,
     subject: &str,
     service: &str,
     tracers: &Tracers,
     handler: F,
-) -> JoinHandle<()>
+) -> Result<JoinHandle<()>, Error>
 where
     T: DeserializeOwned,
     F: Fn(Context, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let consumer = Consumer::new(process).tracer(tracers[service].clone()).timeout(Duration::from_secs(5));
-    let subscription = events.subscribe(subject, service);
-    tokio::spawn(subscription.serve(consumer, move |ctx, message| {
+    let subscription = events.subscribe(process, subject, service).await?;
+    Ok(tokio::spawn(subscription.serve(consumer, move |ctx, message| {
         let event = serde_json::from_slice(&message.payload);
         let work = event.map(|event| handler(ctx, event));
         async move {
@@ -108,5 +111,5 @@ where
                 Err(e) => Err(Error::wrap(Code::InvalidArgument, e).with_retryable(false)),
             }
         }
-    }))
+    })))
 }

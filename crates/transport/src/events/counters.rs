@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// use throughline_transport::{Consumer, Events, Message};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// let events = Events::in_process();
-/// let cards = events.subscribe("card.ordered", "printer");
+/// let (events, ctx) = (Events::in_process(), Context::background());
+/// let cards = events.subscribe(&ctx, "card.ordered", "printer").await?;
 /// let counters = cards.counters();
-/// tokio::spawn(cards.serve(Consumer::new(&Context::background()), |_ctx, _message| async {
+/// tokio::spawn(cards.serve(Consumer::new(&ctx), |_ctx, _message| async {
 ///     Err(Error::new(Code::InvalidArgument, "no such card").with_retryable(false))
 /// }));
 ///
-/// events.publish(&Context::background(), Message::new("card.ordered", "7")).await?;
+/// events.publish(&ctx, Message::new("card.ordered", "7")).await?;
 /// events.drain().await;
 /// assert_eq!((counters.acknowledged(), counters.redelivered(), counters.given_up()), (0, 0, 1));
 /// # Ok::<(), Error>(()) })?;
@@ -37,6 +37,8 @@ struct Counts {
     redelivered: AtomicU64,
     given_up: AtomicU64,
     discarded: AtomicU64,
+    waiting: AtomicU64,
+    waiting_bytes: AtomicU64,
 }
 
 impl GroupCounters {
@@ -60,6 +62,29 @@ impl GroupCounters {
     /// Returns the number of discarded messages: the last member left before they were handled.
     pub fn discarded(&self) -> u64 {
         self.0.discarded.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of messages that wait in this process for a member to take them.
+    ///
+    /// A message that [pauses](super::Consumer::backoff) before its next attempt waits, too. A
+    /// message that is being handled does not.
+    pub fn waiting(&self) -> u64 {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes of the [waiting](Self::waiting) messages: payloads and headers.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.0.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn record_waiting(&self, bytes: u32) {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        self.0.waiting_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn record_taken(&self, bytes: u32) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
     }
 
     pub(super) fn record_acknowledged(&self) {

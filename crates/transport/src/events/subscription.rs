@@ -1,35 +1,28 @@
 //! Subscriptions and deliveries: how a consumer takes messages and acknowledges them.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::queue::{Queue, Waiting};
-use super::{Events, GroupCounters, Message};
+use super::Events;
+use super::counters::GroupCounters;
+use super::medium::{Member, Settlement, Taken};
+use super::message::Message;
 
 /// A member of a group that is subscribed to a subject.
 ///
-/// [`Events::subscribe`] creates it. When the last member of a group is dropped, the messages of
-/// the group are discarded.
+/// [`Events::subscribe`](super::Events::subscribe) creates it. Dropping it leaves the group. Within
+/// a process, the messages of a group are discarded when its last member leaves.
 pub struct Subscription {
-    events: Events,
-    subject: String,
-    group: String,
-    queue: Arc<Queue>,
+    pub(super) events: Events,
+    pub(super) subject: String,
+    pub(super) group: String,
+    pub(super) member: Box<dyn Member>,
 }
 
 impl Subscription {
-    pub(super) fn new(events: Events, subject: String, group: String, queue: Arc<Queue>) -> Self {
-        Subscription { events, subject, group, queue }
-    }
-
     /// Returns the subject.
     pub fn subject(&self) -> &str {
         &self.subject
-    }
-
-    pub(super) fn events(&self) -> &Events {
-        &self.events
     }
 
     /// Returns the name of the group.
@@ -39,7 +32,7 @@ impl Subscription {
 
     /// Returns the counters of the group. They cover all members.
     pub fn counters(&self) -> GroupCounters {
-        self.queue.counters.clone()
+        self.member.counters().clone()
     }
 
     /// Takes the next message of the group; `None` once the events are [drained](Events::drain).
@@ -60,9 +53,9 @@ impl Subscription {
     /// use throughline_transport::{Events, Message};
     ///
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-    /// let events = Events::in_process();
-    /// let printer = events.subscribe("card.ordered", "printer");
-    /// events.publish(&Context::background(), Message::new("card.ordered", "7")).await?;
+    /// let (events, ctx) = (Events::in_process(), Context::background());
+    /// let printer = events.subscribe(&ctx, "card.ordered", "printer").await?;
+    /// events.publish(&ctx, Message::new("card.ordered", "7")).await?;
     ///
     /// let first = printer.next().await.expect("there is a message");
     /// drop(first); // not acknowledged
@@ -73,14 +66,13 @@ impl Subscription {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn next(&self) -> Option<Delivery> {
-        let waiting = self.queue.take().await?;
-        Some(Delivery { waiting: Some(waiting), queue: Arc::clone(&self.queue) })
+        self.next_of(1).await
     }
-}
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.events.leave(&self.subject, &self.group, &self.queue);
+    /// Takes the next message, when `capacity` messages can be handled now.
+    pub(super) async fn next_of(&self, capacity: usize) -> Option<Delivery> {
+        let taken = self.member.next(capacity).await?;
+        Some(Delivery { taken: Some(taken), counters: self.counters() })
     }
 }
 
@@ -99,28 +91,26 @@ impl fmt::Debug for Subscription {
 /// delivered again.
 #[must_use = "a delivery that is dropped is delivered again"]
 pub struct Delivery {
-    /// `None` once the delivery is finished.
-    waiting: Option<Waiting>,
-    queue: Arc<Queue>,
+    /// `None` once the delivery is settled.
+    taken: Option<Taken>,
+    counters: GroupCounters,
 }
 
 impl Delivery {
     /// Returns the published message.
     pub fn message(&self) -> &Message {
-        let waiting = self.waiting.as_ref();
-        &waiting.expect("the message is present until a method that consumes the delivery takes it").message
+        let taken = self.taken.as_ref();
+        &taken.expect("the message is present until a method that consumes the delivery takes it").message
     }
 
     /// Returns the number of this delivery of the message, from 1.
     pub fn attempt(&self) -> u32 {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.attempt)
+        self.taken.as_ref().map_or(0, |taken| taken.attempt)
     }
 
     /// Marks the message as handled. It is not delivered to this group again.
     pub fn acknowledge(mut self) {
-        self.waiting = None;
-        self.queue.counters.record_acknowledged();
-        self.queue.record_handled();
+        self.settle(Settlement::Acknowledge);
     }
 
     /// Delivers the message to the group again, after the messages that wait now.
@@ -133,32 +123,35 @@ impl Delivery {
     /// During the pause the message counts towards the capacity of the group. It is discarded if
     /// the last member of the group leaves.
     pub fn redeliver_after(mut self, pause: Duration) {
-        self.put_back(pause);
+        self.settle(Settlement::Redeliver(pause));
     }
 
     /// Gives the message up. It is not delivered to this group again.
     pub(super) fn give_up(mut self) {
-        self.waiting = None;
-        self.queue.counters.record_given_up();
-        self.queue.record_handled();
+        self.settle(Settlement::GiveUp);
     }
 
-    fn put_back(&mut self, pause: Duration) {
-        if let Some(Waiting { message, attempt }) = self.waiting.take() {
-            self.queue.put_back(Waiting { message, attempt: attempt.saturating_add(1) }, pause);
+    /// Does nothing if the delivery is settled already.
+    fn settle(&mut self, settlement: Settlement) {
+        let Some(Taken { message, attempt, receipt }) = self.taken.take() else { return };
+        match settlement {
+            Settlement::Acknowledge => self.counters.record_acknowledged(),
+            Settlement::GiveUp => self.counters.record_given_up(),
+            Settlement::Redeliver(_) => self.counters.record_redelivered(),
         }
+        receipt.settle(message, attempt, settlement);
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.put_back(Duration::ZERO);
+        self.settle(Settlement::Redeliver(Duration::ZERO));
     }
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = self.waiting.as_ref().map(|waiting| &waiting.message.subject);
+        let subject = self.taken.as_ref().map(|taken| &taken.message.subject);
         f.debug_struct("Delivery").field("subject", &subject).field("attempt", &self.attempt()).finish()
     }
 }

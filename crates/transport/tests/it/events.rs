@@ -13,6 +13,8 @@ use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Propagator
 use throughline_transport::{Consumer, Events, Message};
 use tokio::sync::mpsc;
 
+use crate::support::subscribe;
+
 fn traced() -> (MemoryExporter, TelemetryGuard, Context) {
     let memory = MemoryExporter::default();
     let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
@@ -33,7 +35,7 @@ async fn a_message_carries_typed_values_the_baggage_and_the_principal() {
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let consumer = Consumer::new(&ctx).keys(&[&TENANT]);
-    tokio::spawn(events.subscribe("card.ordered", "printer").serve(consumer, move |ctx, _| {
+    tokio::spawn(subscribe(&events, "card.ordered", "printer").await.serve(consumer, move |ctx, _| {
         let sender = sender.clone();
         async move {
             sender.send(ctx).unwrap();
@@ -60,7 +62,7 @@ async fn a_message_carries_the_trace_and_neither_deadline_nor_cancellation() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let subscription = events.subscribe("card.ordered", "printer");
+    let subscription = subscribe(&events, "card.ordered", "printer").await;
     tokio::spawn(subscription.serve(Consumer::new(&ctx).timeout(Duration::from_secs(7)), move |ctx, message| {
         let sender = sender.clone();
         async move {
@@ -95,7 +97,7 @@ async fn publish_and_consume(events: Events, consumer: impl FnOnce(Consumer) -> 
     let (_memory, _telemetry, ctx) = traced();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let consumer = consumer(Consumer::new(&ctx));
-    tokio::spawn(events.subscribe("s", "g").serve(consumer, move |ctx, message| {
+    tokio::spawn(subscribe(&events, "s", "g").await.serve(consumer, move |ctx, message| {
         sender.send((ctx.span_context().unwrap().trace_id(), message.headers)).unwrap();
         async { Ok(()) }
     }));
@@ -135,8 +137,8 @@ fn the_default_formats_come_from_otel_propagators() {
 #[tokio::test]
 async fn each_group_gets_a_message_once() {
     let events = Events::in_process();
-    let (a1, a2) = (events.subscribe("s", "a"), events.subscribe("s", "a"));
-    let b = events.subscribe("s", "b");
+    let (a1, a2) = (subscribe(&events, "s", "a").await, subscribe(&events, "s", "a").await);
+    let b = subscribe(&events, "s", "b").await;
     for payload in ["1", "2"] {
         events.publish(&Context::background(), Message::new("s", payload)).await.unwrap();
     }
@@ -156,7 +158,7 @@ async fn a_failed_message_is_delivered_again_until_it_is_given_up() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
     let calls = Arc::clone(&count);
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     tokio::spawn(subscription.serve(Consumer::new(&ctx).max_attempts(3), move |_, _| {
         calls.fetch_add(1, Ordering::SeqCst);
         async { Err(Error::new(Code::Unavailable, "not now")) }
@@ -179,7 +181,7 @@ async fn a_failed_message_is_delivered_again_until_it_is_given_up() {
 async fn an_error_that_the_handler_has_recorded_is_recorded_once() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     tokio::spawn(subscription.serve(Consumer::new(&ctx).max_attempts(1), |ctx, message| async move {
         let error = Error::wrap(Code::Unavailable, std::io::Error::other("no route"));
         if message.payload == "recorded" {
@@ -203,7 +205,7 @@ async fn an_error_that_is_not_retryable_is_not_retried() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
     let calls = Arc::clone(&count);
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     tokio::spawn(subscription.serve(Consumer::new(&Context::background()), move |_, _| {
         calls.fetch_add(1, Ordering::SeqCst);
         async { Err(Error::new(Code::InvalidArgument, "never").with_retryable(false)) }
@@ -218,7 +220,7 @@ async fn a_message_whose_handler_panics_gets_all_its_attempts_and_no_more() {
     let events = Events::in_process();
     let count = Arc::new(AtomicU32::new(0));
     let calls = Arc::clone(&count);
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     tokio::spawn(subscription.serve(Consumer::new(&Context::background()).max_attempts(2), move |_, _| {
         calls.fetch_add(1, Ordering::SeqCst);
         async { std::panic::resume_unwind(Box::new("a handler's own")) }
@@ -232,7 +234,7 @@ async fn a_message_whose_handler_panics_gets_all_its_attempts_and_no_more() {
 async fn the_context_of_a_handler_that_panics_has_the_cause_panicked() {
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     let consumer = Consumer::new(&Context::background()).max_attempts(1);
     tokio::spawn(subscription.serve(consumer, move |ctx, _| {
         sender.send(ctx).unwrap();
@@ -248,7 +250,7 @@ async fn the_context_of_a_handler_that_panics_has_the_cause_panicked() {
 async fn an_attempt_that_takes_too_long_is_cancelled() {
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     let consumer = Consumer::new(&Context::background()).timeout(Duration::from_secs(3)).max_attempts(1);
     tokio::spawn(subscription.serve(consumer, move |ctx, _| {
         sender.send(ctx).unwrap();
@@ -263,7 +265,7 @@ async fn an_attempt_that_takes_too_long_is_cancelled() {
 async fn a_publisher_waits_for_a_full_group_no_longer_than_its_deadline() {
     let (_memory, _telemetry, ctx) = traced();
     let events = Events::in_process();
-    let slow = events.subscribe("s", "slow");
+    let slow = subscribe(&events, "s", "slow").await;
     for _ in 0..1024 {
         events.publish(&ctx, Message::new("s", "")).await.unwrap();
     }
@@ -278,7 +280,7 @@ async fn a_publisher_waits_for_a_full_group_no_longer_than_its_deadline() {
 #[tokio::test]
 async fn a_drain_waits_for_messages_being_handled_and_messages_that_they_lead_to() {
     let events = Events::in_process();
-    let (first, second) = (events.subscribe("first", "g"), events.subscribe("second", "g"));
+    let (first, second) = (subscribe(&events, "first", "g").await, subscribe(&events, "second", "g").await);
     events.publish(&Context::background(), Message::new("first", "")).await.unwrap();
     let delivery = first.next().await.unwrap();
     let mut drain = std::pin::pin!(events.drain());
@@ -293,13 +295,13 @@ async fn a_drain_waits_for_messages_being_handled_and_messages_that_they_lead_to
     let error = events.publish(&Context::background(), Message::new("first", "")).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     assert!(first.next().await.is_none() && second.next().await.is_none());
-    assert!(events.subscribe("first", "late").next().await.is_none());
+    assert!(subscribe(&events, "first", "late").await.next().await.is_none());
 }
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_a_publisher_that_was_dropped() {
     let events = Events::in_process();
-    let full = events.subscribe("s", "full");
+    let full = subscribe(&events, "s", "full").await;
     for _ in 0..1024 {
         events.publish(&Context::background(), Message::new("s", "")).await.unwrap();
     }
@@ -323,7 +325,7 @@ fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
 async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
     let (memory, telemetry, ctx) = traced();
     let events = Events::in_process();
-    let full = events.subscribe("full", "g");
+    let full = subscribe(&events, "full", "g").await;
     for _ in 0..1024 {
         events.publish(&Context::background(), Message::new("full", "")).await.unwrap();
     }
@@ -333,7 +335,7 @@ async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
     drop(publish);
     drop(full);
 
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     let consumer = Consumer::new(&ctx);
     let (publisher, publishing) = (events.clone(), ctx.clone());
     std::thread::spawn(move || {
@@ -362,7 +364,7 @@ async fn the_span_of_a_dropped_publisher_or_handler_has_the_cause_abandoned() {
 #[tokio::test]
 async fn a_publisher_whose_context_is_done_publishes_nothing() {
     let events = Events::in_process();
-    let subscription = events.subscribe("s", "g");
+    let subscription = subscribe(&events, "s", "g").await;
     let request = Context::background().with_cancel();
     request.cancel();
     let error = events.publish(&request, Message::new("s", "")).await.unwrap_err();
@@ -377,15 +379,16 @@ async fn a_shutdown_waits_for_the_messages_that_are_handled_and_cancels_them_aft
     let events = Events::in_process();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let consumer = Consumer::new(shutdown.context()).timeout(Duration::from_secs(60));
-    let consumer = tokio::spawn(events.subscribe("card.ordered", "printer").serve(consumer, move |ctx, message| {
-        let sender = sender.clone();
-        async move {
-            sender.send(ctx).unwrap();
-            let seconds = if message.payload == "quick" { 15 } else { 25 };
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            Ok(())
-        }
-    }));
+    let consumer =
+        tokio::spawn(subscribe(&events, "card.ordered", "printer").await.serve(consumer, move |ctx, message| {
+            let sender = sender.clone();
+            async move {
+                sender.send(ctx).unwrap();
+                let seconds = if message.payload == "quick" { 15 } else { 25 };
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Ok(())
+            }
+        }));
     for payload in ["quick", "slow"] {
         events.publish(&Context::background(), Message::new("card.ordered", payload)).await.unwrap();
     }

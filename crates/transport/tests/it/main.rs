@@ -1,6 +1,8 @@
 //! The public behaviour of the crate, one module per behaviour.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod bounds;
+mod carriers;
 mod conformance;
 mod events;
 #[cfg(feature = "http2")]

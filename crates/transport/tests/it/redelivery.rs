@@ -8,9 +8,11 @@ use std::time::Duration;
 use throughline::telemetry::{self, MemoryExporter};
 use throughline::trace::SpanKind;
 use throughline::{Cause, Code, Context, Error};
-use throughline_transport::{Consumer, Delivery, Events, Message};
+use throughline_transport::{Consumer, Delivery, Events, GroupLimits, Message};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
+
+use crate::support::subscribe;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,7 +28,7 @@ async fn publish(events: &Events, subject: &str, payload: &'static str) {
 async fn pauses(consumer: Consumer, error: Error) -> Vec<Duration> {
     let events = Events::in_process();
     let (sender, mut attempts) = mpsc::unbounded_channel();
-    tokio::spawn(events.subscribe("s", "g").serve(consumer, move |_, _| {
+    tokio::spawn(subscribe(&events, "s", "g").await.serve(consumer, move |_, _| {
         sender.send(Instant::now()).unwrap();
         let error = error.clone();
         async move { Err(error) }
@@ -75,7 +77,7 @@ async fn other_messages_are_handled_while_a_message_pauses() {
     let events = Events::in_process();
     let (sender, mut handled) = mpsc::unbounded_channel();
     let one_at_a_time = consumer().concurrency(1.try_into().unwrap());
-    tokio::spawn(events.subscribe("s", "g").serve(one_at_a_time, move |_, message| {
+    tokio::spawn(subscribe(&events, "s", "g").await.serve(one_at_a_time, move |_, message| {
         let sender = sender.clone();
         async move {
             sender.send((message.payload.clone(), Instant::now())).unwrap();
@@ -100,8 +102,8 @@ async fn a_message_that_is_given_up_goes_to_the_dead_letter_subject_with_its_err
     let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
     let ctx = Context::background().with_tracer(telemetry.tracer());
     let events = Events::in_process();
-    let failed = events.subscribe("dead-letter.card.ordered", "support");
-    let cards = events.subscribe("card.ordered", "printer");
+    let failed = subscribe(&events, "dead-letter.card.ordered", "support").await;
+    let cards = subscribe(&events, "card.ordered", "printer").await;
     let counters = cards.counters();
     tokio::spawn(cards.serve(Consumer::new(&ctx).max_attempts(2), |_, _| async {
         let source = io::Error::other("10.0.0.7 refused");
@@ -135,9 +137,9 @@ async fn a_message_that_is_given_up_goes_to_the_dead_letter_subject_with_its_err
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_not_retryable_is_given_up_at_once() {
     let events = Events::in_process();
-    let failed = events.subscribe("trouble", "support");
+    let failed = subscribe(&events, "trouble", "support").await;
     let start = Instant::now();
-    tokio::spawn(events.subscribe("s", "g").serve(consumer().dead_letter("trouble"), |_, _| async {
+    tokio::spawn(subscribe(&events, "s", "g").await.serve(consumer().dead_letter("trouble"), |_, _| async {
         Err(Error::new(Code::InvalidArgument, "never").with_retryable(false))
     }));
     publish(&events, "s", "").await;
@@ -150,8 +152,8 @@ async fn an_error_that_is_not_retryable_is_given_up_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_handler_panics_is_retried_after_a_pause_and_then_given_up() {
     let events = Events::in_process();
-    let failed = events.subscribe("dead-letter.s", "support");
-    let group = events.subscribe("s", "g");
+    let failed = subscribe(&events, "dead-letter.s", "support").await;
+    let group = subscribe(&events, "s", "g").await;
     let counters = group.counters();
     let start = Instant::now();
     let calls = Arc::new(AtomicU32::new(0));
@@ -174,8 +176,8 @@ async fn a_message_whose_handler_panics_is_retried_after_a_pause_and_then_given_
 #[tokio::test(start_paused = true)]
 async fn each_group_counts_and_gives_up_messages_on_its_own() {
     let events = Events::in_process();
-    let failed = events.subscribe("dead-letter.s", "support");
-    let (good, bad) = (events.subscribe("s", "good"), events.subscribe("s", "bad"));
+    let failed = subscribe(&events, "dead-letter.s", "support").await;
+    let (good, bad) = (subscribe(&events, "s", "good").await, subscribe(&events, "s", "bad").await);
     let (of_good, of_bad) = (good.counters(), bad.counters());
     tokio::spawn(good.serve(consumer(), |_, _| async { Ok(()) }));
     tokio::spawn(bad.serve(consumer().max_attempts(1), |_, _| async { Err(Error::new(Code::Internal, "")) }));
@@ -191,7 +193,7 @@ async fn each_group_counts_and_gives_up_messages_on_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_that_fails_is_not_published_again() {
     let events = Events::in_process();
-    let circle = events.subscribe("s", "g");
+    let circle = subscribe(&events, "s", "g").await;
     let counters = circle.counters();
     let failing = |_, _| async { Err(Error::new(Code::Internal, "")) };
     tokio::spawn(circle.serve(consumer().max_attempts(2).dead_letter("s"), failing));
@@ -203,7 +205,7 @@ async fn a_dead_letter_that_fails_is_not_published_again() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_messages_that_pause() {
     let events = Events::in_process();
-    let group = events.subscribe("s", "g");
+    let group = subscribe(&events, "s", "g").await;
     let counters = group.counters();
     let start = Instant::now();
     tokio::spawn(group.serve(consumer(), move |_, _| async move {
@@ -218,7 +220,7 @@ async fn a_drain_waits_for_messages_that_pause() {
 #[tokio::test(start_paused = true)]
 async fn the_messages_of_a_group_are_discarded_and_counted_when_its_last_member_leaves() {
     let events = Events::in_process();
-    let group = events.subscribe("s", "g");
+    let group = subscribe(&events, "s", "g").await;
     publish(&events, "s", "").await;
     group.next().await.unwrap().redeliver_after(SECOND * 3600);
     assert!(timeout(SECOND * 3599, group.next()).await.is_err(), "the message pauses");
@@ -237,7 +239,7 @@ async fn the_messages_of_a_group_are_discarded_and_counted_when_its_last_member_
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_stops_puts_its_messages_back_and_gives_none_up() {
     let events = Events::in_process();
-    let (one, other) = (events.subscribe("s", "g"), events.subscribe("s", "g"));
+    let (one, other) = (subscribe(&events, "s", "g").await, subscribe(&events, "s", "g").await);
     let counters = other.counters();
     let process = Context::background().with_cancel();
     let (sender, mut started) = mpsc::unbounded_channel();
@@ -256,4 +258,30 @@ async fn a_consumer_that_stops_puts_its_messages_back_and_gives_none_up() {
     let delivery = other.next().await.unwrap();
     assert_eq!((delivery.attempt(), start.elapsed(), counters.given_up()), (2, Duration::ZERO, 0));
     delivery.acknowledge();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_dead_letter_cannot_be_published_is_delivered_again_and_not_lost() {
+    let events = Events::in_process_with(GroupLimits { messages: 1, ..GroupLimits::default() });
+    let failed = subscribe(&events, "dead-letter.s", "support").await;
+    publish(&events, "dead-letter.s", "in the way").await;
+    let group = subscribe(&events, "s", "g").await;
+    let counters = group.counters();
+    let (sender, mut attempts) = mpsc::unbounded_channel();
+    let consumer = consumer().max_attempts(1).timeout(SECOND);
+    tokio::spawn(group.serve(consumer, move |_, _| {
+        sender.send(()).unwrap();
+        async { Err(Error::new(Code::Internal, "")) }
+    }));
+    publish(&events, "s", "mine").await;
+    for _ in 0..3 {
+        attempts.recv().await.unwrap();
+    }
+    assert_eq!((counters.given_up(), counters.redelivered()), (0, 2), "the group of dead letters is full");
+    letter(&failed).await.acknowledge();
+    let delivery = letter(&failed).await;
+    assert_eq!(delivery.message().payload, "mine");
+    delivery.acknowledge();
+    events.drain().await;
+    assert_eq!((counters.given_up(), counters.acknowledged()), (1, 0));
 }

@@ -1,78 +1,23 @@
 //! The queue of one group: messages that wait, pause, or are being handled.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use super::{GroupCounters, Message};
-
-/// The number of messages that are not handled yet, over all groups.
-#[derive(Default)]
-pub(super) struct Pending {
-    count: AtomicUsize,
-    /// Notified when the count becomes 0.
-    became_zero: Notify,
-}
-
-impl Pending {
-    /// Adds the messages that a publisher is about to push to `count` groups.
-    pub(super) fn offer(&self, count: usize) -> Offered<'_> {
-        self.count.fetch_add(count, Ordering::SeqCst);
-        Offered { remaining: count, pending: self }
-    }
-
-    fn subtract(&self, count: usize) {
-        if count > 0 && self.count.fetch_sub(count, Ordering::SeqCst) == count {
-            self.became_zero.notify_waiters();
-        }
-    }
-
-    /// Waits until `is_over` returns true. Calls it now, and each time the count becomes 0.
-    pub(super) async fn wait_until(&self, mut is_over: impl FnMut() -> bool) {
-        loop {
-            // Registered before the check, so that no notification is missed.
-            let mut became_zero = pin!(self.became_zero.notified());
-            became_zero.as_mut().enable();
-            if is_over() {
-                return;
-            }
-            became_zero.await;
-        }
-    }
-
-    pub(super) fn is_zero(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
-    }
-}
-
-/// Pending messages that no group has taken yet. Dropping this subtracts them from the count.
-pub(super) struct Offered<'a> {
-    remaining: usize,
-    pending: &'a Pending,
-}
-
-impl Offered<'_> {
-    /// One group has taken its message.
-    pub(super) fn record_taken(&mut self) {
-        self.remaining -= 1;
-    }
-}
-
-impl Drop for Offered<'_> {
-    fn drop(&mut self) {
-        self.pending.subtract(self.remaining);
-    }
-}
+use super::super::counters::GroupCounters;
+use super::super::message::Message;
+use super::GroupLimits;
+use super::pending::Pending;
 
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// The free capacity. A message holds a permit until it is handled.
+    /// The free capacity in messages. A message holds one permit until it is handled.
     capacity: Semaphore,
+    /// The free capacity in bytes. A message holds its size in permits until it is handled.
+    bytes: Semaphore,
     /// Notified when there is a message to take, or when the queue is closed.
     changed: Notify,
     pending: Arc<Pending>,
@@ -96,14 +41,17 @@ pub(super) struct Waiting {
     pub(super) message: Message,
     /// The number of the next delivery, from 1.
     pub(super) attempt: u32,
+    /// The size of the message as it was published, in bytes.
+    pub(super) permits: u32,
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize, is_closed: bool, pending: Arc<Pending>) -> Self {
+    pub(super) fn new(limits: GroupLimits, is_closed: bool, pending: Arc<Pending>) -> Self {
         let state = State { waiting: VecDeque::new(), pausing: BTreeMap::new(), next_number: 0, members: 0, is_closed };
         Queue {
             state: Mutex::new(state),
-            capacity: Semaphore::new(capacity),
+            capacity: Semaphore::new(limits.messages.clamp(1, Semaphore::MAX_PERMITS)),
+            bytes: Semaphore::new(limits.bytes.min(u32::MAX as usize)),
             changed: Notify::new(),
             pending,
             counters: GroupCounters::default(),
@@ -115,42 +63,50 @@ impl Queue {
         self.lock().members += 1;
     }
 
-    /// Removes a member. Returns whether it was the last one: then all messages are discarded.
-    pub(super) fn leave(&self) -> bool {
+    /// Removes a member. The last member gets the messages of the group, for [`Self::discard`].
+    pub(super) fn leave(&self) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
         state.members -= 1;
-        let is_last = state.members == 0;
-        let (waiting, pausing) = match is_last {
-            true => (std::mem::take(&mut state.waiting), std::mem::take(&mut state.pausing)),
-            false => Default::default(),
-        };
-        drop(state);
-        if is_last {
-            // Publishers that wait for capacity stop waiting: the group no longer exists.
-            self.capacity.close();
+        if state.members > 0 {
+            return None;
         }
-        self.discard(waiting.len() + pausing.len());
-        is_last
+        let (waiting, pausing) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.pausing));
+        drop(state);
+        // Publishers that wait for capacity stop waiting: the group no longer exists.
+        self.capacity.close();
+        self.bytes.close();
+        Some(waiting.into_iter().chain(pausing.into_values()).collect())
+    }
+
+    /// Counts messages that no member will take. Calls destructors of their payloads.
+    pub(super) fn discard(&self, messages: Vec<Waiting>) {
+        for message in &messages {
+            self.counters.record_taken(message.permits);
+        }
+        self.counters.record_discarded(messages.len());
+        self.pending.subtract(messages.len());
     }
 
     /// Adds a message that is counted as pending. Waits while the queue is full.
-    pub(super) async fn push(&self, message: Message) {
-        match self.capacity.acquire().await {
-            Ok(permit) => {
-                permit.forget();
-                self.put(Waiting { message, attempt: 1 }, Duration::ZERO);
-            }
-            Err(_) => self.discard(1),
-        }
+    ///
+    /// A large message is not overtaken by small ones: both semaphores are fair.
+    pub(super) async fn push(&self, message: Message, permits: u32) {
+        let waiting = Waiting { message, attempt: 1, permits };
+        let Ok(one) = self.capacity.acquire().await else { return self.discard_one() };
+        let Ok(size) = self.bytes.acquire_many(permits).await else { return self.discard_one() };
+        one.forget();
+        size.forget();
+        self.put(waiting, Duration::ZERO);
     }
 
     /// Adds a message that may be taken after `pause`.
-    fn put(&self, waiting: Waiting, pause: Duration) {
+    pub(super) fn put(&self, waiting: Waiting, pause: Duration) {
         let mut state = self.lock();
         if state.members == 0 {
             drop(state);
-            return self.discard(1);
+            return self.discard_one();
         }
+        self.counters.record_waiting(waiting.permits);
         if pause.is_zero() {
             state.waiting.push_back(waiting);
         } else {
@@ -188,26 +144,23 @@ impl Queue {
                     },
                     None => self.changed.notified().await,
                 },
-                next => return next,
+                Some(next) => {
+                    self.counters.record_taken(next.permits);
+                    return Some(next);
+                }
             }
         }
     }
 
-    /// Puts a message back. It is delivered again after `pause` at the earliest.
-    pub(super) fn put_back(&self, waiting: Waiting, pause: Duration) {
-        self.counters.record_redelivered();
-        self.put(waiting, pause);
-    }
-
-    /// Counts messages that no member will take.
-    fn discard(&self, count: usize) {
-        self.counters.record_discarded(count);
-        self.pending.subtract(count);
+    fn discard_one(&self) {
+        self.counters.record_discarded(1);
+        self.pending.subtract(1);
     }
 
     /// Records that a message that was taken is handled.
-    pub(super) fn record_handled(&self) {
+    pub(super) fn record_handled(&self, permits: u32) {
         self.capacity.add_permits(1);
+        self.bytes.add_permits(permits as usize);
         self.pending.subtract(1);
     }
 
