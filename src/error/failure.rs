@@ -22,8 +22,22 @@ impl Error {
         if is_unprocessed { error.with_retryable(true) } else { error }
     }
 
-    /// The same error without its source, for code that keeps `failure`.
-    pub(crate) fn meaning_of(failure: &(dyn StdError + 'static)) -> Error {
+    /// Returns what the failure of a call means, without the failure as its source.
+    ///
+    /// [`ClientLayer`](crate::ClientLayer) gives its calls the same meaning: see
+    /// [the table](crate::middleware::client#errors). An `Error` inside comes back unchanged. For a
+    /// layer of your own that decides by the code, and passes the failure on.
+    ///
+    /// ```
+    /// use std::io;
+    /// use throughline::{Code, Error};
+    ///
+    /// let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    /// assert_eq!(Error::meaning_of(&refused).code(), Code::Unavailable);
+    /// let late = io::Error::from(io::ErrorKind::TimedOut);
+    /// assert_eq!(Error::meaning_of(&late).code(), Code::DeadlineExceeded);
+    /// ```
+    pub fn meaning_of(failure: &(dyn StdError + 'static)) -> Error {
         if let Some(error) = Error::find_in(failure) {
             return error.clone();
         }

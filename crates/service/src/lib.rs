@@ -1,8 +1,15 @@
 //! Services that are their handlers, and clients of one line, on any transport.
+//!
+//! | | |
+//! |---|---|
+//! | [`BreakerLayer`] | refuses calls to a callee that fails: [`breaker`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod breaker;
 pub mod config;
+
+pub use breaker::{Breaker, BreakerLayer, BreakerSettings, BreakerState};
 
 #[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../../../docs/guide/configuration.md")]

@@ -26,6 +26,9 @@
 //!     [`timeout_header_ms`](ClientLayer::timeout_header_ms) choose another header. A shorter
 //!     timeout of the request stays;
 //!   - the context's baggage, the values of keys that are declared for the wire, and the principal.
+//!
+//!   A context in the request's extensions becomes the one of the call. So layers inside write to
+//!   its span, and see its deadline.
 //! - **During the call.** When the context is done, the call is dropped. This resets its stream
 //!   (HTTP/2) or closes its connection (HTTP/1), and so the callee learns of it. A response that is
 //!   ready exactly at the deadline is returned. The request body ends with the call: see

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use throughline_core::{Context, DoneOwned};
@@ -70,10 +70,20 @@ where
     let out = Outgoing { method, uri, full_url: uri, headers, template, resend, is_cross_origin: false };
     match Call::begin(layer.config(), ctx, out) {
         Ok(mut call) => {
+            hand_down(&call, &mut head.extensions);
             let body = end_with_call(body, &mut head.extensions, || call.request_end());
             CallFuture::sent(call, inner.call(Request::from_parts(head, body)))
         }
         Err(error) => CallFuture { state: State::NotSent { error: Some(error) } },
+    }
+}
+
+/// Replaces the caller's context in the extensions by the call's own.
+///
+/// It adds none, because that allocates.
+pub(super) fn hand_down(call: &Call, extensions: &mut Extensions) {
+    if let Some(ctx) = extensions.get_mut::<Context>() {
+        ctx.clone_from(call.context());
     }
 }
 

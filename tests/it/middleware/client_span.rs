@@ -75,3 +75,28 @@ async fn a_template_of_reqwest_names_the_first_call_and_not_the_redirect() {
     let names: Vec<_> = service.spans(2).await.into_iter().map(|span| span.name).collect();
     assert_eq!(names, ["GET /cards/{id}", "GET"]);
 }
+
+#[tokio::test]
+async fn a_layer_inside_finds_the_context_of_the_call_in_place_of_the_callers() {
+    let service = Traced::new("cards");
+    let ctx = Context::background().with_tracer(service.telemetry.tracer());
+    let peer = service_fn(async |request: Request<()>| {
+        if let Some(ctx) = request.extensions().get::<Context>() {
+            ctx.current_span().set_attribute("inside", true);
+            assert_eq!(
+                ctx.span_context().map(|span| span.span_id().to_string()).as_deref(),
+                request.headers()["traceparent"].to_str().unwrap().get(36..52)
+            );
+        }
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let mut client = ClientLayer::internal().layer(peer);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(ctx.clone());
+    drop(client.call(request).await.unwrap());
+    // Without one in the extensions, none is added: that allocates.
+    drop(ctx.scope(async { client.call(Request::new(())).await }).await.unwrap());
+    let spans = service.spans(2).await;
+    let is_inside = |span: &SpanRecord| span.attributes.iter().any(|(key, _)| key == "inside");
+    assert_eq!(spans.iter().map(is_inside).collect::<Vec<_>>(), [true, false]);
+}

@@ -1,4 +1,6 @@
 //! The public behaviour of the crate, one module per behaviour.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod breaker;
 mod config;
+mod traced;

@@ -19,7 +19,7 @@ use super::session::Session;
 use crate::error::Error;
 use crate::middleware::client::call::{Call, Outgoing};
 use crate::middleware::client::request::end_with_call;
-use crate::middleware::client::service::begin;
+use crate::middleware::client::service::{begin, hand_down};
 use crate::middleware::client::timeout::inject_timeout;
 use crate::middleware::client::{CallBody, CallFuture, ClientLayer};
 use crate::middleware::grpc;
@@ -162,6 +162,7 @@ where
                 Err(error) => return Box::pin(std::future::ready(Err(error))),
             };
             head.extensions.remove::<Served>();
+            hand_down(&call, &mut head.extensions);
             let (ctx, request_end) = (call.context().clone(), call.request_end());
             let session = session(&ctx);
             let exchange = Grpc { client, layer, is_external: call.is_external(), ctx, request_end };
