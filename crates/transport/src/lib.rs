@@ -46,3 +46,7 @@ pub use nats::NatsBuilder;
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use resolver::{Instance, InstanceSets, Resolver, StaticResolver};
 pub use transport::{Instances, Transport};
+
+#[cfg(all(doctest, feature = "nats"))]
+#[doc = include_str!("../../../docs/guide/nats.md")]
+struct GuideNats;

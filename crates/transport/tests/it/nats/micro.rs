@@ -155,12 +155,13 @@ async fn the_tool_of_nats_shows_the_listener() {
         let Some(cli) = cli() else {
             return eprintln!("skipped: nats micro: no program nats in THROUGHLINE_NATS_CLI or PATH");
         };
-        serve(medium.server(), "balance", async |_, _| Ok(Response::default())).await;
+        serve(medium.server(), "balance", async |_, request: Request<_>| Ok(Response::new(request.into_body()))).await;
         medium.client().send(&Context::background(), "balance", request("/", "")).await.unwrap();
         for (arguments, expected) in [
             (&["micro", "list"][..], &["balance", "0.0.0"][..]),
             (&["micro", "info", "balance"], &["svc.balance", "Queue Group: q"]),
             (&["micro", "stats", "balance"], &["balance"]),
+            (&["request", "svc.balance", "100 EUR", "-H", "Http-Request: POST /reserve"], &["100 EUR"]),
         ] {
             let mut command = tokio::process::Command::new(&cli);
             let output = command.args(["--server", &medium.broker.url()]).args(arguments).output().await.unwrap();
