@@ -8,6 +8,9 @@
 
 pub mod breaker;
 pub mod config;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub mod sqlite;
 
 pub use breaker::{Breaker, BreakerLayer, BreakerSettings, BreakerState};
 

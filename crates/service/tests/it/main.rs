@@ -3,4 +3,6 @@
 
 mod breaker;
 mod config;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod traced;
