@@ -36,12 +36,18 @@ pub use events::{
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use http2::Http2;
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use http2::Tls;
 pub use inbox::{Admission, Inbox, ListenerCounters, Reply};
 pub use listener::{Incoming, Listener, Responder};
 pub use medium::{InstanceChanges, Medium, Outgoing};
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
 pub use nats::NatsBuilder;
+#[cfg(feature = "dns")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+pub use resolver::DnsResolver;
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use resolver::{Instance, InstanceSets, Resolver, StaticResolver};

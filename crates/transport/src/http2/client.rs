@@ -51,14 +51,9 @@ impl Client {
         }
         let pool = self.pool(&service).await?;
         let peers = pool.candidates(&service, instance.as_deref())?;
-        let count = peers.len();
-        let mut request = Some(request);
         let mut last = None;
-        for (index, peer) in peers.into_iter().enumerate() {
-            let is_last = index + 1 == count;
-            let attempt = if is_last { request.take() } else { request.clone() };
-            let attempt = attempt.expect("only the last attempt takes it");
-            match peer.send(attempt, max_body).await {
+        for peer in peers {
+            match peer.send(&request, max_body).await {
                 Sent::Done(Ok(response)) if is_unknown(&response) => {
                     // The instance does not have the service, so nothing has handled the request.
                     let unknown = || Error::from(NoSuchService::new(Arc::clone(&service)));
@@ -113,8 +108,8 @@ impl Client {
     async fn resolve(&self, service: &str) -> Result<Pool, Error> {
         let mut sets = self.resolver.resolve(service).await?;
         let name: Arc<str> = service.into();
-        let options = self.options;
-        let make = move |instance| Peer::new(Arc::clone(&name), instance, options);
+        let options = self.options.clone();
+        let make = move |instance| Peer::new(Arc::clone(&name), instance, options.clone());
         let first = sets.next().await.unwrap_or_default();
         let (sender, peers) = watch::channel(update(&[], first, &make));
         tokio::spawn(follow(sets, sender, make));

@@ -27,6 +27,24 @@ pub(super) fn is_garbage(failure: &hyper::Error) -> bool {
     classify(failure).0 == Code::Internal
 }
 
+/// The error of a peer that does not speak HTTP/2.
+pub(super) fn no_http2(service: &str, address: &str, failure: &hyper::Error) -> Error {
+    let message = format!("{service} at {address} does not speak HTTP/2: {}", error_message(failure));
+    Error::new(Code::Internal, message)
+}
+
+/// Whether the peer has refused the stream: it has not handled the request.
+pub(super) fn is_refused(failure: &hyper::Error) -> bool {
+    find_h2(failure).is_some_and(|error| error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// Whether the peer closes the connection, and has not handled the request.
+pub(super) fn is_going_away(failure: &hyper::Error) -> bool {
+    // h2 gives the error of a received GOAWAY only to streams above its last stream (RFC 9113
+    // §6.8).
+    find_h2(failure).is_some_and(|error| error.is_go_away() && error.is_remote())
+}
+
 /// `UNAVAILABLE` for a request that was not sent.
 pub(super) fn not_sent(service: &str, address: &str, why: &str) -> Error {
     let message = format!("{service} at {address} cannot be reached: {why}");
@@ -42,13 +60,10 @@ fn classify(failure: &hyper::Error) -> (Code, Option<bool>) {
         // The service may have handled the request.
         return (Code::Unavailable, None);
     }
-    if error.is_go_away() && error.is_remote() {
-        // h2 gives the error of a received GOAWAY only to streams above its last stream (RFC 9113
-        // §6.8). They were not handled.
+    if is_going_away(failure) || is_refused(failure) {
         return (Code::Unavailable, Some(true));
     }
     match error.reason() {
-        Some(Reason::REFUSED_STREAM) => (Code::Unavailable, Some(true)),
         Some(Reason::CANCEL) if error.is_remote() => (Code::Cancelled, None),
         Some(Reason::ENHANCE_YOUR_CALM) if error.is_remote() => (Code::ResourceExhausted, None),
         Some(Reason::INADEQUATE_SECURITY) => (Code::PermissionDenied, None),

@@ -7,6 +7,8 @@ mod failure;
 mod peer;
 mod server;
 mod services;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ use crate::medium::{InstanceChanges, Medium, Outgoing};
 use crate::{Inbox, Resolver, StaticResolver, Transport};
 use client::Client;
 use server::Server;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// The header of a response that no service has made: nothing listens to the name.
 const NO_SUCH_SERVICE: HeaderName = HeaderName::from_static("x-no-such-service");
@@ -99,7 +103,7 @@ impl Transport {
 ///
 /// A request goes to the instance with the fewest requests in flight from here. If no connection
 /// can be made, or if the instance does not have the service, it goes to the next one. A request
-/// that was sent is never sent again.
+/// that an instance may have handled is not sent again.
 #[derive(Debug)]
 #[must_use]
 pub struct Http2 {
@@ -107,7 +111,7 @@ pub struct Http2 {
     options: Options,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Options {
     max_connections: usize,
     read_timeout: Duration,
@@ -115,6 +119,8 @@ struct Options {
     connect_timeout: Duration,
     keep_alive_interval: Duration,
     keep_alive_timeout: Duration,
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Configs>,
 }
 
 impl Http2 {
@@ -128,6 +134,8 @@ impl Http2 {
                 connect_timeout: Duration::from_secs(3),
                 keep_alive_interval: Duration::from_secs(20),
                 keep_alive_timeout: Duration::from_secs(10),
+                #[cfg(feature = "tls")]
+                tls: None,
             },
         }
     }
@@ -174,21 +182,39 @@ impl Http2 {
         self
     }
 
+    /// Uses TLS on both sides: no connection is without it.
+    ///
+    /// The certificate of an instance must be valid for its [`host`](crate::Instance::host).
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the private key does not fit the certificate.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(mut self, tls: Tls) -> Result<Self, Error> {
+        self.options.tls = Some(tls.build()?);
+        Ok(self)
+    }
+
     /// Binds a socket, and returns a transport that listens to it and sends.
     ///
     /// With port 0 the system chooses the port: see [`Transport::local_addr`].
     ///
     /// # Errors
-    /// `UNAVAILABLE`: the address cannot be bound. The message says what to check.
+    /// - `UNAVAILABLE`: the address cannot be bound. The message says what to check.
+    /// - `INVALID_ARGUMENT`: it uses TLS and has no certificate.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn bind(self, address: impl ToSocketAddrs + fmt::Display) -> Result<Transport, Error> {
+        #[cfg(feature = "tls")]
+        if self.options.tls.as_ref().is_some_and(|tls| !tls.is_server()) {
+            return Err(Error::new(Code::InvalidArgument, "a server with TLS needs a certificate: `Tls::identity`"));
+        }
         let name = address.to_string();
         let socket = TcpListener::bind(address).await;
         let bound = socket.and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (local_addr, socket) = bound.map_err(|e| server::not_bound(&name, e))?;
-        let server = Server::start(socket, self.options);
+        let server = Server::start(socket, self.options.clone());
         let client = Client::new(self.resolver, self.options);
         Ok(Transport::new(Http2Medium { server: Some((local_addr, server)), client }))
     }

@@ -96,36 +96,46 @@ impl Peer {
     }
 
     /// Sends a request. Dropping the future resets its stream.
-    pub(super) async fn send(self: &Arc<Self>, request: Request<Bytes>, max_body: usize) -> Sent {
+    ///
+    /// When the connection ends before the instance has taken the request, another one gets it.
+    pub(super) async fn send(self: &Arc<Self>, request: &Request<Bytes>, max_body: usize) -> Sent {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _in_flight = InFlight(self);
-        let mut request = request.map(Full::new);
+        let mut last = None;
         for _ in 0..MAX_CONNECTIONS {
             let mut connection = match self.connection().await {
                 Ok(connection) => connection,
                 Err(error) => return Sent::Not(error),
             };
-            let sending = connection.sender.try_send_request(request);
+            let sending = connection.sender.try_send_request(self.prepare(request));
             let mut error = match sending.await {
                 Ok(response) => return Sent::Done(self.read(response, max_body).await),
                 Err(error) => error,
             };
-            match error.take_message() {
-                // The connection has ended before it took the request.
-                Some(returned) => request = returned,
-                None => return Sent::Done(Err(self.failed(error.into_error()))),
+            let was_taken = error.take_message().is_none();
+            let failure = error.into_error();
+            if was_taken && failure::is_refused(&failure) {
+                return Sent::Not(self.failed(failure));
+            }
+            if was_taken && !failure::is_going_away(&failure) {
+                return Sent::Done(Err(self.failed(failure)));
             }
             if let Some(garbage) = connection.failure.get().filter(|failure| failure::is_garbage(failure)) {
-                let message = format!(
-                    "{} at {} does not speak HTTP/2: {}",
-                    self.service,
-                    self.instance.address(),
-                    error_message(garbage)
-                );
-                return Sent::Done(Err(Error::new(Code::Internal, message)));
+                return Sent::Done(Err(failure::no_http2(&self.service, self.instance.address(), garbage)));
             }
+            self.discard(&connection);
+            last = Some(failure);
         }
-        Sent::Not(self.not_sent("it closes each connection"))
+        Sent::Not(self.failed(last.expect("there was an attempt")).with_retryable(true))
+    }
+
+    fn prepare(&self, request: &Request<Bytes>) -> Request<Full<Bytes>> {
+        let prepared = request.clone().map(Full::new);
+        #[cfg(feature = "tls")]
+        if self.options.tls.is_some() {
+            return with_https(prepared);
+        }
+        prepared
     }
 
     async fn read(&self, response: Response<Incoming>, max_body: usize) -> Result<Response<Bytes>, Error> {
@@ -195,8 +205,19 @@ impl Peer {
         drop(previous);
     }
 
+    /// Takes no new requests to a connection that goes away. Its requests in flight finish.
+    fn discard(&self, connection: &Connection) {
+        let mut link = self.lock();
+        let is_current = |current: &Connection| Arc::ptr_eq(&current.failure, &connection.failure);
+        if matches!(&link.state, State::Connected(current) if is_current(current)) {
+            let discarded = std::mem::replace(&mut link.state, State::None);
+            drop(link);
+            drop(discarded);
+        }
+    }
+
     fn connect(&self) -> impl Future<Output = Result<Connection, Error>> + Send + 'static {
-        let (service, instance, options) = (Arc::clone(&self.service), self.instance.clone(), self.options);
+        let (service, instance, options) = (Arc::clone(&self.service), self.instance.clone(), self.options.clone());
         async move {
             let address = instance.address();
             let timeout = options.connect_timeout;
@@ -204,6 +225,11 @@ impl Peer {
                 let stream = TcpStream::connect(address).await.map_err(|e| (e.to_string(), true))?;
                 // Small requests do not wait for more of them.
                 stream.set_nodelay(true).map_err(|e| (e.to_string(), true))?;
+                #[cfg(feature = "tls")]
+                if let Some(tls) = &options.tls {
+                    let stream = tls.connect(instance.host(), stream).await?;
+                    return handshake(stream, &options).await.map_err(|e| (error_message(&e), true));
+                }
                 handshake(stream, &options).await.map_err(|e| (error_message(&e), true))
             };
             let result = match tokio::time::timeout(timeout, connecting).await {
@@ -247,6 +273,14 @@ where
         }
     });
     Ok(Connection { sender, failure })
+}
+
+#[cfg(feature = "tls")]
+fn with_https<B>(mut request: Request<B>) -> Request<B> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTPS);
+    *request.uri_mut() = http::Uri::from_parts(parts).expect("the URI had a scheme, an authority and a path");
+    request
 }
 
 /// A request on its way, until it is dropped.

@@ -136,6 +136,16 @@ async fn accept(socket: TcpListener, server: Arc<Server>, accepting: Context) {
 async fn connection(server: Arc<Server>, stream: TcpStream, accepting: Context, _permit: OwnedSemaphorePermit) {
     // Small responses do not wait for more of them. A failure here is one of the connection.
     let _ = stream.set_nodelay(true);
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &server.options.tls {
+        let handshake = tokio::time::timeout(server.options.read_timeout, tls.accept(stream));
+        match handshake.await {
+            Ok(Ok(stream)) => serve(&server, stream, &accepting).await,
+            Ok(Err(error)) => tracing::debug!(error, "a TLS handshake has failed"),
+            Err(_elapsed) => tracing::debug!("a TLS handshake has taken too long"),
+        }
+        return;
+    }
     serve(&server, stream, &accepting).await;
 }
 

@@ -1,5 +1,7 @@
 //! Where the instances of a service are.
 
+#[cfg(feature = "dns")]
+mod dns;
 mod fixed;
 
 use std::fmt;
@@ -9,11 +11,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use throughline::Error;
 
+#[cfg(feature = "dns")]
+pub use dns::DnsResolver;
 pub use fixed::StaticResolver;
 
 /// Finds the instances of a service by its name.
 ///
-/// [`StaticResolver`] has a list. Implement it for a registry of your own.
+/// [`StaticResolver`] has a list, and `DnsResolver` (feature `dns`) asks DNS. Implement it for a
+/// registry of your own.
 ///
 /// # Examples
 /// ```
