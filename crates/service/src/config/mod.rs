@@ -40,7 +40,8 @@ mod watcher;
 pub use self::{builder::ConfigBuilder, error::ConfigError, handle::Config};
 pub use follow::Following;
 pub use settings::{
-    BackoffSettings, ClientRouteSettings, ClientSettings, RetrySettings, RouteSettings, ServiceSettings,
+    BackoffSettings, ClientBreakerSettings, ClientRouteSettings, ClientSettings, RetrySettings, RouteSettings,
+    ServiceSettings,
 };
 pub use text::duration;
 pub use watched::Watched;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use throughline::RetryPolicy;
 
+use super::breaker::ClientBreakerSettings;
 use super::{of_route, path};
 use crate::config::text;
 
@@ -18,6 +19,10 @@ use crate::config::text;
 /// [retry]
 /// max_attempts = 4
 /// backoff = { initial = "20ms", max = "500ms" }
+///
+/// [breaker]
+/// failure_ratio = 0.5
+/// open_time = "5s"
 ///
 /// [routes.search]
 /// timeout = "2s"
@@ -44,6 +49,8 @@ pub struct ClientSettings {
     pub timeout: Option<Duration>,
     /// When calls are sent again.
     pub retry: RetrySettings,
+    /// When the circuit breakers open and close.
+    pub breaker: ClientBreakerSettings,
     /// Settings of single routes, by name (`reserve`) or path (`/cards/{id}`).
     pub routes: BTreeMap<String, ClientRouteSettings>,
 }

@@ -1,11 +1,13 @@
 //! The settings that this library has itself.
 
+mod breaker;
 mod client;
 mod service;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+pub use breaker::ClientBreakerSettings;
 pub use client::{BackoffSettings, ClientRouteSettings, ClientSettings, RetrySettings};
 pub use service::{RouteSettings, ServiceSettings};
 

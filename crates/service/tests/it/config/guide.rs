@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use throughline_service::BreakerSettings;
 use throughline_service::config::{ClientSettings, Config, RouteSettings, ServiceSettings};
 
 use super::Place;
@@ -39,6 +40,11 @@ fn the_file_of_the_guide_sets_every_setting() {
     let retry = balance.ledger.retry;
     assert!(retry.max_attempts.is_some() && retry.backoff.is_some() && retry.max_retry_after.is_some());
     assert!(retry.hedge_after.is_some());
+    // What the guide shows are the defaults, but for `min_requests`.
+    let breaker = balance.ledger.breaker.apply(BreakerSettings::default());
+    assert_eq!(breaker, BreakerSettings { min_requests: 20, ..BreakerSettings::default() });
+    let breaker = format!("{:?}", balance.ledger.breaker);
+    assert!(!breaker.contains("None"), "{breaker}");
 }
 
 #[test]

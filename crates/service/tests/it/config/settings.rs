@@ -149,7 +149,14 @@ fn values_out_of_range_are_errors_with_line_and_column() {
         assert_eq!((error.line(), error.column()), (Some(text.lines().count()), Some(column)), "{error}");
         assert!(error.message().contains(message), "{error}");
     }
-    for text in ["[retry]\nmax_attempts = 0", "[retry]\nattempts = 3", "[retry.backoff]\nmax = '1s'"] {
+    for text in [
+        "[breaker]\nfailure_ratio = 2",
+        "[breaker]\nopen_time = 5",
+        "[breaker]\nprobes = 0",
+        "[retry]\nmax_attempts = 0",
+        "[retry]\nattempts = 3",
+        "[retry.backoff]\nmax = '1s'",
+    ] {
         let error = load::<ClientSettings>(text).unwrap_err();
         assert!(error.line().is_some() && error.column().is_some(), "{error}");
     }
