@@ -34,6 +34,18 @@ pub struct HookSpan<'a> {
 }
 
 impl HookSpan<'_> {
+    /// Returns the HTTP method: `_OTHER` for an unknown one.
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// Returns the route of the request, or the template of the call, as [`Finished::route`] does.
+    pub fn route(&self) -> Option<Arc<str>> {
+        let mut route = None;
+        self.report.set(|facts| route = facts.route.clone());
+        route
+    }
+
     /// Names the span after a route: `GET /cards/{id}`.
     ///
     /// For servers without axum whose handler finds the route. If it is known before,
@@ -87,6 +99,14 @@ pub struct Finished<'a> {
     pub rpc_status: Option<&'static str>,
     /// The `error.type` of the span. `None`: the request has not failed.
     pub error_type: Option<&'a str>,
+    /// The code of the [`Error`](crate::Error) that a request ended with.
+    ///
+    /// Errors of the caller, with a status below 500, have one, too.
+    /// A deadline that ends it is `DEADLINE_EXCEEDED`, a panic `INTERNAL`. `None`: there was no
+    /// error, or it was not an `Error`. It is always `None` for a call.
+    pub code: Option<Code>,
+    /// Whether the handler of a request was not called: no time was left, or the base was done.
+    pub is_shed: bool,
     /// Why the request was cancelled before its end. `None`: it was not.
     pub cause: Option<&'a Cause>,
     /// The time until the end of the response's body.
@@ -104,24 +124,29 @@ pub(super) struct Report(Option<Box<Mutex<Facts>>>);
 #[derive(Clone)]
 pub(super) struct Facts {
     started: Instant,
-    pub(super) route: Option<Box<str>>,
+    pub(super) route: Option<Arc<str>>,
     pub(super) status: Option<StatusCode>,
     pub(super) rpc_method: Option<String>,
     pub(super) rpc_status: Option<&'static str>,
     pub(super) error_type: Option<Cow<'static, str>>,
+    pub(super) code: Option<Code>,
+    pub(super) is_shed: bool,
 }
 
 impl Report {
-    pub(super) fn start(hook: Option<&OnEnd>, route: Option<&str>) -> Report {
-        let facts = |_| Facts {
+    /// `is_needed`: there is a hook that may read it.
+    pub(super) fn start(is_needed: bool, route: Option<&str>) -> Report {
+        let facts = || Facts {
             started: Instant::now(),
             route: route.map(Into::into),
             status: None,
             rpc_method: None,
             rpc_status: None,
             error_type: None,
+            code: None,
+            is_shed: false,
         };
-        Report(hook.map(facts).map(Mutex::new).map(Box::new))
+        Report(is_needed.then(facts).map(Mutex::new).map(Box::new))
     }
 
     pub(super) fn set(&self, change: impl FnOnce(&mut Facts)) {
@@ -152,12 +177,13 @@ impl Hooked<'_> {
         let _ = catch_unwind(AssertUnwindSafe(|| self.span.enter(|| hook(&span))));
     }
 
-    /// Reports the end, once.
-    pub(super) fn finish(&self, hook: &OnEnd, peer: Option<&str>, cause: Option<&Cause>) {
+    /// Reports the end, once, to all hooks for it.
+    pub(super) fn finish(&self, hooks: &[OnEnd], peer: Option<&str>, cause: Option<&Cause>) {
         let mut known = None;
         // Copied, so that the hook is not called under the lock, and may set the route.
         self.report.set(|facts| known = Some(facts.clone()));
-        let Some(Facts { started, route, status, rpc_method, rpc_status, error_type }) = known else { return };
+        let Some(facts) = known else { return };
+        let Facts { started, route, status, rpc_method, rpc_status, error_type, code, is_shed } = facts;
         let finished = Finished {
             kind: self.kind,
             method: self.method,
@@ -167,9 +193,13 @@ impl Hooked<'_> {
             status,
             rpc_status,
             error_type: error_type.as_deref(),
+            code,
+            is_shed,
             cause,
             duration: started.elapsed(),
         };
-        self.call(|span| hook(span, &finished));
+        for hook in hooks {
+            self.call(|span| hook(span, &finished));
+        }
     }
 }

@@ -137,7 +137,26 @@ impl Listener {
     /// # Ok::<(), throughline::Error>(()) })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn serve<S, B>(mut self, base: &Context, layer: ContextLayer, service: S)
+    pub async fn serve<S, B>(self, base: &Context, layer: ContextLayer, service: S)
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.serve_with(base, |requests| layer.base(requests).layer(service)).await;
+    }
+
+    /// Handles the requests with a service that has its own [`ContextLayer`] inside.
+    ///
+    /// For routers, whose layer must see the matched route. `make` gets the context that must be
+    /// the [`base`](ContextLayer::base) of the layer: a child of `base`. Otherwise it is as
+    /// [`serve`](Self::serve).
+    ///
+    /// # Cancellation safety
+    /// If the future is dropped, so are the listener and the requests in flight.
+    pub async fn serve_with<S, B>(mut self, base: &Context, make: impl FnOnce(&Context) -> S)
     where
         S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError> + Send + 'static,
@@ -146,7 +165,7 @@ impl Listener {
         B::Error: Into<BoxError>,
     {
         let requests = base.with_cancel();
-        let service = layer.base(&requests).layer(service);
+        let service = make(&requests);
         let mut tasks = JoinSet::new();
         let control = Arc::clone(&self.control);
         let (mut is_stopped, mut is_overdue) = (false, false);

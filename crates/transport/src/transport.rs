@@ -178,13 +178,22 @@ impl Transport {
     /// If the future is dropped, the listener takes no new requests, and does not end by itself.
     /// Call it again to go on.
     pub async fn stop_listening(&self, service: &str) -> bool {
+        self.stop_listening_until(&Context::background().with_timeout(self.drain_timeout), service).await
+    }
+
+    /// Stops to receive requests for `service`, with `ctx` in place of the drain time.
+    ///
+    /// Requests in flight go on until `ctx` is done. Otherwise it is as
+    /// [`stop_listening`](Self::stop_listening). With the context of a
+    /// [`Shutdown`](throughline::Shutdown), they have the grace of the shutdown.
+    pub async fn stop_listening_until(&self, ctx: &Context, service: &str) -> bool {
         let Some(control) = lock(&self.listeners).get(service).cloned().filter(|control| !control.closed.is_done())
         else {
             return false;
         };
         control.draining.cancel_with(Cause::Shutdown);
         let ended = async {
-            if tokio::time::timeout(self.drain_timeout, control.drained()).await.is_err() {
+            if ctx.run(control.drained()).await.is_err() {
                 control.overdue.cancel_with(Cause::Shutdown);
                 let _ = tokio::time::timeout(UNWIND, control.drained()).await;
             }

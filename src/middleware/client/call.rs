@@ -110,11 +110,13 @@ impl Call {
             has_grpc_status: false,
             request: None,
             method: semconv::method(method),
-            report: Report::start(config.on_end.as_ref(), template.filter(|_| !is_grpc)),
-            hooks: (config.on_response.is_some() || config.on_end.is_some()).then(|| Arc::clone(config)),
+            report: Report::start(config.has_hooks(), template.filter(|_| !is_grpc)),
+            hooks: (!config.on_response.is_empty() || !config.on_end.is_empty()).then(|| Arc::clone(config)),
         };
-        if let (Some(hook), Some(hooked)) = (&config.on_start, call.hooked()) {
-            hooked.call(|span| hook(span, &CallHead { method, uri, headers }));
+        for hook in &config.on_start {
+            if let Some(hooked) = call.hooked() {
+                hooked.call(|span| hook(span, &CallHead { method, uri, headers }));
+            }
         }
         if is_grpc {
             call.report.set(|facts| facts.rpc_method = Some(semconv::rpc_method(uri)));
@@ -141,18 +143,20 @@ impl Call {
 
     /// Calls the hook for the head of the response, after it was recorded.
     pub(super) fn pass_head<B>(&self, response: Response<B>) -> Response<B> {
-        let hook = self.hooks.as_ref().and_then(|hooks| hooks.on_response.as_ref());
-        let (Some(hook), Some(hooked)) = (hook, self.hooked()) else { return response };
+        let hooks = self.hooks.as_ref().map(|hooks| &hooks.on_response).filter(|hooks| !hooks.is_empty());
+        let (Some(hooks), Some(hooked)) = (hooks, self.hooked()) else { return response };
         let (head, body) = response.into_parts();
-        hooked.call(|span| hook(span, &head));
+        for hook in hooks {
+            hooked.call(|span| hook(span, &head));
+        }
         Response::from_parts(head, body)
     }
 
     /// Reports the end to the hook for it. The span is about to end.
     fn report_end(&self, cause: Option<&Cause>) {
         let Some(config) = &self.hooks else { return };
-        if let (Some(hook), Some(hooked)) = (&config.on_end, self.hooked()) {
-            hooked.finish(hook, config.peer.as_deref(), cause);
+        if let Some(hooked) = self.hooked() {
+            hooked.finish(&config.on_end, config.peer.as_deref(), cause);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::middleware::hooks::{Finished, HookSpan};
 /// # Hooks
 ///
 /// They are called with the call's context as the ambient one. A hook that panics does not fail the
-/// call. Setting a hook again replaces it.
+/// call. Several hooks of one kind are called in the order in which they were set.
 impl ClientLayer {
     /// Calls `hook` when the span of a call has started.
     ///
@@ -24,12 +24,12 @@ impl ClientLayer {
     /// # let _ = layer;
     /// ```
     pub fn on_start(self, hook: impl Fn(&HookSpan<'_>, &CallHead<'_>) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_start = Some(Arc::new(hook)))
+        self.change(|config| config.on_start.push(Arc::new(hook)))
     }
 
     /// Calls `hook` when the head of the response has arrived.
     pub fn on_response(self, hook: impl Fn(&HookSpan<'_>, &response::Parts) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_response = Some(Arc::new(hook)))
+        self.change(|config| config.on_response.push(Arc::new(hook)))
     }
 
     /// Calls `hook` before the span of a call ends.
@@ -47,6 +47,6 @@ impl ClientLayer {
     /// # let _ = layer;
     /// ```
     pub fn on_end(self, hook: impl Fn(&HookSpan<'_>, &Finished<'_>) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_end = Some(Arc::new(hook)))
+        self.change(|config| config.on_end.push(Arc::new(hook)))
     }
 }

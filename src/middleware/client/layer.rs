@@ -64,11 +64,17 @@ pub(super) struct Config {
     pub(super) timeout_header: Option<(HeaderName, TimeoutFormat)>,
     pub(super) redacted_keys: Vec<Box<str>>,
     pub(super) peer: Option<Cow<'static, str>>,
-    pub(super) on_start: Option<Arc<OnStart>>,
-    pub(super) on_response: Option<OnResponse>,
-    pub(super) on_end: Option<OnEnd>,
+    pub(super) on_start: Vec<Arc<OnStart>>,
+    pub(super) on_response: Vec<OnResponse>,
+    pub(super) on_end: Vec<OnEnd>,
     #[cfg(feature = "reqwest")]
     pub(super) redirects: u32,
+}
+
+impl Config {
+    pub(super) fn has_hooks(&self) -> bool {
+        !(self.on_start.is_empty() && self.on_response.is_empty() && self.on_end.is_empty())
+    }
 }
 
 impl ClientLayer {
@@ -121,9 +127,9 @@ impl ClientLayer {
             timeout_header: None,
             redacted_keys: Vec::new(),
             peer: None,
-            on_start: None,
-            on_response: None,
-            on_end: None,
+            on_start: Vec::new(),
+            on_response: Vec::new(),
+            on_end: Vec::new(),
             #[cfg(feature = "reqwest")]
             redirects: 0,
         };

@@ -92,7 +92,7 @@ impl Exchange {
         if span.is_none() && rpc.is_none() {
             name_by_route(&ctx, head, name.as_deref());
         }
-        let report = Report::start(config.on_end.as_ref().filter(|_| span.is_some()), name.as_deref());
+        let report = Report::start(config.has_hooks() && span.is_some(), name.as_deref());
         drop(name);
         if !is_internal {
             remove_untrusted_headers(config, &mut head.headers);
@@ -126,8 +126,10 @@ impl Exchange {
             report,
             _counted,
         };
-        if let (Some(hook), Some(hooked)) = (&config.on_start, exchange.hooked()) {
-            hooked.call(|span| hook(span, head));
+        for hook in &config.on_start {
+            if let Some(hooked) = exchange.hooked() {
+                hooked.call(|span| hook(span, head));
+            }
         }
         exchange
     }
@@ -190,9 +192,13 @@ impl Exchange {
         if let (Some(name), Some(span)) = (&self.config.trace_response, self.ctx.span_context()) {
             response.headers_mut().insert(name.clone(), trace_response(name, span));
         }
-        let Some(hook) = &self.config.on_response else { return response };
+        if self.config.on_response.is_empty() {
+            return response;
+        }
         let (head, body) = response.into_parts();
-        hooked.call(|span| hook(span, &head));
+        for hook in &self.config.on_response {
+            hooked.call(|span| hook(span, &head));
+        }
         Response::from_parts(head, body)
     }
 
@@ -206,13 +212,13 @@ impl Exchange {
 
     /// Reports the end to the hook for it. The span is about to end.
     fn report_end(&self, live: &Live) {
-        let (Some(hook), Some(span)) = (&self.config.on_end, &live.span) else { return };
+        let Some(span) = live.span.as_ref().filter(|_| !self.config.on_end.is_empty()) else { return };
         if let Some(rpc) = self.rpc.as_ref().filter(|rpc| rpc.responder.is_some()) {
             let method = semconv::rpc_method(&rpc.uri);
             let method = if self.config.methods.contains(&method) { method } else { "_OTHER".to_owned() };
             self.report.set(|facts| facts.rpc_method = Some(method));
         }
-        self.hooked_with(span).finish(hook, None, live.handle.cause().as_ref());
+        self.hooked_with(span).finish(&self.config.on_end, None, live.handle.cause().as_ref());
     }
 
     /// Sets the `error.type` of the span.
@@ -272,6 +278,7 @@ impl Exchange {
     pub(super) fn failed(&mut self, error: &dyn Any) {
         if let Some(span) = self.span() {
             let code = failure::report_any(span, error);
+            self.report.set(|facts| facts.code = code);
             self.record_error_type(code.map_or("_OTHER", Code::as_str));
             span.set_status(Status::Error("the service failed".into()));
         }
@@ -288,7 +295,9 @@ impl Exchange {
         }
         if let Some(span) = self.span() {
             failure::report(span, error, true);
-            self.record_error_type(Error::find_in(error).map_or("_OTHER", |e| e.code().as_str()));
+            let code = Error::find_in(error).map(Error::code);
+            self.report.set(|facts| facts.code = code);
+            self.record_error_type(code.map_or("_OTHER", Code::as_str));
         }
         self.finish();
     }
@@ -323,6 +332,7 @@ impl Exchange {
         let is_late =
             live.handle.err() == Some(ContextError::DeadlineExceeded) || matches!(cause, Cause::DeadlineExceeded);
         if is_late {
+            self.report.set(|facts| facts.code = Some(Code::DeadlineExceeded));
             self.record_error_type(Code::DeadlineExceeded.as_str());
             let reason = if self.is_stalled { STALLED } else { "deadline exceeded" };
             span.set_status(Status::Error(reason.into()));
@@ -341,7 +351,7 @@ impl Exchange {
         }
         self.record_grpc_code(Some(Code::Internal));
         self.interrupt();
-        self.report.set(|facts| facts.error_type = Some("panic".into()));
+        self.report.set(|facts| (facts.code, facts.error_type) = (Some(Code::Internal), Some("panic".into())));
         let live = self.live.take();
         if let Some(live) = &live {
             self.report_end(live);

@@ -69,6 +69,8 @@ pub(super) struct Config {
     /// The most bytes and members of baggage, if fewer than the global limits.
     pub(super) max_baggage: Option<(usize, usize)>,
     pub(super) tracer: Option<Tracer>,
+    /// The service's name, if the tracer has none.
+    pub(super) service_name: Option<Arc<str>>,
     pub(super) base: Context,
     /// Counts the requests: the lifecycle of the base.
     pub(super) lifecycle: Option<Lifecycle>,
@@ -79,9 +81,9 @@ pub(super) struct Config {
     pub(super) reserve: ReplyReserve,
     pub(super) outer_layers_may_drop: bool,
     pub(super) on_disconnect: OnDisconnect,
-    pub(super) on_start: Option<Arc<OnStart>>,
-    pub(super) on_response: Option<OnResponse>,
-    pub(super) on_end: Option<OnEnd>,
+    pub(super) on_start: Vec<Arc<OnStart>>,
+    pub(super) on_response: Vec<OnResponse>,
+    pub(super) on_end: Vec<OnEnd>,
     /// The response header with the trace id.
     pub(super) trace_response: Option<HeaderName>,
     pub(super) peer_address: Option<Arc<PeerAddress>>,
@@ -119,6 +121,10 @@ impl TrustRule {
 }
 
 impl Config {
+    pub(super) fn has_hooks(&self) -> bool {
+        !(self.on_start.is_empty() && self.on_response.is_empty() && self.on_end.is_empty())
+    }
+
     /// The longest time that a request may take.
     pub(super) fn max_timeout(&self, trust: Trust) -> Option<Duration> {
         match trust {
@@ -192,6 +198,7 @@ impl ContextLayer {
             inner_may_refuse: false,
             max_baggage: None,
             tracer: None,
+            service_name: None,
             base: Context::background(),
             lifecycle: None,
             max_timeout: None,
@@ -201,9 +208,9 @@ impl ContextLayer {
             reserve: ReplyReserve::DEFAULT,
             outer_layers_may_drop: false,
             on_disconnect: OnDisconnect::Cancel,
-            on_start: None,
-            on_response: None,
-            on_end: None,
+            on_start: Vec::new(),
+            on_response: Vec::new(),
+            on_end: Vec::new(),
             trace_response: None,
             peer_address: None,
             proxies: None,
@@ -289,6 +296,20 @@ impl ContextLayer {
     /// tracer's resource is the name that errors get in their path here.
     pub fn tracer(self, tracer: Tracer) -> Self {
         self.change(|config| config.tracer = Some(tracer))
+    }
+
+    /// Names the service in the path of errors, if the tracer's resource has no `service.name`.
+    ///
+    /// Without either, this service is not in the path.
+    ///
+    /// ```
+    /// use throughline::ContextLayer;
+    ///
+    /// let layer = ContextLayer::internal().service_name("balance");
+    /// # let _ = layer;
+    /// ```
+    pub fn service_name(self, name: impl Into<Arc<str>>) -> Self {
+        self.change(|config| config.service_name = Some(name.into()))
     }
 
     /// The parent context of all requests: cancelling it cancels them.

@@ -19,7 +19,8 @@ const TRACE_RESPONSE: &str = "traceresponse";
 /// # Hooks
 ///
 /// They are called for the outermost layer's span, with the request's context as the ambient one.
-/// A hook that panics does not fail the request. Setting a hook again replaces it.
+/// A hook that panics does not fail the request. Several hooks of one kind are called in the order
+/// in which they were set.
 impl ContextLayer {
     /// Calls `hook` when the span of a request has started.
     ///
@@ -38,7 +39,7 @@ impl ContextLayer {
     /// # let _ = layer;
     /// ```
     pub fn on_start(self, hook: impl Fn(&HookSpan<'_>, &Parts) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_start = Some(Arc::new(hook)))
+        self.change(|config| config.on_start.push(Arc::new(hook)))
     }
 
     /// Calls `hook` before the head of the response is passed on.
@@ -60,7 +61,7 @@ impl ContextLayer {
     /// # let _ = layer;
     /// ```
     pub fn on_response(self, hook: impl Fn(&HookSpan<'_>, &response::Parts) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_response = Some(Arc::new(hook)))
+        self.change(|config| config.on_response.push(Arc::new(hook)))
     }
 
     /// Calls `hook` before the span of a request ends.
@@ -81,7 +82,7 @@ impl ContextLayer {
     /// # let _ = layer;
     /// ```
     pub fn on_end(self, hook: impl Fn(&HookSpan<'_>, &Finished<'_>) + Send + Sync + 'static) -> Self {
-        self.change(|config| config.on_end = Some(Arc::new(hook)))
+        self.change(|config| config.on_end.push(Arc::new(hook)))
     }
 
     /// Adds a header with the trace id to each response. Default: none.

@@ -3,6 +3,15 @@
 
 mod breaker;
 mod config;
+mod drain;
+mod health;
+mod json;
+mod layers;
+mod routes;
+mod services;
+mod settings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod stats;
+mod support;
 mod traced;

@@ -43,6 +43,7 @@ impl Exchange {
 
     /// Records that the handler is not called.
     pub(in super::super) fn record_shed(&self) {
+        self.report.set(|facts| facts.is_shed = true);
         let Some(live) = &self.live else { return };
         let Some(span) = &live.span else { return };
         let reason = if self.refusal.is_some() { "too little time" } else { "dead on arrival" };

@@ -77,7 +77,8 @@ impl Exchange {
         }
         // Not the context's: the route may be unrecorded.
         let tracer = self.config.tracer.as_ref().unwrap_or_else(|| self.config.base.tracer());
-        error.through_service(tracer.resource().and_then(|resource| resource.service_name()))
+        let of_tracer = tracer.resource().and_then(|resource| resource.service_name());
+        error.through_service(of_tracer.or(self.config.service_name.as_deref()))
     }
 
     /// The error as the caller gets it.

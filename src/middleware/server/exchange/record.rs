@@ -29,6 +29,7 @@ impl Exchange {
     /// `status` is its HTTP status, or what that would be.
     pub(in super::super) fn record_error(&self, error: &Error, status: StatusCode) {
         self.record_grpc_code(Some(error.code()));
+        self.report.set(|facts| facts.code = Some(error.code()));
         let Some(span) = self.span() else { return };
         semconv::record_error_code(span, error);
         // An error that only says that the context is done adds nothing to its cause.
