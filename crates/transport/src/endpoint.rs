@@ -5,13 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use throughline::{Code, Error};
 use tower::Service;
 
@@ -27,6 +27,8 @@ pub struct Endpoint {
     medium: Arc<dyn Medium>,
     sending: Arc<AtomicUsize>,
     service: Arc<str>,
+    /// The name as an authority, checked once. `None`: it is not valid as one.
+    authority: Option<Authority>,
     instance: Option<Arc<str>>,
     max_body: usize,
 }
@@ -39,7 +41,8 @@ impl Endpoint {
         instance: Option<Arc<str>>,
         max_body: usize,
     ) -> Self {
-        Endpoint { medium, sending, service, instance, max_body }
+        let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(service.as_bytes())).ok();
+        Endpoint { medium, sending, service, authority, instance, max_body }
     }
 
     /// Returns the name of the service.
@@ -59,8 +62,11 @@ impl Endpoint {
     pub fn address<B>(&self, request: Request<B>) -> Result<Request<B>, Error> {
         let mut request = request;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(self.service.as_bytes()));
-        parts.authority = Some(authority.map_err(|e| Error::wrap(Code::InvalidArgument, e))?);
+        let Some(authority) = &self.authority else {
+            let message = format!("{:?} is not valid as an authority", self.service);
+            return Err(Error::new(Code::InvalidArgument, message));
+        };
+        parts.authority = Some(authority.clone());
         parts.scheme = Some(Scheme::HTTP);
         if parts.path_and_query.is_none() {
             parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
@@ -80,25 +86,14 @@ impl Service<Request<Full<Bytes>>> for Endpoint {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Sending {
-        let service = Arc::clone(&self.service);
-        let (medium, instance, max_body) = (Arc::clone(&self.medium), self.instance.clone(), self.max_body);
+        let request = request.map(|body| body.into_inner().unwrap_or_default());
+        let (service, max_body) = (Arc::clone(&self.service), self.max_body);
+        if request.body().len() > max_body {
+            return Sending(State::Refused(Some(too_large("request body", &service, max_body))));
+        }
         let guard = Guard::new(&self.sending);
-        Sending(Box::pin(async move {
-            let _guard = guard;
-            let (head, body) = request.into_parts();
-            // A `Full` has one frame, so nothing is copied.
-            let body = body.collect().await.unwrap_or_else(|never| match never {}).to_bytes();
-            if body.len() > max_body {
-                return Err(too_large("request body", &service, max_body));
-            }
-            let request = Request::from_parts(head, body);
-            let name = Arc::clone(&service);
-            let response = medium.send(Outgoing { service, instance, request, max_body }).await?;
-            if response.body().len() > max_body {
-                return Err(too_large("response body", &name, max_body));
-            }
-            Ok(response.map(Full::new))
-        }))
+        let outgoing = Outgoing { service: Arc::clone(&service), instance: self.instance.clone(), request, max_body };
+        Sending(State::Sent { response: self.medium.send(outgoing), service, max_body, _guard: guard })
     }
 }
 
@@ -119,13 +114,34 @@ impl Drop for Guard {
 }
 
 /// The future of an [`Endpoint`]: resolves to the response. Dropping it cancels the call.
-pub struct Sending(BoxFuture<'static, Result<Response<Full<Bytes>>, Error>>);
+pub struct Sending(State);
+
+enum State {
+    Sent {
+        // Dropped before the guard, so that a request counts until the medium has let go of it.
+        response: BoxFuture<'static, Result<Response<Bytes>, Error>>,
+        service: Arc<str>,
+        max_body: usize,
+        _guard: Guard,
+    },
+    Refused(Option<Error>),
+}
 
 impl Future for Sending {
     type Output = Result<Response<Full<Bytes>>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        match &mut self.0 {
+            State::Sent { response, service, max_body, .. } => {
+                let response = ready!(response.as_mut().poll(cx))?;
+                let is_too_large = response.body().len() > *max_body;
+                Poll::Ready(match is_too_large {
+                    true => Err(too_large("response body", service, *max_body)),
+                    false => Ok(response.map(Full::new)),
+                })
+            }
+            State::Refused(error) => Poll::Ready(Err(error.take().expect("a future is not polled after it is ready"))),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use http::Response;
@@ -54,13 +55,14 @@ impl Medium for InProcess {
         })
     }
 
-    fn send(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Response<Bytes>, Error>> {
-        let inbox = self.find(&outgoing.service);
-        Box::pin(async move {
-            let Some(inbox) = inbox else { return Err(NoSuchService::new(outgoing.service).into()) };
-            let reply = if inbox.is_draining() { inbox.refuse_ended() } else { inbox.deliver(outgoing.request) };
-            Ok(reply.await)
-        })
+    fn send(&self, mut outgoing: Outgoing) -> BoxFuture<'static, Result<Response<Bytes>, Error>> {
+        // They stay with the caller, as over a network. The empty map is used again by the service.
+        outgoing.request.extensions_mut().clear();
+        let Some(inbox) = self.find(&outgoing.service) else {
+            return Box::pin(std::future::ready(Err(NoSuchService::new(outgoing.service).into())));
+        };
+        let reply = if inbox.is_draining() { inbox.refuse_ended() } else { inbox.deliver(outgoing.request) };
+        Box::pin(reply.map(Ok))
     }
 
     fn instances<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<InstanceChanges, Error>> {

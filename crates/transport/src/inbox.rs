@@ -141,10 +141,26 @@ impl Inbox {
         if request.body().len() > self.max_body() {
             return self.refuse_body();
         }
-        match self.admit() {
-            Ok(admission) => admission.deliver(request),
+        match self.start() {
+            Ok(flight) => self.accept(flight, request),
             Err(refusal) => refusal,
         }
+    }
+
+    /// Counts a request as in flight.
+    fn start(&self) -> Result<Flight, Reply> {
+        let Some(flight) = Flight::start(&self.control) else { return Err(self.refuse_full()) };
+        // Checked after the request is counted: a listener ends only when nothing is in flight.
+        if self.is_closed() { Err(self.refuse_ended()) } else { Ok(flight) }
+    }
+
+    fn accept(&self, flight: Flight, request: Request<Bytes>) -> Reply {
+        let (responder, reply) = oneshot::channel();
+        let incoming = Incoming { request, responder: Responder::new(responder, flight) };
+        if let Err(error) = self.sender.try_send(incoming) {
+            error.into_inner().responder.respond(self.ended());
+        }
+        Reply(State::Waiting(reply))
     }
 
     /// Counts a request as in flight before its body has arrived.
@@ -155,12 +171,7 @@ impl Inbox {
     /// # Errors
     /// The response to the caller, as in [`deliver`](Self::deliver): the request is refused.
     pub fn admit(&self) -> Result<Admission, Reply> {
-        let Some(flight) = Flight::start(&self.control) else { return Err(self.refuse_full()) };
-        // Checked after the request is counted: a listener ends only when nothing is in flight.
-        if self.is_closed() {
-            return Err(self.refuse_ended());
-        }
-        Ok(Admission { inbox: self.clone(), flight })
+        Ok(Admission { flight: self.start()?, inbox: self.clone() })
     }
 
     /// Refuses a request whose body is larger than [`max_body`](Self::max_body).
@@ -227,12 +238,7 @@ impl Admission {
         if inbox.is_closed() {
             return inbox.refuse_ended();
         }
-        let (responder, reply) = oneshot::channel();
-        let incoming = Incoming { request, responder: Responder::new(responder, flight) };
-        if let Err(error) = inbox.sender.try_send(incoming) {
-            error.into_inner().responder.respond(inbox.ended());
-        }
-        Reply(State::Waiting(reply))
+        inbox.accept(flight, request)
     }
 }
 
@@ -296,10 +302,11 @@ impl Control {
     }
 }
 
-/// A request in flight, until it is dropped.
+/// A request in flight, until it is released or dropped.
 pub(crate) struct Flight {
     control: Arc<Control>,
     started: Instant,
+    is_counted: bool,
 }
 
 impl Flight {
@@ -309,7 +316,7 @@ impl Flight {
         let add = |count: usize| (count < limit).then(|| count + 1);
         control.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
         control.requests.fetch_add(1, Ordering::Relaxed);
-        Some(Flight { control: Arc::clone(control), started: Instant::now() })
+        Some(Flight { control: Arc::clone(control), started: Instant::now(), is_counted: true })
     }
 
     pub(crate) fn service(&self) -> &str {
@@ -332,6 +339,14 @@ impl Flight {
         }
     }
 
+    /// Ends the count.
+    pub(crate) fn release(&mut self) {
+        let was_counted = std::mem::take(&mut self.is_counted);
+        if was_counted && self.control.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.control.became_idle.notify_waiters();
+        }
+    }
+
     pub(crate) fn record_late_response(&self) {
         self.control.late_responses.fetch_add(1, Ordering::Relaxed);
     }
@@ -345,8 +360,6 @@ impl fmt::Debug for Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if self.control.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.control.became_idle.notify_waiters();
-        }
+        self.release();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -168,23 +168,24 @@ impl Listener {
         let service = make(&requests);
         let mut tasks = JoinSet::new();
         let control = Arc::clone(&self.control);
+        let (mut overdue, mut stopped) = (pin!(control.overdue.done()), pin!(base.done()));
         let (mut is_stopped, mut is_overdue) = (false, false);
         loop {
             tokio::select! {
                 biased;
                 incoming = self.next() => match incoming {
                     Some(Incoming { request, responder }) => {
-                        let service = service.clone();
-                        tasks.spawn(async move { handle(service, request, responder).await });
+                        tasks.spawn(handle(service.clone(), request, responder));
+                        // Not a branch of its own: each end of a task would wake this one.
+                        while tasks.try_join_next().is_some() {}
                     }
                     None => break,
                 },
-                Some(_ended) = tasks.join_next() => {}
-                () = control.overdue.done(), if !is_overdue => {
+                () = &mut overdue, if !is_overdue => {
                     is_overdue = true;
                     requests.cancel_with(Cause::Shutdown);
                 }
-                () = base.done(), if !is_stopped => {
+                () = &mut stopped, if !is_stopped => {
                     is_stopped = true;
                     control.draining.cancel_with(Cause::Shutdown);
                     let control = Arc::clone(&control);
@@ -218,7 +219,7 @@ where
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     let result = {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         let sender = responder.sender.as_mut().expect("it has not responded");
         tokio::select! {
             biased;
@@ -315,6 +316,8 @@ impl Responder {
     fn send(&mut self, response: Response<Bytes>) {
         let Some(sender) = self.sender.take() else { return };
         self.flight.record_response(&response);
+        // Before the caller gets the response: its next request is not refused because of this one.
+        self.flight.release();
         if sender.send(response).is_err() {
             self.flight.record_late_response();
         }

@@ -65,10 +65,17 @@ pub struct Transport {
     listeners: Arc<Mutex<HashMap<Arc<str>, Arc<Control>>>>,
     sending: Arc<AtomicUsize>,
     client: ClientLayer,
-    /// The client layers of services that were called.
-    peers: Arc<Mutex<HashMap<Box<str>, ClientLayer>>>,
+    /// The services that were called.
+    peers: Arc<Mutex<HashMap<Box<str>, Arc<Peer>>>>,
     limits: Limits,
     drain_timeout: Duration,
+}
+
+/// What a call of a service needs, made once.
+struct Peer {
+    /// Has the service as its peer.
+    layer: ClientLayer,
+    endpoint: Endpoint,
 }
 
 impl Transport {
@@ -112,6 +119,7 @@ impl Transport {
     /// A larger one is `RESOURCE_EXHAUSTED`.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.limits.body = bytes;
+        self.peers = Arc::default();
         self
     }
 
@@ -236,25 +244,25 @@ impl Transport {
         mut request: Request<Bytes>,
     ) -> Result<Response<Bytes>, Error> {
         request.extensions_mut().insert(ctx.clone());
-        let endpoint = self.endpoint(service, None);
-        let mut client = self.layer_for(service).layer(endpoint.clone());
-        let response = client.call(endpoint.address(request)?.map(Full::new)).await?;
+        let peer = self.peer(service);
+        let request = peer.endpoint.address(request)?.map(Full::new);
+        let response = peer.layer.layer(peer.endpoint.clone()).call(request).await?;
         let (head, body) = error_for_status(response).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }
 
-    /// The client layer with the service as its peer.
-    fn layer_for(&self, service: &str) -> ClientLayer {
+    fn peer(&self, service: &str) -> Arc<Peer> {
         let mut peers = lock(&self.peers);
-        if let Some(layer) = peers.get(service) {
-            return layer.clone();
+        if let Some(peer) = peers.get(service) {
+            return Arc::clone(peer);
         }
         let layer = self.client.clone().peer(service.to_owned());
+        let peer = Arc::new(Peer { layer, endpoint: self.endpoint(service, None) });
         // Names that a caller makes up do not fill the memory.
         if peers.len() < MAX_PEERS {
-            peers.insert(service.into(), layer.clone());
+            peers.insert(service.into(), Arc::clone(&peer));
         }
-        layer
+        peer
     }
 
     /// Returns a tower service that sends requests to `service`, without a context and a span.
@@ -309,7 +317,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many names have their layer kept.
+/// How many names have their peer kept.
 const MAX_PEERS: usize = 1024;
 
 /// The time for cancelled requests to be dropped.

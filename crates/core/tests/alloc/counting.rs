@@ -32,6 +32,11 @@ pub(crate) fn count<T>(f: impl FnOnce() -> T) -> (T, Count) {
     (output, Count { allocations: after.allocations - before.allocations, bytes: after.bytes - before.bytes })
 }
 
+/// The number of allocations and reallocations of this thread so far.
+pub(crate) fn total() -> u64 {
+    ON_THREAD.get().allocations
+}
+
 /// Runs `f`. Returns its output and the number of bytes that it requested.
 ///
 /// That includes bytes that it frees again, and every size that a growing block has.
