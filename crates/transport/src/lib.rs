@@ -56,3 +56,7 @@ pub use transport::{Instances, Transport};
 #[cfg(all(doctest, feature = "nats"))]
 #[doc = include_str!("../../../docs/guide/nats.md")]
 struct GuideNats;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/comparison.md")]
+struct Comparison;
