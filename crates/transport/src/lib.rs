@@ -29,6 +29,9 @@ mod transport;
 
 pub use endpoint::{Endpoint, Sending};
 pub use error::NoSuchService;
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use events::NatsEvents;
 pub use events::{
     Consumer, DeadLetter, Delivery, Events, GroupCounters, GroupLimits, Message, MessageInfo, Outcome, Producer,
     Subscription,

@@ -18,6 +18,8 @@ mod in_process;
 mod info;
 mod medium;
 mod message;
+#[cfg(feature = "nats")]
+mod nats;
 mod outcome;
 mod producer;
 mod serve;
@@ -33,6 +35,8 @@ pub use counters::GroupCounters;
 pub use in_process::GroupLimits;
 pub use info::MessageInfo;
 pub use message::Message;
+#[cfg(feature = "nats")]
+pub use nats::NatsEvents;
 pub use outcome::{DeadLetter, Outcome};
 pub use producer::Producer;
 pub use subscription::{Delivery, Subscription};
@@ -41,7 +45,9 @@ use in_process::InProcess;
 use medium::Medium;
 use message::check_subject;
 
-/// A message bus to publish and subscribe to. Cloning costs one reference count.
+/// A message bus to publish and subscribe to: within the process, or over NATS JetStream.
+///
+/// Cloning costs one reference count.
 ///
 /// A message goes to every *group* that is subscribed to its subject, and to one subscriber in each
 /// group. It is delivered at least once: a message that is not acknowledged is delivered again.
@@ -101,6 +107,8 @@ impl Events {
 
     /// Publishes `message` to every group that is subscribed to its subject.
     ///
+    /// Over NATS, it returns when the broker has stored the message.
+    ///
     /// Within the process, it returns when every group has taken the message. If no group is
     /// subscribed, the message is discarded. If a group is [full](GroupLimits), `publish` waits
     /// until the group has capacity, or `ctx` is done. Set a deadline to limit the wait.
@@ -114,7 +122,8 @@ impl Events {
     /// - `RESOURCE_EXHAUSTED`, not retryable: the message is larger than all that a group holds. It
     ///   is returned at once.
     /// - `INVALID_ARGUMENT`: the [subject](Message::subject) is malformed.
-    /// - `UNAVAILABLE`: the events are closed ([drained](Self::drain)).
+    /// - `UNAVAILABLE`: the events are closed ([drained](Self::drain)), or the broker does not
+    ///   acknowledge the message.
     ///
     /// # Cancellation safety
     /// If the future is dropped before it completes, some groups may have taken the message. The
@@ -151,16 +160,23 @@ impl Events {
         Ok(Subscription { events: self.clone(), subject, group, member })
     }
 
-    /// Waits until every published message is handled, then closes the events.
+    /// Waits until messages are handled, then closes the events.
     ///
+    /// Within the process, it waits until every published message is handled:
     /// - A message is handled when it is acknowledged or given up.
     /// - `drain` also waits for messages that are published while it waits, for example by
     ///   handlers.
     /// - `drain` also waits for messages that pause before their next attempt.
     /// - Once closed, `publish` fails and subscriptions end.
     ///
+    /// Over NATS, other processes share the messages:
+    /// - Subscriptions of this connection end at once. They take no more messages.
+    /// - `drain` waits for the messages that this process handles, and for calls of `publish`.
+    ///   Handlers can still publish.
+    /// - All other messages stay at the broker.
+    ///
     /// # Cancellation safety
-    /// If the future is dropped, nothing is closed.
+    /// If the future is dropped, nothing is closed. Over NATS, the subscriptions have ended.
     pub async fn drain(&self) {
         self.medium.drain().await;
     }

@@ -9,6 +9,8 @@ mod events;
 mod http2;
 mod in_process;
 #[cfg(feature = "nats")]
+mod jetstream;
+#[cfg(feature = "nats")]
 mod nats;
 mod redelivery;
 mod support;
