@@ -63,3 +63,7 @@ struct GuideNats;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/comparison.md")]
 struct Comparison;
+
+#[cfg(all(doctest, feature = "http2"))]
+#[doc = include_str!("../../../docs/guide/http2.md")]
+struct GuideHttp2;

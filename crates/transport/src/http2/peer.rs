@@ -174,7 +174,17 @@ impl Peer {
                 }
             }
         };
-        attempt.await
+        let result = attempt.clone().await;
+        if result.is_err() {
+            // The task has done this already, unless its runtime has shut down.
+            let mut link = self.lock();
+            if matches!(&link.state, State::Connecting(current) if current.ptr_eq(&attempt)) {
+                let failed = std::mem::replace(&mut link.state, State::None);
+                drop(link);
+                drop(failed);
+            }
+        }
+        result
     }
 
     /// Connects on a task, so that a caller that gives up does not end the attempt of others.

@@ -39,6 +39,36 @@ async fn a_thousand_first_requests_share_one_connection() {
     assert_eq!(proxy.accepted(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_cancelled_requests_do_not_end_the_connection() {
+    let server = bound().await;
+    let mut listener = server.listen("balance").await.unwrap();
+    let proxy = Proxy::to(server.local_addr().unwrap()).await;
+    let client = client_of(proxy.address.to_string());
+    // h2 closes a connection after 1,024 late frames or resets, unless it has other limits.
+    for _ in 0..30 {
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { send(&client).await })
+            })
+            .collect();
+        let mut taken = Vec::new();
+        while taken.len() < calls.len() {
+            taken.push(listener.next().await.unwrap());
+        }
+        // Half of the callers give up while their response is on its way.
+        for incoming in taken.drain(..50) {
+            incoming.responder.respond(Response::new(Bytes::from(vec![b'a'; 20_000])));
+        }
+        calls.iter().for_each(|call| call.abort());
+        for mut incoming in taken {
+            incoming.responder.closed().await;
+        }
+    }
+    assert_eq!(proxy.accepted(), 1);
+}
+
 #[tokio::test]
 async fn an_address_that_refuses_connections_is_unavailable_at_once() {
     let address = refusing().await;
@@ -193,4 +223,22 @@ fn a_server_that_is_killed_ends_its_requests_and_can_come_back_at_the_same_port(
     let _server = next.block_on(start(address));
     client_runtime.block_on(send(&client)).unwrap();
     drop(client_runtime);
+}
+
+#[test]
+fn a_runtime_that_ends_while_it_connects_does_not_break_the_client() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let server = second.block_on(bound());
+    second.block_on(serve(&server, "balance", async |_, _| Ok(Response::default())));
+    let client = client_of(address_of(&server));
+    first.block_on(async {
+        let mut call = std::pin::pin!(send(&client));
+        // The attempt is on its way, and its task never runs again.
+        assert!(futures_util::poll!(call.as_mut()).is_pending());
+    });
+    drop(first);
+    // The next request may meet the attempt that was cut off, and the one after it does not.
+    let _ = second.block_on(send(&client));
+    second.block_on(send(&client)).unwrap();
 }
