@@ -38,13 +38,6 @@ pub(super) enum Outcome {
     Garbage(&'static str),
 }
 
-/// The two things that a caller waits for.
-pub(super) struct Waiting {
-    pub(super) outcome: oneshot::Receiver<Outcome>,
-    /// The subject for the chunks of the request's body.
-    pub(super) body_subject: oneshot::Receiver<Subject>,
-}
-
 #[derive(Debug)]
 struct Call {
     /// The connection that the request was sent over.
@@ -118,12 +111,19 @@ impl Body {
 }
 
 impl Calls {
-    pub(super) fn insert(&self, id: u128, epoch: u64, subject: Subject, max_body: usize) -> Waiting {
-        let (outcome_sender, outcome) = oneshot::channel();
-        let (subject_sender, body_subject) = oneshot::channel();
-        let state = State { outcome: Some(outcome_sender), body_subject: Some(subject_sender), chunks: None };
-        self.lock().insert(id, Arc::new(Call { epoch, subject, max_body, state: Mutex::new(state) }));
-        Waiting { outcome, body_subject }
+    /// Inserts a call to `subject`. `body_subject` gets the subject for the chunks of its body.
+    pub(super) fn insert(
+        &self,
+        id: u128,
+        epoch: u64,
+        subject: Subject,
+        max_body: usize,
+        body_subject: Option<oneshot::Sender<Subject>>,
+    ) -> oneshot::Receiver<Outcome> {
+        let (sender, outcome) = oneshot::channel();
+        let state = Mutex::new(State { outcome: Some(sender), body_subject, chunks: None });
+        self.lock().insert(id, Arc::new(Call { epoch, subject, max_body, state }));
+        outcome
     }
 
     pub(super) fn remove(&self, id: u128) {
@@ -286,7 +286,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sweep_ends_calls_of_lost_connections_and_stalled_ones() {
         let calls = Calls::default();
-        let insert = |id, epoch| calls.insert(id, epoch, "svc.balance".into(), 9);
+        let insert = |id, epoch| calls.insert(id, epoch, "svc.balance".into(), 9, None);
         let (old, current, stalled) = (insert(1, 1), insert(2, 2), insert(3, 2));
         let headers = HeaderMap::from_iter([("Http-Body-Length".parse().unwrap(), "5".parse().unwrap())]);
         let message = Message {
@@ -300,11 +300,11 @@ mod tests {
         };
         calls.route(3, message);
         calls.sweep(2);
-        assert!(matches!(old.outcome.await, Ok(Outcome::Disconnected)));
+        assert!(matches!(old.await, Ok(Outcome::Disconnected)));
         assert_eq!(calls.len(), 2);
         tokio::time::advance(STALLED).await;
         calls.sweep(2);
-        assert!(matches!(stalled.outcome.await, Ok(Outcome::Stalled)));
+        assert!(matches!(stalled.await, Ok(Outcome::Stalled)));
         assert_eq!(calls.len(), 1);
         drop(current);
     }

@@ -62,8 +62,17 @@ struct Events {
     violations: Mutex<Vec<String>>,
 }
 
-/// A message that cancels a call: its subject, and the reply subject of the call.
-type Cancel = (Subject, Subject);
+/// A message that cancels a call.
+pub(super) struct Cancel {
+    pub(super) subject: Subject,
+    /// The reply subject of the call.
+    pub(super) reply: Subject,
+    /// Whether the call was sent over a connection that is lost.
+    pub(super) is_lost: bool,
+}
+
+/// How many cancels of lost calls are kept.
+const MAX_LOST: usize = 65_536;
 
 impl Link {
     pub(super) async fn connect(options: Options) -> Result<Arc<Link>, ConnectError> {
@@ -83,7 +92,7 @@ impl Link {
             inbox: inbox.clone(),
         };
         let router = tokio::spawn(router.run(replies));
-        let canceller = tokio::spawn(send_cancels(sessions.subscribe(), cancelled));
+        let canceller = tokio::spawn(send_cancels(sessions.subscribe(), Arc::clone(&events), cancelled));
         Ok(Arc::new(Link {
             subjects: Subjects(options.subject_prefix.clone()),
             options,
@@ -108,11 +117,11 @@ impl Link {
         newer.map(|newer| Arc::clone(&newer)).unwrap_or_else(|_| self.session())
     }
 
-    /// Cancels a call, also when it was sent over a connection that is lost. It never waits.
+    /// Cancels a call. It never waits.
     ///
     /// The queue holds at most the calls that were sent.
-    pub(super) fn cancel(&self, subject: Subject, reply: Subject) {
-        let _ = self.cancels.send((subject, reply));
+    pub(super) fn cancel(&self, cancel: Cancel) {
+        let _ = self.cancels.send(cancel);
     }
 
     /// Waits until the broker has handled what was sent so far. `false`: it does not respond.
@@ -121,10 +130,10 @@ impl Link {
         let Some(epoch) = session.epoch() else { return false };
         let id = random_id();
         let subject = reply_subject(&self.inbox, id);
-        let waiting = self.calls.insert(id, epoch, subject.clone(), 0);
+        let waiting = self.calls.insert(id, epoch, subject.clone(), 0, None);
         let sent = session.client.publish(subject, Bytes::new()).await;
         let arrived = match sent {
-            Ok(()) => timeout(ROUND_TRIP, waiting.outcome).await,
+            Ok(()) => timeout(ROUND_TRIP, waiting).await,
             Err(_) => Ok(Ok(Outcome::Disconnected)),
         };
         self.calls.remove(id);
@@ -134,8 +143,7 @@ impl Link {
 
     /// Whether services that were there before may not have reconnected yet.
     pub(super) fn has_just_reconnected(&self) -> bool {
-        let reconnected_at = *self.events.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        reconnected_at.is_some_and(|at| at.elapsed() < RETURNING)
+        self.events.has_just_reconnected()
     }
 
     /// Whether this user may not receive responses.
@@ -226,6 +234,11 @@ impl Events {
 }
 
 impl Events {
+    fn has_just_reconnected(&self) -> bool {
+        let reconnected_at = *self.reconnected_at.lock().unwrap_or_else(PoisonError::into_inner);
+        reconnected_at.is_some_and(|at| at.elapsed() < RETURNING)
+    }
+
     /// Takes the subjects that this user has sent to and may not.
     fn forbidden(&self) -> Vec<String> {
         let mut violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -298,9 +311,36 @@ impl Router {
 }
 
 /// Sends the messages that cancel calls. While there is no connection, they wait for the next one.
-async fn send_cancels(sessions: watch::Receiver<Arc<Session>>, mut cancels: mpsc::UnboundedReceiver<Cancel>) {
-    while let Some((subject, reply)) = cancels.recv().await {
+///
+/// Those of lost calls are sent once more later, when the instances are connected again, too.
+async fn send_cancels(
+    sessions: watch::Receiver<Arc<Session>>,
+    events: Arc<Events>,
+    mut cancels: mpsc::UnboundedReceiver<Cancel>,
+) {
+    let mut lost = Vec::new();
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let due = tokio::select! {
+            cancel = cancels.recv() => match cancel {
+                Some(cancel) => vec![cancel],
+                None => return,
+            },
+            _ = tick.tick(), if !lost.is_empty() => {
+                let is_connected = sessions.borrow().epoch().is_some();
+                if !is_connected || events.has_just_reconnected() {
+                    continue;
+                }
+                std::mem::take(&mut lost)
+            }
+        };
         let session = Arc::clone(&sessions.borrow());
-        let _ = session.client.publish_with_reply(subject, reply, Bytes::new()).await;
+        for Cancel { subject, reply, is_lost } in due {
+            let _ = session.client.publish_with_reply(subject.clone(), reply.clone(), Bytes::new()).await;
+            if is_lost && lost.len() < MAX_LOST {
+                lost.push(Cancel { subject, reply, is_lost: false });
+            }
+        }
     }
 }

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Response;
 use throughline::{Code, Error};
+use tokio::sync::oneshot;
 
-use super::calls::{Outcome, Waiting};
+use super::calls::Outcome;
 use super::envelope::{decode_response, encode_chunk, encode_request};
-use super::link::{Link, Session};
+use super::link::{Cancel, Link, Session};
 use super::subjects::{random_id, reply_subject};
 use super::{instances, server};
 use crate::error::too_large;
@@ -72,29 +73,29 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
     }
     let session = link.session();
     let epoch = session.epoch().ok_or_else(|| failure.not_sent())?;
-    let id = random_id();
-    let Waiting { mut outcome, body_subject } = link.calls.insert(id, epoch, subject.clone(), max_body);
-    let mut call = Call { link: &link, id, cancel: None };
-    // Looked at again: a connection that was lost before the call was inserted does not end it.
-    if session.epoch() != Some(epoch) {
-        return Err(failure.not_sent());
-    }
-    let reply = reply_subject(&link.inbox, id);
     let (head, body) = request.into_parts();
     let mut head = encode_request(&head);
     let max_payload = session.client.max_payload();
-    let body = match head.fits(body.len(), max_payload) {
+    let (inline, chunked) = match head.fits(body.len(), max_payload) {
         true => (body, None),
         false => {
             head.announce(body.len());
             (Bytes::new(), Some(body))
         }
     };
-    let (inline, chunked) = body;
     if !head.fits(0, max_payload) {
         let message = format!("the headers of the request to {service} are larger than {max_payload} bytes");
         return Err(Error::new(Code::ResourceExhausted, message).with_retryable(false));
     }
+    let id = random_id();
+    let (body_sender, body_subject) = chunked.is_some().then(oneshot::channel).unzip();
+    let mut outcome = link.calls.insert(id, epoch, subject.clone(), max_body, body_sender);
+    let mut call = Call { link: &link, id, cancel: None };
+    // Looked at again: a connection that was lost before the call was inserted does not end it.
+    if session.epoch() != Some(epoch) {
+        return Err(failure.not_sent());
+    }
+    let reply = reply_subject(&link.inbox, id);
     let sent = session.client.publish_with_reply_and_headers(subject, reply.clone(), head.headers, inline);
     tokio::select! {
         biased;
@@ -102,10 +103,10 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
         // The queue of the connection is full, and then the connection is lost.
         _ = &mut outcome => return Err(failure.not_sent()),
     }
-    call.cancel = Some((cancel_subject, reply.clone()));
-    let outcome = match chunked {
+    call.cancel = Some(Cancel { subject: cancel_subject, reply: reply.clone(), is_lost: false });
+    let outcome = match chunked.zip(body_subject) {
         None => outcome.await,
-        Some(body) => tokio::select! {
+        Some((body, body_subject)) => tokio::select! {
             biased;
             outcome = &mut outcome => outcome,
             // The future that sends is pending once everything is sent.
@@ -125,7 +126,10 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
             call.cancel = None;
             Err(failure.forbidden())
         }
-        Outcome::Disconnected => Err(failure.lost()),
+        Outcome::Disconnected => {
+            call.cancel.iter_mut().for_each(|cancel| cancel.is_lost = true);
+            Err(failure.lost())
+        }
         Outcome::TooLarge => Err(too_large("response body", &service, max_body)),
         Outcome::Stalled => Err(failure.garbage("the rest of it does not arrive")),
         Outcome::Garbage(why) => Err(failure.garbage(why)),
@@ -136,7 +140,7 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
 async fn send_body(
     session: &Session,
     failure: &Failure<'_>,
-    subject: tokio::sync::oneshot::Receiver<Subject>,
+    subject: oneshot::Receiver<Subject>,
     reply: Subject,
     body: Bytes,
 ) -> Result<std::convert::Infallible, Error> {
@@ -176,14 +180,14 @@ struct Call<'a> {
     link: &'a Link,
     id: u128,
     /// `None`: there is nothing to cancel.
-    cancel: Option<(Subject, Subject)>,
+    cancel: Option<Cancel>,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         self.link.calls.remove(self.id);
-        if let Some((subject, reply)) = self.cancel.take() {
-            self.link.cancel(subject, reply);
+        if let Some(cancel) = self.cancel.take() {
+            self.link.cancel(cancel);
         }
     }
 }

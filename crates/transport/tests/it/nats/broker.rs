@@ -64,7 +64,11 @@ async fn calls_in_flight_fail_when_the_broker_goes_and_succeed_when_it_is_back()
         assert!(error.message().contains("there is no connection to the NATS server 127.0.0.1:"), "{error:?}");
         assert_eq!(medium.client().sending(), 0);
 
+        // The handlers go on. The caller cancels them when it is connected again.
         medium.broker.restart();
+        while medium.server().counters("balance").unwrap().in_flight > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         may_respond.add_permits(1000);
         until_served(medium.client()).await;
     });
