@@ -11,7 +11,8 @@ use throughline::{Code, Error};
 use tokio::sync::oneshot;
 
 use super::calls::Outcome;
-use super::envelope::{decode_response, encode_chunk, encode_request};
+use super::chunks::send_chunks;
+use super::envelope::{decode_response, encode_request};
 use super::link::{Cancel, Link, Session};
 use super::subjects::{random_id, reply_subject};
 use super::{instances, server};
@@ -19,9 +20,6 @@ use crate::error::too_large;
 use crate::medium::{InstanceChanges, Medium, Outgoing};
 use crate::transport::is_name;
 use crate::{Inbox, NoSuchService};
-
-/// The largest chunk of a body, so that other messages fit between the chunks of a large one.
-const CHUNK: usize = 256 << 10;
 
 pub(super) struct Nats {
     link: Arc<Link>,
@@ -152,27 +150,6 @@ async fn send_body(
         send_chunks(session, &subject, Some(&reply), &body).await.map_err(|kind| failure.publish(kind))?;
     }
     std::future::pending().await
-}
-
-/// Sends a body in chunks.
-pub(super) async fn send_chunks(
-    session: &Session,
-    subject: &Subject,
-    reply: Option<&Subject>,
-    body: &Bytes,
-) -> Result<(), PublishErrorKind> {
-    // Room for the header with the offset.
-    let size = session.client.max_payload().saturating_sub(128).clamp(1, CHUNK);
-    for offset in (0..body.len()).step_by(size) {
-        let chunk = body.slice(offset..body.len().min(offset + size));
-        let (subject, headers) = (subject.clone(), encode_chunk(offset));
-        let sent = match reply {
-            Some(reply) => session.client.publish_with_reply_and_headers(subject, reply.clone(), headers, chunk).await,
-            None => session.client.publish_with_headers(subject, headers, chunk).await,
-        };
-        sent.map_err(|error| error.kind())?;
-    }
-    Ok(())
 }
 
 /// A call in the table. Dropping it before its response cancels it.

@@ -16,10 +16,10 @@ pub(super) const MARK: &str = "throughline";
 pub(super) struct Instance {
     pub(super) service: Arc<str>,
     pub(super) id: String,
-    pub(super) version: String,
+    version: String,
     /// The subject of requests to any instance.
     pub(super) subject: String,
-    pub(super) started_at: SystemTime,
+    started_at: SystemTime,
 }
 
 /// The subjects that a listener subscribes to. `*` stands for `PING`, `INFO` and `STATS`.
@@ -28,6 +28,11 @@ pub(super) fn subjects(service: &str, id: &str) -> [String; 3] {
 }
 
 impl Instance {
+    pub(super) fn new(service: Arc<str>, id: String, version: String, subject: String) -> Self {
+        // The protocol wants the time of the start.
+        Instance { service, id, version, subject, started_at: SystemTime::now() }
+    }
+
     /// Returns the response to a request for `subject`. `None`: the protocol has no such request.
     pub(super) fn describe(&self, subject: &str, counters: impl FnOnce() -> ListenerCounters) -> Option<String> {
         let verb = subject.split('.').nth(1)?;

@@ -1,7 +1,9 @@
 //! The medium NATS. See [`Transport::nats`](crate::Transport::nats).
 
 mod bodies;
+mod builder;
 mod calls;
+mod chunks;
 mod envelope;
 mod instances;
 mod link;
@@ -12,4 +14,4 @@ mod queue;
 mod server;
 mod subjects;
 
-pub use options::NatsBuilder;
+pub use builder::NatsBuilder;

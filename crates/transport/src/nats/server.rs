@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
@@ -20,9 +20,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::bodies::Bodies;
+use super::chunks::send_chunks;
 use super::envelope::{decode_length, decode_offset, decode_request, encode_continue, encode_response, is_filler};
 use super::link::{Link, Session};
-use super::medium::send_chunks;
 use super::micro::{self, Instance};
 use super::queue::{FILL_PAUSE, Queue};
 use super::subjects::random_name;
@@ -36,13 +36,8 @@ const WAITING_RESPONSES: usize = 1024;
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn listen(link: Arc<Link>, inbox: Inbox) -> Result<BoxFuture<'static, ()>, Error> {
-    let instance = Instance {
-        service: inbox.service().into(),
-        id: random_name(),
-        version: link.options.version.clone(),
-        subject: link.subjects.service(inbox.service()).to_string(),
-        started_at: SystemTime::now(),
-    };
+    let (version, subject) = (link.options.version.clone(), link.subjects.service(inbox.service()).to_string());
+    let instance = Instance::new(inbox.service().into(), random_name(), version, subject);
     let session = link.session();
     let Ok(subscriptions) = Subscriptions::new(&link, &session, &instance).await else {
         let message = format!("the client of the NATS server {} has failed", link.options.addresses());
