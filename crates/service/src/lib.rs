@@ -6,6 +6,7 @@
 //! | [`Services`] | several of them in one process |
 //! | [`Json`] | a JSON body, whose errors are a [`throughline::Error`] |
 //! | [`Stats`], [`Health`] | what a service counts, and whether it is ready |
+//! | [`Client`] | calls a service: retries, balancing, a circuit breaker per instance: [`client`] |
 //! | [`BreakerLayer`] | refuses calls to a callee that fails: [`breaker`] |
 //! | [`config`] | settings that change while a service runs |
 //!
@@ -48,6 +49,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod breaker;
+pub mod client;
 pub mod config;
 mod health;
 mod json;
@@ -59,6 +61,7 @@ mod stats;
 
 pub use axum;
 pub use breaker::{Breaker, BreakerLayer, BreakerSettings, BreakerState};
+pub use client::Client;
 pub use health::{Health, Readiness};
 pub use json::Json;
 pub use service::{Service, Services, layer_error};

@@ -54,6 +54,17 @@ impl Breaker {
         self.lock().counters
     }
 
+    /// Whether a call would be admitted at `now`.
+    ///
+    /// # Errors
+    /// When a call may be admitted.
+    pub(crate) fn is_ready(&self, now: Instant) -> Result<(), Duration> {
+        if self.0.gate.load(Ordering::Acquire) & 1 == 1 {
+            return Ok(());
+        }
+        self.lock().is_ready(now, &self.0.settings.load())
+    }
+
     /// Admits a call with the context and route of `request`.
     ///
     /// # Errors

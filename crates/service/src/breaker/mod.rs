@@ -70,3 +70,4 @@ pub use handle::Breaker;
 pub use machine::{BreakerCounters, BreakerState};
 pub use service::{BreakerFuture, BreakerLayer, BreakerService};
 pub use settings::BreakerSettings;
+pub(crate) use settings::SharedSettings;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod breaker;
+mod client;
 mod config;
 mod drain;
 mod health;
