@@ -7,6 +7,7 @@
 //! | [`Json`] | a JSON body, whose errors are a [`throughline::Error`] |
 //! | [`Stats`], [`Health`] | what a service counts, and whether it is ready |
 //! | [`Client`] | calls a service: retries, balancing, a circuit breaker per instance: [`client`] |
+//! | [`call_all`](client::call_all) | several calls at the same time |
 //! | [`BreakerLayer`] | refuses calls to a callee that fails: [`breaker`] |
 //! | [`config`] | settings that change while a service runs |
 //!
@@ -70,3 +71,7 @@ pub use stats::{DurationStats, ListenerStats, RouteStats, ServiceStats, Stats};
 #[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../../../docs/guide/configuration.md")]
 struct GuideConfiguration;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/clients.md")]
+struct GuideClients;

@@ -231,7 +231,7 @@ impl Client {
     /// The route is the path, or the [`UrlTemplate`] in the request's extensions.
     ///
     /// # Errors
-    /// - [`NoSuchService`](throughline_transport::NoSuchService), at once: no service has this name.
+    /// - [`NoSuchService`], at once: no service has this name.
     /// - `UNAVAILABLE`, at once: no instance is ready. It is retryable.
     /// - `DEADLINE_EXCEEDED`, `CANCELLED`: the timeout has passed, or `ctx` is done.
     /// - For a response with a status of 400 or more: the error that it describes, with the service
@@ -239,6 +239,8 @@ impl Client {
     ///
     /// # Cancellation safety
     /// Dropping the future cancels the call.
+    ///
+    /// [`NoSuchService`]: throughline_transport::NoSuchService
     pub async fn send(&self, ctx: &Context, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         let inner = &*self.inner;
         let (mut head, body) = request.into_parts();

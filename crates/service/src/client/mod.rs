@@ -30,9 +30,11 @@
 //! that is. `tower::load::PeakEwma` counts a call that is dropped as a response, so a slow instance
 //! whose callers give up looks fast. Here it keeps its cost.
 
+mod all;
 mod balance;
 mod handle;
 mod instances;
 mod load;
 
+pub use all::{CallFailures, call_all, try_call_all};
 pub use handle::Client;

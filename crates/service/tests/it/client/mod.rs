@@ -1,5 +1,6 @@
 //! Clients: discovery, balancing, breakers and retries over a medium of the test.
 
+mod all;
 mod media;
 
 use std::time::Duration;
