@@ -67,3 +67,7 @@ struct Comparison;
 #[cfg(all(doctest, feature = "http2"))]
 #[doc = include_str!("../../../docs/guide/http2.md")]
 struct GuideHttp2;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/events.md")]
+struct GuideEvents;
