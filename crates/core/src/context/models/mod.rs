@@ -6,7 +6,7 @@
 //!   ThreadSanitizer.
 //!
 //! ```text
-//! .ci/run loom shuttle sanitizers
+//! .ci/run models sanitizers
 //! ```
 //!
 //! The models are built instead of the usual tests, with a clock and alarms of their own. Only the
