@@ -217,10 +217,10 @@ fn unsafe_code_stays_in_the_tree() {
 
 /// Deadlines use the monotonic clock only.
 ///
-/// The wall clock dates spans, once per process, converts the dates of `Retry-After`, and dates the
-/// start of a listener for `nats micro`.
+/// The wall clock dates spans, once per process, and the ends of SQL statements. It converts the
+/// dates of `Retry-After`, and dates the start of listeners for the tools of NATS.
 #[test]
-fn the_wall_clock_is_read_in_four_files() {
+fn the_wall_clock_is_read_in_five_files() {
     let mut readers = Vec::new();
     for folder in ["src", "crates/core/src", "crates/transport/src", "crates/service/src", "crates/view/src"] {
         for file in rust_files(&root().join(folder)) {
@@ -236,6 +236,7 @@ fn the_wall_clock_is_read_in_four_files() {
         "src/telemetry/otlp/http.rs",
         "crates/core/src/trace/clock.rs",
         "crates/transport/src/nats/micro.rs",
+        "crates/service/src/sqlite/spans.rs",
     ];
     assert_eq!(readers, expected);
 }

@@ -3,6 +3,7 @@
 mod environment;
 mod file;
 mod guide;
+mod running;
 mod settings;
 mod watched;
 mod watching;

@@ -1,0 +1,92 @@
+//! A file that changes while calls run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use serde::Deserialize;
+use throughline::{Context, Ctx};
+use throughline_service::Service;
+use throughline_service::config::{Config, ServiceSettings};
+use throughline_transport::Transport;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Place;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Bank {
+    service: ServiceSettings,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The handler's time left, in hours and rounded up: the file has hours, and the test takes less.
+fn hours_left(ctx: &Context) -> String {
+    ctx.remaining().unwrap().as_secs().div_ceil(HOUR.as_secs()).to_string()
+}
+
+async fn call(transport: &Transport, route: &str) -> Bytes {
+    let request = Request::post(route).body(Bytes::new()).unwrap();
+    transport.send(&Context::background(), "bank", request).await.unwrap().into_body()
+}
+
+#[tokio::test]
+async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing() {
+    let place = Place::with("[service]\nmax_timeout = '2h'\n");
+    let mut config = Config::<Bank>::builder().file(&place.path).watch().unwrap();
+    let transport = Transport::in_process();
+    let process = Context::background().with_cancel();
+    let (started, mut starts) = mpsc::channel(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let wait = {
+        let gate = Arc::clone(&gate);
+        async move |Ctx(ctx): Ctx| {
+            started.send(()).await.unwrap();
+            let _permit = gate.acquire().await.unwrap();
+            hours_left(&ctx)
+        }
+    };
+    let service = Service::new("bank")
+        .route("now", async |Ctx(ctx): Ctx| hours_left(&ctx))
+        .route("wait", wait)
+        .settings(config.map(|bank| bank.service.clone()));
+    let serving = service.serve_until(&transport, &process);
+
+    let calls = async {
+        assert_eq!(call(&transport, "/now").await, "2");
+        let running = tokio::spawn({
+            let transport = transport.clone();
+            async move { call(&transport, "/wait").await }
+        });
+        starts.recv().await.unwrap();
+
+        place.write("[service]\nmax_timeout = '4h'\n[service.routes.wait]\ntimeout = '6h'\n");
+        config.reloaded().await.unwrap();
+        assert_eq!(call(&transport, "/now").await, "4");
+        gate.add_permits(10);
+        assert_eq!(running.await.unwrap(), "2", "a call that runs keeps its timeout");
+        assert_eq!(call(&transport, "/wait").await, "6");
+
+        for (broken, line, column) in [
+            ("[service]\nmax_timeout = '1h\n", 2, 18),
+            ("[service]\nmax_timeout = 1\n", 2, 15),
+            ("[service]\nmax_timeout = '1h'\nmax_timout = '1h'\n", 3, 1),
+        ] {
+            place.write(broken);
+            let error = config.reloaded().await.unwrap_err();
+            assert_eq!((error.line(), error.column()), (Some(line), Some(column)), "{error}");
+            assert!(error.to_string().contains(&format!("bank.toml:{line}:{column}: ")), "{error}");
+            assert_eq!(call(&transport, "/now").await, "4");
+        }
+
+        place.write("[service]\nmax_timeout = '1h'\n");
+        config.reloaded().await.unwrap();
+        assert_eq!(call(&transport, "/now").await, "1");
+        assert!(config.last_error().is_none());
+        process.cancel();
+    };
+    let (served, ()) = tokio::join!(serving, calls);
+    served.unwrap();
+}
