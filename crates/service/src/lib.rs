@@ -8,6 +8,7 @@
 //! | [`Stats`], [`Health`] | what a service counts, and whether it is ready |
 //! | [`Client`] | calls a service: retries, balancing, a circuit breaker per instance: [`client`] |
 //! | [`call_all`](client::call_all) | several calls at the same time |
+//! | [`Authorize`] | a rule that decides who may call a route or a service |
 //! | [`BreakerLayer`] | refuses calls to a callee that fails: [`breaker`] |
 //! | [`config`] | settings that change while a service runs |
 //!
@@ -49,6 +50,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod authorize;
 pub mod breaker;
 pub mod client;
 pub mod config;
@@ -60,6 +62,7 @@ mod service;
 pub mod sqlite;
 mod stats;
 
+pub use authorize::{Authorize, Authorized, Decision};
 pub use axum;
 pub use breaker::{Breaker, BreakerLayer, BreakerSettings, BreakerState};
 pub use client::Client;
@@ -75,3 +78,6 @@ struct GuideConfiguration;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/clients.md")]
 struct GuideClients;
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/guide/storage.md")]
+struct GuideStorage;

@@ -1,6 +1,7 @@
 //! The public behaviour of the crate, one module per behaviour.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod authorize;
 mod breaker;
 mod client;
 mod config;
