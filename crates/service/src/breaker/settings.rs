@@ -99,7 +99,14 @@ impl SharedSettings {
         self.0.store(Arc::new(settings));
     }
 
-    pub(super) fn load(&self) -> Guard<Arc<BreakerSettings>> {
+    /// Takes over settings of another owner, if they are others than before.
+    pub(crate) fn follow(&self, settings: &Arc<BreakerSettings>) {
+        if !Arc::ptr_eq(&self.0.load(), settings) {
+            self.0.store(Arc::clone(settings));
+        }
+    }
+
+    pub(crate) fn load(&self) -> Guard<Arc<BreakerSettings>> {
         self.0.load()
     }
 }

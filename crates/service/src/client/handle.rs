@@ -85,6 +85,7 @@ struct Route {
 struct Settings {
     all: Watched<ClientSettings>,
     retries: Watched<RetryPolicy>,
+    breakers: Watched<BreakerSettings>,
 }
 
 impl Client {
@@ -155,7 +156,9 @@ impl Client {
 
     /// Follows settings that change while calls run.
     ///
-    /// They hold for the next call. What is absent there stays as it is here.
+    /// They hold for the next call: timeouts, retries and the breakers of the instances. What is
+    /// absent there stays as it is here, at the time of this method. From then on,
+    /// [`set_breaker`](Self::set_breaker) has no effect.
     ///
     /// # Examples
     /// ```
@@ -170,7 +173,9 @@ impl Client {
     pub fn settings(self, settings: Watched<ClientSettings>) -> Self {
         self.change(|inner| {
             let retries = retries(&settings, inner.retries.clone());
-            inner.settings = Some(Settings { all: settings, retries });
+            let base = BreakerSettings::clone(&inner.breakers.load());
+            let breakers = settings.map(move |settings| settings.breaker.apply(base.clone()));
+            inner.settings = Some(Settings { all: settings, retries, breakers });
         })
     }
 
@@ -262,7 +267,10 @@ impl Client {
         });
         head.extensions.insert(LastInstance::default());
         let retries = match &inner.settings {
-            Some(settings) => (*settings.retries.current()).clone(),
+            Some(settings) => {
+                inner.breakers.follow(&settings.breakers.current());
+                (*settings.retries.current()).clone()
+            }
             None => inner.retries.clone(),
         };
         let mut client = layer.retry(retries).layer(inner.balance.clone());

@@ -9,7 +9,7 @@ use http::Method;
 use throughline::{Cause, Code, Context, Error, RetryPolicy};
 use throughline_service::Client;
 use throughline_service::breaker::{BreakerSettings, BreakerState};
-use throughline_service::config::{ClientSettings, Watched};
+use throughline_service::config::{ClientBreakerSettings, ClientSettings, Watched};
 use throughline_transport::{NoSuchService, Transport};
 
 use self::media::{Behaviour, Fleet};
@@ -251,6 +251,19 @@ async fn settings_override_the_timeouts_and_declare_routes() {
     let start = tokio::time::Instant::now();
     client.call::<u64>(&background(), "sum", &[1]).await.unwrap_err();
     assert_eq!(start.elapsed().as_millis(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_decide_when_the_breakers_of_the_instances_open() {
+    let fleet = Fleet::of(&["a"]);
+    fleet.set("a", Behaviour::error(Error::new(Code::Internal, "no")));
+    let breaker = ClientBreakerSettings { min_requests: Some(2), ..ClientBreakerSettings::default() };
+    let settings = ClientSettings { breaker, ..ClientSettings::default() };
+    let client = Client::new("balance", &fleet.transport()).settings(Watched::fixed(settings));
+    for _ in 0..4 {
+        client.call::<u64>(&background(), "sum", &[1]).await.unwrap_err();
+    }
+    assert_eq!((client.breakers()[0].state(), fleet.calls("a")), (BreakerState::Open, 2));
 }
 
 #[tokio::test(start_paused = true)]
