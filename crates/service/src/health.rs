@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use throughline::{Context, Error};
+use tokio::sync::watch;
 
 /// Says whether a service is ready. [`Service::health`](crate::Service::health) returns it.
 ///
 /// A clone costs reference counts.
 #[derive(Clone)]
 pub struct Health {
-    phase: Arc<AtomicU8>,
+    phase: Arc<watch::Sender<u8>>,
     checks: Arc<[Check]>,
     timeout: Duration,
 }
@@ -43,12 +43,17 @@ pub struct Readiness {
 }
 
 const PHASES: [&str; 3] = ["starting", "serving", "draining"];
+const STARTING: u8 = 0;
 const SERVING: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Health { phase: Arc::default(), checks: Arc::default(), timeout: Duration::from_secs(1) }
+        Health {
+            phase: Arc::new(watch::Sender::new(STARTING)),
+            checks: Arc::default(),
+            timeout: Duration::from_secs(1),
+        }
     }
 
     pub(crate) fn add_check(
@@ -65,11 +70,44 @@ impl Health {
     }
 
     pub(crate) fn started(&self) {
-        self.phase.store(SERVING, Ordering::SeqCst);
+        self.phase.send_replace(SERVING);
     }
 
     pub(crate) fn draining(&self) {
-        self.phase.store(DRAINING, Ordering::SeqCst);
+        self.phase.send_replace(DRAINING);
+    }
+
+    /// Waits until the service listens. It runs no checks.
+    ///
+    /// For tests, and for programs that call their own services. If the service fails to listen, it
+    /// waits for ever: wait beside `serve`, for example with `tokio::try_join!`.
+    ///
+    /// # Cancellation safety
+    /// It may be dropped at any time and called again.
+    ///
+    /// # Examples
+    /// ```
+    /// use throughline::{Context, Error};
+    /// use throughline_service::Service;
+    /// use throughline_transport::Transport;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let (transport, process) = (Transport::in_process(), Context::background().with_cancel());
+    /// let service: Service = Service::new("cards");
+    /// let health = service.health();
+    /// let caller = async {
+    ///     health.serving().await;
+    ///     assert_eq!(health.readiness(&Context::background()).await.phase, "serving");
+    ///     process.cancel();
+    ///     Ok::<(), Error>(())
+    /// };
+    /// tokio::try_join!(service.serve_until(&transport, &process), caller)?;
+    /// # Ok::<(), Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn serving(&self) {
+        let reached = self.phase.subscribe().wait_for(|phase| *phase >= SERVING).await.is_ok();
+        debug_assert!(reached, "`self` holds the sender");
     }
 
     /// Runs the checks and says whether the service is ready.
@@ -88,7 +126,7 @@ impl Health {
     /// # });
     /// ```
     pub async fn readiness(&self, ctx: &Context) -> Readiness {
-        let phase = || self.phase.load(Ordering::SeqCst);
+        let phase = || *self.phase.borrow();
         let mut checks = BTreeMap::new();
         if phase() == SERVING {
             let ctx = ctx.with_timeout(self.timeout);
@@ -110,7 +148,7 @@ impl Health {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.checks.iter().map(|(name, _)| *name).collect();
-        let phase = PHASES[usize::from(self.phase.load(Ordering::SeqCst))];
+        let phase = PHASES[usize::from(*self.phase.borrow())];
         f.debug_struct("Health").field("phase", &phase).field("checks", &names).finish_non_exhaustive()
     }
 }

@@ -76,6 +76,10 @@ pub use stats::{DurationStats, ListenerStats, RouteStats, ServiceStats, Stats};
 struct GuideConfiguration;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/services.md")]
+struct GuideServices;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/clients.md")]
 struct GuideClients;
 #[cfg(all(doctest, feature = "sqlite"))]

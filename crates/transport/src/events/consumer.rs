@@ -99,8 +99,8 @@ impl Consumer {
     /// - The pause after the first failed attempt is `first`. Each further pause is twice as long,
     ///   up to `longest`.
     /// - A random time of up to half of the pause is added.
-    /// - A pause is never shorter than the error's [`retry_after`](throughline::Error::retry_after).
-    ///   `longest` does not limit `retry_after`.
+    /// - A pause is never shorter than the error's
+    ///   [`retry_after`](throughline::Error::retry_after). `longest` does not limit `retry_after`.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { first, longest };
         self

@@ -105,8 +105,8 @@ pub async fn a_dropped_responder_responds_with_internal<H: Harness>() {
     let dropped = Arc::clone(&was_dropped);
     tokio::spawn(async move {
         while let Some(incoming) = listener.next().await {
-            drop(incoming.responder);
             dropped.store(true, Ordering::SeqCst);
+            drop(incoming.responder);
         }
     });
     let error = medium.client().send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
