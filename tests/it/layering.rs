@@ -175,8 +175,10 @@ fn manifest_names(package: &str, section: &str) -> Vec<String> {
 fn every_feature_and_every_dependency_is_used() {
     let mut idle = Vec::new();
     for (package, _) in PACKAGES {
-        let sources = rust_files(&root().join(package).join("src")).into_iter();
-        let sources: String = sources.map(|file| fs::read_to_string(file).unwrap()).collect();
+        let read = |folder: PathBuf| rust_files(&folder).into_iter().map(|file| fs::read_to_string(file).unwrap());
+        let examples = Some(root().join(package).join("examples")).filter(|folder| folder.is_dir());
+        let sources: String =
+            read(root().join(package).join("src")).chain(examples.into_iter().flat_map(read)).collect();
         for feature in manifest_names(package, "features").into_iter().filter(|name| name != "default") {
             if !sources.contains(&format!("feature = \"{feature}\"")) {
                 idle.push(format!("{package}: the feature {feature}"));

@@ -12,6 +12,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod control;
 mod endpoint;
 mod error;
 mod events;
@@ -25,8 +26,10 @@ mod medium;
 mod nats;
 #[cfg(feature = "http2")]
 mod resolver;
+mod responder;
 mod transport;
 
+pub use control::ListenerCounters;
 pub use endpoint::{Endpoint, Sending};
 pub use error::NoSuchService;
 #[cfg(feature = "nats")]
@@ -42,8 +45,8 @@ pub use http2::Http2;
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
 pub use http2::Tls;
-pub use inbox::{Admission, Inbox, ListenerCounters, Reply};
-pub use listener::{Incoming, Listener, Responder};
+pub use inbox::{Admission, Inbox, Reply};
+pub use listener::Listener;
 pub use medium::{InstanceChanges, Medium, Outgoing};
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
@@ -54,6 +57,7 @@ pub use resolver::DnsResolver;
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use resolver::{Instance, InstanceSets, Resolver, StaticResolver};
+pub use responder::{Incoming, Responder};
 pub use transport::{Instances, Transport};
 
 #[cfg(all(doctest, feature = "nats"))]

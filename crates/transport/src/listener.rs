@@ -1,4 +1,4 @@
-//! The requests of a service, and the responders that respond to them.
+//! The requests that arrive for a service.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -12,13 +12,13 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use throughline::{Cause, Code, Context, ContextLayer, DoneOwned, Error};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt as _};
 
-use crate::ListenerCounters;
-use crate::error::{response_of, too_large};
-use crate::inbox::{Control, Flight};
+use crate::control::{Control, ListenerCounters};
+use crate::error::too_large;
+use crate::responder::{Incoming, Responder};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,26 +35,6 @@ pub struct Listener {
     receiver: mpsc::Receiver<Incoming>,
     control: Arc<Control>,
     closed: Pin<Box<DoneOwned>>,
-}
-
-/// A request, and the responder to respond to it.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Incoming {
-    /// The request.
-    pub request: Request<Bytes>,
-    /// Responds to the request.
-    pub responder: Responder,
-}
-
-/// Sends the response to one request.
-///
-/// A responder that is dropped responds with `INTERNAL`.
-#[must_use = "a responder that is dropped responds with INTERNAL"]
-pub struct Responder {
-    /// `None`: it has responded.
-    sender: Option<oneshot::Sender<Response<Bytes>>>,
-    flight: Flight,
 }
 
 impl Listener {
@@ -208,7 +188,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let limit = responder.flight.max_body();
+    let limit = responder.max_body();
     let work = async {
         let response = service.oneshot(request.map(Full::new)).await.map_err(|e| Failure::Failed(e.into()))?;
         let (head, body) = response.into_parts();
@@ -220,17 +200,16 @@ where
     };
     let result = {
         let mut work = pin!(work);
-        let sender = responder.sender.as_mut().expect("it has not responded");
         tokio::select! {
             biased;
             result = &mut work => Some(result),
-            () = sender.closed() => None,
+            () = responder.abandoned() => None,
         }
     };
     match result {
         Some(Ok(response)) => responder.respond(response),
         Some(Err(Failure::TooLarge)) => {
-            let error = too_large("response body", responder.flight.service(), limit);
+            let error = too_large("response body", responder.service(), limit);
             responder.respond_error(error);
         }
         Some(Err(Failure::Failed(error))) => responder.respond_error(Error::wrap(Code::Internal, error)),
@@ -265,77 +244,5 @@ impl Drop for Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener").field("service", &self.control.service).finish_non_exhaustive()
-    }
-}
-
-impl Responder {
-    pub(crate) fn new(sender: oneshot::Sender<Response<Bytes>>, flight: Flight) -> Self {
-        Responder { sender: Some(sender), flight }
-    }
-
-    /// Sends the response.
-    ///
-    /// - If the caller has given up, the response is discarded and counted.
-    /// - A body that is larger than the limit becomes `RESOURCE_EXHAUSTED`.
-    pub fn respond(mut self, response: Response<Bytes>) {
-        let limit = self.flight.max_body();
-        if response.body().len() > limit {
-            let error = too_large("response body", self.flight.service(), limit);
-            return self.respond_error(error);
-        }
-        self.send(response);
-    }
-
-    /// Sends `error` as the response: a problem document that names this service as the origin.
-    pub fn respond_error(mut self, error: Error) {
-        let response = response_of(error, self.flight.service());
-        self.send(response);
-    }
-
-    /// Waits until there is no need for a response any more, and returns the cause.
-    ///
-    /// - [`Cause::ClientDisconnected`]: the caller gave up.
-    /// - [`Cause::Shutdown`]: the listener was stopped and the drain time has passed.
-    ///
-    /// # Cancellation safety
-    /// It may be dropped at any time and called again.
-    pub async fn closed(&mut self) -> Cause {
-        let sender = self.sender.as_mut().expect("a method that responds consumes the responder");
-        tokio::select! {
-            biased;
-            () = sender.closed() => Cause::ClientDisconnected,
-            () = self.flight.overdue().done() => Cause::Shutdown,
-        }
-    }
-
-    /// Ends a request whose caller has given up.
-    fn discard(mut self) {
-        self.sender = None;
-    }
-
-    fn send(&mut self, response: Response<Bytes>) {
-        let Some(sender) = self.sender.take() else { return };
-        self.flight.record_response(&response);
-        // Before the caller gets the response: its next request is not refused because of this one.
-        self.flight.release();
-        if sender.send(response).is_err() {
-            self.flight.record_late_response();
-        }
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        if self.sender.is_some() {
-            let error = Error::new(Code::Internal, format!("{} did not respond", self.flight.service()));
-            let response = response_of(error, self.flight.service());
-            self.send(response);
-        }
-    }
-}
-
-impl fmt::Debug for Responder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responder").field("service", &self.flight.service()).finish_non_exhaustive()
     }
 }

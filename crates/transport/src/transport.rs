@@ -17,8 +17,9 @@ use throughline::{Cause, ClientLayer, Code, Context, Error};
 use tower::discover::Change;
 use tower::{Layer, Service};
 
+use crate::control::{Control, Limits};
 use crate::in_process::InProcess;
-use crate::inbox::{Control, Limits, channel};
+use crate::inbox::channel;
 use crate::{Endpoint, Listener, ListenerCounters, Medium};
 
 /// Sends requests to named services, and receives them. Cloning costs one reference count.

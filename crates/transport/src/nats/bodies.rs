@@ -105,7 +105,8 @@ impl Bodies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbox::{Limits, channel};
+    use crate::control::Limits;
+    use crate::inbox::channel;
 
     fn insert(bodies: &mut Bodies, reply: &str) {
         let (inbox, _) = channel("balance".into(), Limits { in_flight: 1, body: 10 });
