@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(5);
 /// The time that cancelled requests and events get to end after that.
 const CANCELLED: Duration = Duration::from_millis(500);
+/// Any free port on loopback.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The maximum number of spans that are kept for the terminal.
 const KEPT: usize = 10_000;
 
@@ -56,8 +58,8 @@ pub struct Config {
     pub reserve: ReplyReserve,
     /// Whether the storage of `balance` stalls.
     pub balance_stalls: bool,
-    /// The port of the API. 0 takes any free port.
-    pub port: u16,
+    /// The address of the API. Port 0 takes any free port.
+    pub listen: SocketAddr,
     /// The `OTEL_*` variables.
     pub variables: HashMap<String, String>,
 }
@@ -66,7 +68,7 @@ impl Default for Config {
     fn default() -> Self {
         let variables = std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")).collect();
         let (timeout, reserve) = (Duration::from_secs(2), ReplyReserve::DEFAULT);
-        Config { timeout, reserve, balance_stalls: false, port: 0, variables }
+        Config { timeout, reserve, balance_stalls: false, listen: LOOPBACK, variables }
     }
 }
 
@@ -103,10 +105,10 @@ enum Closing {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A port cannot be used.
-    Port {
-        /// The port.
-        port: u16,
+    /// The bank cannot listen on an address.
+    Listen {
+        /// The address.
+        address: SocketAddr,
         /// The error of the operating system.
         source: io::Error,
     },
@@ -128,10 +130,10 @@ pub struct Closed {
 }
 
 impl Bank {
-    /// Starts all services on loopback.
+    /// Starts the API on its address, and all other services on loopback.
     ///
     /// # Errors
-    /// A port is taken, or an `OTEL_*` variable is not valid.
+    /// The address is taken, or an `OTEL_*` variable is not valid.
     pub async fn open(config: Config) -> Result<Bank, StartError> {
         let recent = Recent::new(KEPT);
         let mut telemetries = Vec::new();
@@ -202,7 +204,7 @@ impl Bank {
         let door = ContextLayer::edge().max_timeout(config.timeout);
         let api = api::router(api::Api { card_api: peer("card-api", &[card_api]) });
         let servers = std::mem::take(&mut starting.servers);
-        let address = starting.serve_with("api", api, door, config.port, Closing::Door).await?;
+        let address = starting.serve_with("api", api, door, config.listen, Closing::Door).await?;
         let door = starting.servers;
         Ok(Bank { address, ledger, apns: sent, events, telemetries, recent, process, closing, door, servers })
     }
@@ -255,7 +257,7 @@ struct Starting<'a> {
 
 impl Starting<'_> {
     async fn serve(&mut self, name: &'static str, router: Router) -> Result<SocketAddr, StartError> {
-        self.serve_with(name, router, ContextLayer::internal(), 0, Closing::All).await
+        self.serve_with(name, router, ContextLayer::internal(), LOOPBACK, Closing::All).await
     }
 
     async fn serve_with(
@@ -263,11 +265,11 @@ impl Starting<'_> {
         name: &'static str,
         router: Router,
         layer: ContextLayer,
-        port: u16,
+        listen: SocketAddr,
         ends: Closing,
     ) -> Result<SocketAddr, StartError> {
-        let taken = |source| StartError::Port { port, source };
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(taken)?;
+        let taken = |source| StartError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
         let app = router.layer(layer.tracer(self.tracers[name].clone()).reserve(self.reserve).base(self.process));
         let mut closing = self.closing.subscribe();
@@ -298,7 +300,7 @@ impl From<Error> for StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Port { port, source } => write!(f, "port {port} cannot be used: {source}"),
+            StartError::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             StartError::Telemetry(error) => error.fmt(f),
             StartError::Events(error) => error.fmt(f),
         }

@@ -4,8 +4,12 @@
 //! - `kit`: what the services share.
 //! - `app`: starts the services.
 //! - `scenario`: sends requests to them.
+//! - `cli`: the command line.
+//!
+//! `Dockerfile` and `compose.yaml` run it in containers, beside Jaeger.
 
 pub mod app;
+pub mod cli;
 pub mod domain;
 pub mod kit;
 pub mod recent;

@@ -2,40 +2,19 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bank::app::{Bank, Closed, Config, StartError};
+use bank::cli::{Cli, Command};
 use bank::domain::Authorization;
 use bank::scenario::{Outcome, Scenario};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use throughline::Shutdown;
 use throughline::telemetry::Stats;
 use throughline_view::{Options, Trace};
-
-/// A card payment over eleven services that talk HTTP and events, shown as one trace.
-#[derive(Parser)]
-#[command(name = "bank")]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Play one of the scenarios and show its trace; without a command: ok.
-    Scenario {
-        /// The scenario.
-        name: Scenario,
-    },
-    /// Keep the bank open until Ctrl-C or SIGTERM.
-    Serve {
-        /// The port of the API; 0 takes any free port.
-        #[arg(long, default_value_t = 7000)]
-        port: u16,
-    },
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,13 +33,14 @@ async fn main() -> ExitCode {
     let done = match cli.command {
         None => play(Scenario::Ok).await,
         Some(Command::Scenario { name }) => play(name).await,
-        Some(Command::Serve { port }) => serve(port).await,
+        Some(Command::Serve { listen }) => serve(listen).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e}");
-            ExitCode::FAILURE
+            // An address that cannot be used is an error of the command line.
+            if matches!(e, StartError::Listen { .. }) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -133,11 +113,11 @@ fn write(trace: &Trace) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-async fn serve(port: u16) -> Result<(), StartError> {
+async fn serve(listen: SocketAddr) -> Result<(), StartError> {
     // Before the bank opens: an open bank must close before a signal ends the process. The bank
     // closes its services one after the other, with a limit of its own.
     let shutdown = Shutdown::on_signal(Duration::MAX);
-    let bank = Bank::open(Config { port, ..Config::default() }).await?;
+    let bank = Bank::open(Config { listen, ..Config::default() }).await?;
     let example = serde_json::to_string(&Authorization::example()).unwrap_or_default();
     let address = bank.address;
     print(&format!(

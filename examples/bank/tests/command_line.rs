@@ -41,7 +41,8 @@ fn without_arguments_it_shows_the_trace_and_names_the_file() {
 
 #[test]
 fn a_bad_command_line_gets_one_line_and_exit_code_2() {
-    for arguments in [&["scenario", "nope"][..], &["nope"], &["serve", "--port", "99999"], &["scenario"]] {
+    let serve = [&["serve", "--listen", "127.0.0.1:99999"][..], &["serve", "--listen", "7000"]];
+    for arguments in [&["scenario", "nope"][..], &["nope"], &["scenario"]].into_iter().chain(serve) {
         let output = bank(arguments);
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(text(&output.stderr).lines().count(), 1, "{}", text(&output.stderr));
@@ -50,12 +51,16 @@ fn a_bad_command_line_gets_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn a_taken_port_is_named_and_the_exit_code_is_1() {
+fn an_address_that_is_taken_or_foreign_gets_one_line_and_exit_code_2() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let output = bank(&["serve", "--port", &port]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains(&port), "{}", text(&output.stderr));
+    // 192.0.2.1 is for documentation: no machine has it.
+    for address in [&*taken.local_addr().unwrap().to_string(), "192.0.2.1:0"] {
+        let output = bank(&["serve", "--listen", address]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(address) && error.lines().count() == 1, "{error}");
+        assert_eq!(text(&output.stdout), "");
+    }
 }
 
 #[test]

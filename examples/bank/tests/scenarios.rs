@@ -216,11 +216,11 @@ async fn an_invalid_request_is_a_400_at_the_api() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn a_taken_address_is_named() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let error = Bank::open(Config { port, ..config() }).await.unwrap_err();
-    assert!(error.to_string().contains(&port.to_string()), "{error}");
+    let listen = taken.local_addr().unwrap();
+    let error = Bank::open(Config { listen, ..config() }).await.unwrap_err();
+    assert!(error.to_string().contains(&listen.to_string()), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ fn begin(address: &str, body: &str) -> TcpStream {
 fn a_signal_lets_requests_in_flight_end_and_flushes_their_spans() {
     for signal in ["TERM", "INT"] {
         let mut served = Command::new(env!("CARGO_BIN_EXE_bank"))
-            .args(["serve", "--port", "0"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
