@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::request::Parts;
+use throughline_core::propagation::WireKey;
 use throughline_core::propagation::deadline::{ReplyReserve, TimeoutHeader};
-use throughline_core::propagation::{Dropped, WireKey};
 use throughline_core::trace::Tracer;
 use throughline_core::{Context, Lifecycle, Propagator};
 use tower_layer::Layer;
@@ -366,24 +366,6 @@ impl ContextLayer {
     /// What happens to a handler when its client disconnects. Default: it is cancelled.
     pub fn on_disconnect(self, then: OnDisconnect) -> Self {
         self.change(|config| config.on_disconnect = then)
-    }
-
-    /// Returns how many requests got a response without a call of their handler.
-    ///
-    /// No time was left for them, or the base was done. Clones of the layer count together.
-    pub fn shed_count(&self) -> u64 {
-        self.config.counts.shed()
-    }
-
-    /// Returns how much of the context that callers sent was dropped.
-    ///
-    /// It was malformed, or beyond a limit. The requests were handled without it, and nothing was
-    /// logged. Clones of the layer count together.
-    ///
-    /// If a layer made by [`internal`](Self::internal) counts any, an internal service sends it, or
-    /// an untrusted client reaches an internal port.
-    pub fn dropped_context(&self) -> Dropped {
-        self.config.counts.dropped()
     }
 
     pub(super) fn from_config(config: Arc<Config>) -> Self {

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
 use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Shutdown, SpanRecord};
 use throughline_transport::{Consumer, MessageInfo, Outcome, Producer};
 use tokio::time::Instant;
+
+use crate::support::{spans, traced};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,18 +18,6 @@ static TENANT: Key<u64> = Key::baggage("tenant");
 static SHARD: Key<u8> = Key::header("x-shard", Codec::text());
 
 type Headers = HashMap<String, String>;
-
-fn traced() -> (MemoryExporter, TelemetryGuard, Context) {
-    let memory = MemoryExporter::default();
-    let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
-    let ctx = Context::background().with_tracer(telemetry.tracer());
-    (memory, telemetry, ctx)
-}
-
-async fn spans(memory: &MemoryExporter, telemetry: &TelemetryGuard, kind: SpanKind) -> Vec<SpanRecord> {
-    telemetry.force_flush(SECOND * 10).await.unwrap();
-    memory.spans().into_iter().filter(|span| span.kind == kind).collect()
-}
 
 fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {
     span.attributes.get(key).and_then(|value| value.as_str())

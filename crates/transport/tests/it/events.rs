@@ -7,25 +7,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use throughline::propagation::Format;
-use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{SpanKind, Status};
 use throughline::{Cause, Code, Codec, Context, Error, Key, Principal, Propagator, Shutdown, SpanRecord};
 use throughline_transport::{Consumer, Events, Message};
 use tokio::sync::mpsc;
 
-use crate::support::subscribe;
-
-fn traced() -> (MemoryExporter, TelemetryGuard, Context) {
-    let memory = MemoryExporter::default();
-    let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
-    let ctx = Context::background().with_tracer(telemetry.tracer());
-    (memory, telemetry, ctx)
-}
-
-async fn spans(memory: &MemoryExporter, telemetry: &TelemetryGuard, kind: SpanKind) -> Vec<SpanRecord> {
-    telemetry.force_flush(Duration::from_secs(10)).await.unwrap();
-    memory.spans().into_iter().filter(|span| span.kind == kind).collect()
-}
+use crate::support::{spans, subscribe, traced};
 
 #[tokio::test]
 async fn a_message_carries_typed_values_the_baggage_and_the_principal() {

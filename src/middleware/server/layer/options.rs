@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
+use throughline_core::propagation::Dropped;
 
 use super::ContextLayer;
 use crate::middleware::server::route::Route;
@@ -117,5 +118,23 @@ impl ContextLayer {
     /// [`shed_dry_run`](Self::shed_dry_run) is set. Clones of the layer count together.
     pub fn spared_count(&self) -> u64 {
         self.config.governor.as_ref().map_or(0, |governor| governor.spared())
+    }
+
+    /// Returns how many requests got a response without a call of their handler.
+    ///
+    /// No time was left for them, or the base was done. Clones of the layer count together.
+    pub fn shed_count(&self) -> u64 {
+        self.config.counts.shed()
+    }
+
+    /// Returns how much of the context that callers sent was dropped.
+    ///
+    /// It was malformed, or beyond a limit. The requests were handled without it, and nothing was
+    /// logged. Clones of the layer count together.
+    ///
+    /// If a layer made by [`internal`](Self::internal) counts any, an internal service sends it, or
+    /// an untrusted client reaches an internal port.
+    pub fn dropped_context(&self) -> Dropped {
+        self.config.counts.dropped()
     }
 }

@@ -11,18 +11,18 @@ use throughline_transport::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Nats;
-use crate::conformance::{Harness, request, serve};
+use crate::conformance::{Harness, request, serve, until};
 use crate::support::nats::NatsServer;
 use crate::{in_time, start};
 
-/// Sends until a response arrives. Between two attempts it waits for the reconnect.
+/// Sends until a response arrives.
 async fn until_served(client: &Transport) -> Response<Bytes> {
     loop {
         match client.send(&Context::background(), "balance", request("/", "")).await {
             Ok(response) => return response,
             Err(error) => assert_eq!(error.code(), Code::Unavailable, "{error:?}"),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -66,9 +66,7 @@ async fn calls_in_flight_fail_when_the_broker_goes_and_succeed_when_it_is_back()
 
         // The handlers go on. The caller cancels them when it is connected again.
         medium.broker.restart();
-        while medium.server().counters("balance").unwrap().in_flight > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(|| medium.server().counters("balance").unwrap().in_flight == 0).await;
         may_respond.add_permits(1000);
         until_served(medium.client()).await;
     });
@@ -94,7 +92,7 @@ async fn a_restart_under_load_lets_no_call_hang_and_calls_succeed_after_it() {
                                 // No call waits for its deadline.
                                 assert_eq!(error.code(), Code::Unavailable, "{error:?}");
                                 failed.fetch_add(1, Ordering::SeqCst);
-                                tokio::time::sleep(Duration::from_millis(5)).await;
+                                tokio::task::yield_now().await;
                             }
                         }
                         sent.fetch_add(1, Ordering::SeqCst);
@@ -104,17 +102,13 @@ async fn a_restart_under_load_lets_no_call_hang_and_calls_succeed_after_it() {
             .collect();
         let more = async |count: usize| {
             let target = sent.load(Ordering::SeqCst) + count;
-            while sent.load(Ordering::SeqCst) < target {
-                tokio::task::yield_now().await;
-            }
+            until(|| sent.load(Ordering::SeqCst) >= target).await;
         };
         more(200).await;
         for _ in 0..2 {
             medium.broker.kill();
             let before = failed.load(Ordering::SeqCst);
-            while failed.load(Ordering::SeqCst) < before + 64 {
-                tokio::task::yield_now().await;
-            }
+            until(|| failed.load(Ordering::SeqCst) >= before + 64).await;
             medium.broker.restart();
             until_served(medium.client()).await;
             more(200).await;
@@ -153,7 +147,7 @@ async fn a_broker_may_come_after_the_services() {
                 Ok(response) => break response,
                 Err(error) => assert!(matches!(error.code(), Code::Unavailable | Code::NotFound), "{error:?}"),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         };
         assert_eq!(response.body(), "late");
         assert!(server.stop_listening("balance").await);
