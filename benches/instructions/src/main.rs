@@ -1,6 +1,7 @@
 //! Checks instruction counts against ceilings; a busy machine does not change them.
 //!
-//! Run it with `cargo run --profile bench -p throughline-instructions`.
+//! Run it with `cargo run --profile bench -p throughline-instructions`. With `--features services`
+//! it also counts calls of the service library, which takes longer to build.
 //!
 //! Each operation runs N and 2N times under callgrind; the difference is the cost of N operations
 //! without the process around them. The build is optimized with LTO on x86-64, and the counts
@@ -11,10 +12,17 @@
 #[path = "../../benches/propagation/headers.rs"]
 mod headers;
 mod operations;
+#[cfg(feature = "services")]
+mod services;
 
 use std::process::{Command, ExitCode};
 
-use operations::{NOTHING, OPERATIONS, Operation};
+use operations::{NOTHING, Operation};
+
+#[cfg(not(feature = "services"))]
+const SERVICES: &[Operation] = &[];
+#[cfg(feature = "services")]
+use services::OPERATIONS as SERVICES;
 
 /// How often an operation runs; the second measurement runs it twice as often.
 ///
@@ -24,7 +32,7 @@ const N: u64 = 10_000;
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if let (Some(name), Some(times)) = (args.next(), args.next().and_then(|times| times.parse().ok())) {
-        let known = OPERATIONS.iter().chain([&NOTHING]).find(|operation| operation.name == name);
+        let known = operations().chain([&NOTHING]).find(|operation| operation.name == name);
         (known.expect("the parent names an operation of the table").run)(times);
         return ExitCode::SUCCESS;
     }
@@ -35,13 +43,17 @@ fn main() -> ExitCode {
     let around = cost(&NOTHING);
     println!("| operation | instructions | ceiling | |\n|---|---|---|---|");
     let mut is_over = false;
-    for operation in OPERATIONS {
+    for operation in operations() {
         let cost = cost(operation).saturating_sub(around);
         let verdict = if cost <= operation.ceiling { "" } else { "**over**" };
         is_over |= cost > operation.ceiling;
         println!("| {} | {cost} | {} | {verdict} |", operation.name, operation.ceiling);
     }
     if is_over { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn operations() -> impl Iterator<Item = &'static Operation> {
+    operations::OPERATIONS.iter().chain(SERVICES)
 }
 
 /// Instructions per operation, rounded to the nearest.

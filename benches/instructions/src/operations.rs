@@ -20,7 +20,7 @@ pub(crate) struct Operation {
     pub(crate) run: fn(u64),
 }
 
-const fn operation(name: &'static str, ceiling: u64, run: fn(u64)) -> Operation {
+pub(crate) const fn operation(name: &'static str, ceiling: u64, run: fn(u64)) -> Operation {
     Operation { name, ceiling, run }
 }
 
