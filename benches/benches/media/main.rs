@@ -12,6 +12,7 @@ mod measure;
 #[path = "../../../crates/transport/tests/it/support/nats.rs"]
 mod nats;
 mod ours;
+mod signals;
 
 use std::io;
 use std::time::Duration;
@@ -56,47 +57,69 @@ fn main() -> io::Result<()> {
             "| medium, in flight | call | p50, µs | p99, µs | calls/s | p50, ratio | p99, ratio | calls/s, ratio |\n\
              |---|---|---|---|---|---|---|---|\n",
         );
-        let mut media = vec![("in process", in_process(&telemetry).await?), ("HTTP/2", http2(&telemetry).await?)];
+        let mut media = vec![in_process(&telemetry).await?, http2(&telemetry).await?];
         let broker = nats::NatsServer::start();
         if let Some(broker) = &broker {
-            media.push(("NATS", over_nats(&broker.url(), &telemetry).await?));
+            media.push(over_nats(&broker.url(), &telemetry).await?);
         }
-        for (medium, ways) in &media {
+        for medium in &media {
             for in_flight in IN_FLIGHT {
-                let figures = measure::rounds(ways, in_flight, CALLS, ROUNDS).await;
-                table(&mut text, medium, in_flight, ways, &figures);
+                let figures = measure::rounds(&medium.ways, in_flight, CALLS, ROUNDS).await;
+                table(&mut text, medium.name, in_flight, &medium.ways, &figures);
             }
+        }
+        text.push_str("\n| medium | what | p50, µs | p99, µs | max, µs |\n|---|---|---|---|---|\n");
+        for medium in &media {
+            signals::rows(&mut text, medium.name, &medium.client, &medium.server).await?;
         }
         io::Result::Ok(text)
     })?;
     throughline_benches::report("docs/performance.md", "media", &text)
 }
 
-async fn in_process(telemetry: &telemetry::Telemetry) -> io::Result<Vec<Way>> {
-    let mut ways = vec![bare::channels(), bare::channels_and_tasks()];
-    let transport = Transport::in_process();
-    ways.extend(ours::ways(&transport, &transport, telemetry).await?);
-    Ok(ways)
+struct Medium {
+    name: &'static str,
+    client: Transport,
+    server: Transport,
+    ways: Vec<Way>,
 }
 
-async fn http2(telemetry: &telemetry::Telemetry) -> io::Result<Vec<Way>> {
+impl Medium {
+    /// `bare` are the ways without the transport.
+    async fn new(
+        name: &'static str,
+        client: Transport,
+        server: Transport,
+        bare: impl IntoIterator<Item = Way>,
+        telemetry: &telemetry::Telemetry,
+    ) -> io::Result<Self> {
+        let mut ways = Vec::from_iter(bare);
+        ways.extend(ours::ways(&client, &server, telemetry).await?);
+        Ok(Medium { name, client, server, ways })
+    }
+}
+
+async fn in_process(telemetry: &telemetry::Telemetry) -> io::Result<Medium> {
+    let transport = Transport::in_process();
+    let bare = [bare::channels(), bare::channels_and_tasks()];
+    Medium::new("in process", transport.clone(), transport, bare, telemetry).await
+}
+
+async fn http2(telemetry: &telemetry::Telemetry) -> io::Result<Medium> {
     let server = Transport::http2().bind("127.0.0.1:0").await.map_err(io::Error::other)?;
     let address = server.local_addr().expect("it is bound").to_string();
-    let addresses = ours::SERVICES
-        .into_iter()
-        .fold(StaticResolver::new(), |addresses, service| addresses.with(service, [address.clone()]));
+    let addresses = StaticResolver::new();
+    for service in ours::SERVICES.into_iter().chain(signals::SERVICES) {
+        addresses.set(service, [address.clone()]);
+    }
     let client = Transport::http2().resolver(addresses).client();
-    let mut ways = vec![bare_http2::way().await?];
-    ways.extend(ours::ways(&client, &server, telemetry).await?);
-    Ok(ways)
+    Medium::new("HTTP/2", client, server, [bare_http2::way().await?], telemetry).await
 }
 
-async fn over_nats(url: &str, telemetry: &telemetry::Telemetry) -> io::Result<Vec<Way>> {
+async fn over_nats(url: &str, telemetry: &telemetry::Telemetry) -> io::Result<Medium> {
     let server = Transport::nats(url).connect().await.map_err(io::Error::other)?;
     let client = Transport::nats(url).connect().await.map_err(io::Error::other)?;
-    let mut ways = vec![bare_nats::way(url).await?];
-    ways.extend(ours::ways(&client, &server, telemetry).await?);
-    Ok(ways)
+    Medium::new("NATS", client, server, [bare_nats::way(url).await?], telemetry).await
 }
 
 /// Adds a row for each way. The ratios are to the first way.
