@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use throughline::middleware::client::{UrlTemplate, error_for_status};
 use throughline::{ClientLayer, Code, Context, Error, Idempotent, RetryPolicy};
-use throughline_transport::Transport;
+use throughline_transport::{Endpoint, Transport};
 use tower::{Layer as _, Service as _};
 
 use super::balance::{Balance, LastInstance};
@@ -64,7 +64,8 @@ pub struct Client {
 
 #[derive(Clone)]
 struct Inner {
-    service: Arc<str>,
+    /// The service, whichever instance of it: makes the URIs.
+    endpoint: Endpoint,
     layer: ClientLayer,
     balance: Balance,
     breakers: SharedSettings,
@@ -84,8 +85,28 @@ struct Route {
 #[derive(Clone)]
 struct Settings {
     all: Watched<ClientSettings>,
-    retries: Watched<RetryPolicy>,
-    breakers: Watched<BreakerSettings>,
+    /// Those of the code.
+    breakers: BreakerSettings,
+    applied: Watched<Applied>,
+}
+
+/// One version of the settings, and what it makes of those of the code.
+struct Applied {
+    settings: ClientSettings,
+    retries: RetryPolicy,
+    breakers: Arc<BreakerSettings>,
+}
+
+impl Settings {
+    fn new(all: Watched<ClientSettings>, retries: RetryPolicy, breakers: BreakerSettings) -> Self {
+        let base = breakers.clone();
+        let applied = all.map(move |settings| Applied {
+            retries: settings.retry.apply(retries.clone()),
+            breakers: Arc::new(settings.breaker.apply(base.clone())),
+            settings: settings.clone(),
+        });
+        Settings { all, breakers, applied }
+    }
 }
 
 impl Client {
@@ -95,8 +116,8 @@ impl Client {
         let breakers = SharedSettings::new(BreakerSettings::default());
         let discovery = Discovery::new(Arc::clone(&service), transport.clone(), breakers.clone());
         let inner = Inner {
+            endpoint: transport.endpoint(&service, None),
             layer: ClientLayer::internal().peer(service.to_string()),
-            service,
             balance: Balance(Arc::new(discovery)),
             breakers,
             timeout: None,
@@ -135,7 +156,7 @@ impl Client {
         self.change(|inner| {
             inner.retries = policy;
             if let Some(settings) = &mut inner.settings {
-                settings.retries = retries(&settings.all, inner.retries.clone());
+                *settings = Settings::new(settings.all.clone(), inner.retries.clone(), settings.breakers.clone());
             }
         })
     }
@@ -144,7 +165,7 @@ impl Client {
     ///
     /// Its [`peer`](ClientLayer::peer) becomes the service.
     pub fn client_layer(self, layer: ClientLayer) -> Self {
-        self.change(|inner| inner.layer = layer.peer(inner.service.to_string()))
+        self.change(|inner| inner.layer = layer.peer(inner.endpoint.service().to_owned()))
     }
 
     /// Changes when the breakers of the instances open. It holds from the next result on.
@@ -156,32 +177,32 @@ impl Client {
 
     /// Follows settings that change while calls run.
     ///
-    /// They hold for the next call: timeouts, retries and the breakers of the instances. What is
-    /// absent there stays as it is here, at the time of this method. From then on,
-    /// [`set_breaker`](Self::set_breaker) has no effect.
+    /// They hold for the next call: timeouts, retries and the breakers of the instances. A call
+    /// that runs keeps those that it began with. What is absent there stays as the code says: a
+    /// [`route_timeout`](Self::route_timeout) is replaced by the timeout of that route only. From
+    /// then on, [`set_breaker`](Self::set_breaker) has no effect.
     ///
     /// # Examples
     /// ```
     /// use throughline_service::Client;
-    /// use throughline_service::config::{ClientSettings, Watched};
+    /// use throughline_service::config::ClientSettings;
     /// use throughline_transport::Transport;
     ///
-    /// let settings: Watched<ClientSettings> = Watched::fixed(ClientSettings::default());
+    /// // A program takes them from its `Config`.
+    /// let settings = ClientSettings::default();
     /// let balance = Client::new("balance", &Transport::in_process()).settings(settings);
     /// # let _ = balance;
     /// ```
-    pub fn settings(self, settings: Watched<ClientSettings>) -> Self {
+    pub fn settings(self, settings: impl Into<Watched<ClientSettings>>) -> Self {
         self.change(|inner| {
-            let retries = retries(&settings, inner.retries.clone());
-            let base = BreakerSettings::clone(&inner.breakers.load());
-            let breakers = settings.map(move |settings| settings.breaker.apply(base.clone()));
-            inner.settings = Some(Settings { all: settings, retries, breakers });
+            let breakers = BreakerSettings::clone(&inner.breakers.load());
+            inner.settings = Some(Settings::new(settings.into(), inner.retries.clone(), breakers));
         })
     }
 
     /// Returns the name of the service.
     pub fn service(&self) -> &str {
-        &self.inner.service
+        self.inner.endpoint.service()
     }
 
     /// Returns the breakers of the instances that are known now, to read.
@@ -248,32 +269,29 @@ impl Client {
     /// [`NoSuchService`]: throughline_transport::NoSuchService
     pub async fn send(&self, ctx: &Context, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         let inner = &*self.inner;
-        let (mut head, body) = request.into_parts();
-        head.uri = address(&inner.service, &head.uri)?;
-        let template = head.extensions.get::<UrlTemplate>().cloned();
-        let route = template.as_ref().map_or(head.uri.path(), UrlTemplate::as_str);
+        let (mut head, body) = inner.endpoint.address(request)?.into_parts();
+        let applied = inner.settings.as_ref().map(|settings| settings.applied.current());
+        let settings = applied.as_deref().map(|applied| &applied.settings);
+        let template = head.extensions.get::<UrlTemplate>();
+        let route = template.map_or(head.uri.path(), UrlTemplate::as_str);
+        let layer = match template {
+            Some(_) => inner.layer.clone(),
+            None => inner.layer.template(route.to_owned()),
+        };
         let declared = inner.routes.get(route).copied().unwrap_or_default();
-        let settings = inner.settings.as_ref().map(|settings| settings.all.current());
-        let settings = settings.as_deref();
-        let of_settings = settings.and_then(|settings| settings.timeout(route));
-        let timeout = of_settings.or(declared.timeout).or(inner.timeout);
-        if declared.is_idempotent || settings.is_some_and(|settings| settings.is_idempotent(route)) {
+        let of_route = settings.map(|settings| settings.route(route)).unwrap_or_default();
+        let of_all = settings.and_then(|settings| settings.timeout);
+        if of_route.idempotent || declared.is_idempotent {
             head.extensions.insert(Idempotent(true));
         }
-        let layer = inner.layer.template(route.to_owned());
-        head.extensions.insert(match timeout {
-            Some(timeout) => ctx.with_timeout(timeout),
-            None => ctx.clone(),
-        });
+        let timeout = of_route.timeout.or(declared.timeout).or(of_all).or(inner.timeout);
+        head.extensions.insert(timeout.map_or_else(|| ctx.clone(), |timeout| ctx.with_timeout(timeout)));
         head.extensions.insert(LastInstance::default());
-        let retries = match &inner.settings {
-            Some(settings) => {
-                inner.breakers.follow(&settings.breakers.current());
-                (*settings.retries.current()).clone()
-            }
-            None => inner.retries.clone(),
-        };
-        let mut client = layer.retry(retries).layer(inner.balance.clone());
+        let retries = applied.as_deref().map_or(&inner.retries, |applied| {
+            inner.breakers.follow(&applied.breakers);
+            &applied.retries
+        });
+        let mut client = layer.retry(retries.clone()).layer(inner.balance.clone());
         let response = client.call(Request::from_parts(head, Full::new(body))).await?;
         let (head, body) = error_for_status(response).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
@@ -282,7 +300,7 @@ impl Client {
     fn request(&self, method: Method, route: &str, body: Bytes) -> Result<Request<Bytes>, Error> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = path(route).parse::<Uri>().map_err(|e| Error::wrap(Code::InvalidArgument, e))?;
+        *request.uri_mut() = Uri::try_from(path(route)).map_err(|e| Error::wrap(Code::InvalidArgument, e))?;
         Ok(request)
     }
 
@@ -311,23 +329,13 @@ impl Client {
     }
 }
 
-fn retries(settings: &Watched<ClientSettings>, policy: RetryPolicy) -> Watched<RetryPolicy> {
-    settings.map(move |settings| settings.retry_policy(policy.clone()))
-}
-
 /// The path of a route: `/reserve` of `reserve`.
 fn path(route: &str) -> String {
     if route.starts_with('/') { route.to_owned() } else { format!("/{route}") }
 }
 
-fn address(service: &str, uri: &Uri) -> Result<Uri, Error> {
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let built = Uri::builder().scheme("http").authority(service).path_and_query(path).build();
-    built.map_err(|e| Error::wrap(Code::InvalidArgument, e))
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("service", &self.inner.service).finish_non_exhaustive()
+        f.debug_struct("Client").field("service", &self.service()).finish_non_exhaustive()
     }
 }

@@ -101,12 +101,12 @@ pub struct BackoffSettings {
 impl ClientSettings {
     /// Returns the longest time of a call to a route, given by its name or its path.
     pub fn timeout(&self, route: &str) -> Option<Duration> {
-        of_route(&self.routes, route).and_then(|route| route.timeout).or(self.timeout)
+        self.route(route).timeout.or(self.timeout)
     }
 
-    /// Returns whether calls to a route, given by its name or its path, are declared idempotent.
-    pub fn is_idempotent(&self, route: &str) -> bool {
-        of_route(&self.routes, route).is_some_and(|route| route.idempotent)
+    /// Returns the settings of a route, given by its name or its path.
+    pub fn route(&self, route: &str) -> ClientRouteSettings {
+        of_route(&self.routes, route).copied().unwrap_or_default()
     }
 
     /// Returns the policy with these settings. What is absent here stays as it is.

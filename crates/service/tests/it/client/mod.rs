@@ -9,7 +9,7 @@ use http::Method;
 use throughline::{Cause, Code, Context, Error, RetryPolicy};
 use throughline_service::Client;
 use throughline_service::breaker::{BreakerSettings, BreakerState};
-use throughline_service::config::{ClientBreakerSettings, ClientSettings, Watched};
+use throughline_service::config::{ClientBreakerSettings, ClientRouteSettings, ClientSettings};
 use throughline_transport::{NoSuchService, Transport};
 
 use self::media::{Behaviour, Fleet};
@@ -243,14 +243,37 @@ async fn the_timeout_of_a_route_counts_unless_the_context_has_less() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_override_the_timeouts_and_declare_routes() {
+async fn timeouts_of_settings_replace_those_of_the_same_rank_in_the_code() {
     let fleet = Fleet::of(&["a"]);
     fleet.set("a", Behaviour::delay(millis(60_000)));
-    let settings = ClientSettings { timeout: Some(millis(300)), ..ClientSettings::default() };
-    let client = Client::new("balance", &fleet.transport()).timeout(millis(2000)).settings(Watched::fixed(settings));
-    let start = tokio::time::Instant::now();
-    client.call::<u64>(&background(), "sum", &[1]).await.unwrap_err();
-    assert_eq!(start.elapsed().as_millis(), 300);
+    let search = ClientRouteSettings { timeout: Some(millis(700)), ..ClientRouteSettings::default() };
+    let routes = [("search".to_owned(), search)].into();
+    let settings = ClientSettings { timeout: Some(millis(300)), routes, ..ClientSettings::default() };
+    let client = Client::new("balance", &fleet.transport())
+        .timeout(millis(2000))
+        .route_timeout("search", millis(900))
+        .route_timeout("statement", millis(1500))
+        .settings(settings);
+    for (route, expected) in [("sum", 300), ("search", 700), ("statement", 1500)] {
+        let start = tokio::time::Instant::now();
+        client.call::<u64>(&background(), route, &[1]).await.unwrap_err();
+        assert_eq!(start.elapsed().as_millis(), expected, "{route}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_that_settings_declare_idempotent_are_added_to_those_of_the_code() {
+    let fleet = Fleet::of(&["a"]);
+    let search = ClientRouteSettings { idempotent: true, ..ClientRouteSettings::default() };
+    let settings = ClientSettings { routes: [("search".to_owned(), search)].into(), ..ClientSettings::default() };
+    let client = Client::new("balance", &fleet.transport())
+        .idempotent(["list"])
+        .retry(RetryPolicy::new().idempotent_if(|_, uri| uri.path() == "/sum"))
+        .settings(settings);
+    for (route, is_retried) in [("search", true), ("list", true), ("sum", true), ("reserve", false)] {
+        fleet.set("a", Behaviour::error_once(Error::new(Code::Unavailable, "restarting")));
+        assert_eq!(client.call::<u64>(&background(), route, &[1]).await.is_ok(), is_retried, "{route}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +282,7 @@ async fn settings_decide_when_the_breakers_of_the_instances_open() {
     fleet.set("a", Behaviour::error(Error::new(Code::Internal, "no")));
     let breaker = ClientBreakerSettings { min_requests: Some(2), ..ClientBreakerSettings::default() };
     let settings = ClientSettings { breaker, ..ClientSettings::default() };
-    let client = Client::new("balance", &fleet.transport()).settings(Watched::fixed(settings));
+    let client = Client::new("balance", &fleet.transport()).settings(settings);
     for _ in 0..4 {
         client.call::<u64>(&background(), "sum", &[1]).await.unwrap_err();
     }

@@ -36,7 +36,7 @@ fn the_file_of_the_guide_sets_every_setting() {
     assert_eq!(balance.service.route("reserve"), reserve);
     assert_eq!(balance.service.route("/reports/{year}").stall_timeout, millis(30_000));
     assert_eq!((balance.ledger.timeout("reserve"), balance.ledger.timeout("search")), (millis(300), millis(1_000)));
-    assert!(balance.ledger.is_idempotent("search"));
+    assert!(balance.ledger.route("search").idempotent);
     let retry = balance.ledger.retry;
     assert!(retry.max_attempts.is_some() && retry.backoff.is_some() && retry.max_retry_after.is_some());
     assert!(retry.hedge_after.is_some());

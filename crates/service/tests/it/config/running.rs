@@ -7,24 +7,26 @@ use bytes::Bytes;
 use http::Request;
 use serde::Deserialize;
 use throughline::{Context, Ctx};
-use throughline_service::Service;
-use throughline_service::config::{Config, ServiceSettings};
+use throughline_service::config::{ClientSettings, Config, ServiceSettings};
+use throughline_service::{Client, Json, Service};
 use throughline_transport::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Place;
+use crate::support::Served;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Bank {
     service: ServiceSettings,
+    bank: ClientSettings,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The handler's time left, in hours and rounded up: the file has hours, and the test takes less.
-fn hours_left(ctx: &Context) -> String {
-    ctx.remaining().unwrap().as_secs().div_ceil(HOUR.as_secs()).to_string()
+fn hours_left(ctx: &Context) -> u64 {
+    ctx.remaining().unwrap().as_secs().div_ceil(HOUR.as_secs())
 }
 
 async fn call(transport: &Transport, route: &str) -> Bytes {
@@ -45,11 +47,11 @@ async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing(
         async move |Ctx(ctx): Ctx| {
             started.send(()).await.unwrap();
             let _permit = gate.acquire().await.unwrap();
-            hours_left(&ctx)
+            hours_left(&ctx).to_string()
         }
     };
     let service = Service::new("bank")
-        .route("now", async |Ctx(ctx): Ctx| hours_left(&ctx))
+        .route("now", async |Ctx(ctx): Ctx| hours_left(&ctx).to_string())
         .route("wait", wait)
         .settings(config.map(|bank| bank.service.clone()));
     let serving = service.serve_until(&transport, &process);
@@ -89,4 +91,46 @@ async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing(
     };
     let (served, ()) = tokio::join!(serving, calls);
     served.unwrap();
+}
+
+#[tokio::test]
+async fn the_next_call_of_a_client_has_the_new_timeout_and_a_broken_file_changes_nothing() {
+    let place = Place::with("[bank]\ntimeout = '2h'\n");
+    let mut config = Config::<Bank>::builder().file(&place.path).watch().unwrap();
+    let (started, mut starts) = mpsc::channel(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let wait = {
+        let gate = Arc::clone(&gate);
+        async move |Ctx(ctx): Ctx| {
+            started.send(()).await.unwrap();
+            let _permit = gate.acquire().await.unwrap();
+            Json(hours_left(&ctx))
+        }
+    };
+    let now = async |Ctx(ctx): Ctx| Json(hours_left(&ctx));
+    let served = Served::start(Service::new("bank").route("now", now).route("wait", wait)).await;
+    let client = Client::new("bank", &served.transport).timeout(9 * HOUR).settings(config.map(|all| all.bank.clone()));
+    let ctx = Context::background();
+    let hours = async |route: &str| client.call::<u64>(&ctx, route, &()).await.unwrap();
+
+    assert_eq!(hours("now").await, 2);
+    let (running, ()) = tokio::join!(hours("wait"), async {
+        starts.recv().await.unwrap();
+        place.write("[bank]\ntimeout = '4h'\n[bank.routes.wait]\ntimeout = '6h'\n");
+        config.reloaded().await.unwrap();
+        assert_eq!(hours("now").await, 4);
+        gate.add_permits(10);
+    });
+    assert_eq!(running, 2, "a call that runs keeps its timeout");
+    assert_eq!(hours("wait").await, 6);
+
+    for broken in ["[bank]\ntimeout = '1h\n", "[bank]\ntimeout = '1h'\ntimout = '1h'\n"] {
+        place.write(broken);
+        config.reloaded().await.unwrap_err();
+        assert_eq!(hours("now").await, 4);
+    }
+    place.write("[bank]\n");
+    config.reloaded().await.unwrap();
+    assert_eq!(hours("now").await, 9, "what is absent is as the code says");
+    served.stop().await;
 }

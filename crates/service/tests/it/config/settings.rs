@@ -79,7 +79,7 @@ fn settings_of_a_client_are_read() {
     let millis = |n| Some(Duration::from_millis(n));
     assert_eq!((settings.timeout("search"), settings.timeout("/search")), (millis(2_000), millis(2_000)));
     assert_eq!(settings.timeout("reserve"), millis(500));
-    assert_eq!((settings.is_idempotent("search"), settings.is_idempotent("reserve")), (true, false));
+    assert_eq!((settings.route("search").idempotent, settings.route("reserve").idempotent), (true, false));
     let backoff = BackoffSettings { initial: Duration::from_millis(20), max: Duration::from_millis(500) };
     assert_eq!((settings.retry.max_attempts, settings.retry.backoff), (Some(4), Some(backoff)));
     assert_eq!(settings.retry.max_retry_after, Some(Duration::ZERO));
