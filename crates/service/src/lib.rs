@@ -75,13 +75,14 @@ pub use stats::{DurationStats, ListenerStats, RouteStats, ServiceStats, Stats};
 #[doc = include_str!("../../../docs/guide/configuration.md")]
 struct GuideConfiguration;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../../../docs/guide/services.md")]
 struct GuideServices;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../../../docs/guide/clients.md")]
 struct GuideClients;
+
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../docs/guide/storage.md")]
 struct GuideStorage;
