@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{SelectAll, select_all};
+use futures_util::future::{AbortHandle, BoxFuture, abortable};
+use futures_util::stream::{FuturesUnordered, SelectAll, select_all};
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::Response;
 use throughline::{Code, Error};
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::bodies::Bodies;
@@ -62,7 +61,7 @@ pub(super) async fn listen(link: Arc<Link>, inbox: Inbox) -> Result<BoxFuture<'s
         instance: Arc::new(instance),
         requests: HashMap::new(),
         bodies: Bodies::default(),
-        tasks: JoinSet::new(),
+        sending: FuturesUnordered::new(),
         ignored: 0,
         ignored_logged_at: None,
     };
@@ -110,8 +109,9 @@ struct Server {
     /// The requests in flight, by their reply subjects.
     requests: HashMap<Arc<str>, AbortHandle>,
     bodies: Bodies,
-    /// Sends responses. A task returns the reply subject of its request.
-    tasks: JoinSet<Option<Arc<str>>>,
+    /// Wait for responses and send them, without a task and its wake-ups for each. A future returns
+    /// the reply subject of its request.
+    sending: FuturesUnordered<BoxFuture<'static, Option<Arc<str>>>>,
     ignored: u64,
     ignored_logged_at: Option<Instant>,
 }
@@ -124,7 +124,7 @@ impl Server {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fill = interval(FILL_PAUSE);
         fill.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(has_all_requests && self.tasks.is_empty() && self.bodies.len() == 0) {
+        while !(has_all_requests && self.sending.is_empty() && self.bodies.len() == 0) {
             tokio::select! {
                 () = &mut draining, if !is_draining => {
                     is_draining = true;
@@ -136,7 +136,7 @@ impl Server {
                 message = from.requests.next(), if !has_all_requests => match message {
                     Some(message) => self.take(message),
                     None if is_draining => has_all_requests = true,
-                    None => (session, from) = self.subscribe_again(session).await,
+                    None => (session, from) = subscribe_again(&self.link, &self.instance, session).await,
                 },
                 Some(message) = from.own.next() => self.take_own(message, is_draining),
                 Some(message) = from.cancels.next() => {
@@ -147,7 +147,7 @@ impl Server {
                     self.cancel(&message);
                 }
                 Some(message) = from.discovery.next(), if !is_draining => self.describe(message),
-                Some(ended) = self.tasks.join_next() => if let Ok(Some(reply)) = ended {
+                Some(ended) = self.sending.next() => if let Some(reply) = ended {
                     self.requests.remove(&reply);
                 },
                 _ = tick.tick() => {
@@ -164,16 +164,6 @@ impl Server {
         self.link.round_trip().await;
     }
 
-    /// Subscribes over the next session, after the client has failed.
-    async fn subscribe_again(&self, mut session: Arc<Session>) -> (Arc<Session>, Subscriptions) {
-        loop {
-            session = self.link.next_session(&session).await;
-            if let Ok(subscriptions) = Subscriptions::new(&self.link, &session, &self.instance).await {
-                return (session, subscriptions);
-            }
-        }
-    }
-
     /// Takes a request. It never waits.
     fn take(&mut self, message: Message) {
         let Some(reply) = message.reply else {
@@ -186,7 +176,7 @@ impl Server {
             return self.ignore("its reply subject is that of another request");
         }
         // A peer that sends more than responses can be sent does not fill the memory.
-        if self.tasks.len() >= self.inbox.max_in_flight().saturating_add(WAITING_RESPONSES) {
+        if self.sending.len() >= self.inbox.max_in_flight().saturating_add(WAITING_RESPONSES) {
             return self.ignore("too many responses wait for the connection");
         }
         let headers = message.headers.as_ref();
@@ -218,10 +208,9 @@ impl Server {
         while let Some(reply) = self.bodies.next_to_ask() {
             let subject = self.link.subjects.instance(&self.instance.service, &self.instance.id, "body");
             let session = self.link.session();
-            self.tasks.spawn(async move {
+            self.send(async move {
                 let (to, headers) = (Subject::from(&*reply), encode_continue());
                 let _ = session.client.publish_with_reply_and_headers(to, subject, headers, Bytes::new()).await;
-                None
             });
         }
     }
@@ -277,36 +266,34 @@ impl Server {
         let (link, service) = (Arc::clone(&self.link), Arc::clone(&self.instance.service));
         let key: Arc<str> = reply.as_str().into();
         let ended = Arc::clone(&key);
-        let task = self.tasks.spawn(async move {
+        let (response, abort) = abortable(async move {
             let response = waiting.await;
             send_response(&link.session(), &service, &reply, response).await;
-            Some(ended)
         });
-        self.requests.insert(key, task);
+        self.sending.push(response.map(|sent| sent.is_ok().then_some(ended)).boxed());
+        self.requests.insert(key, abort);
+    }
+
+    fn send(&self, message: impl Future<Output = ()> + Send + 'static) {
+        self.sending.push(message.map(|()| None).boxed());
     }
 
     fn refuse_garbage(&mut self, reply: Subject, why: &str) {
         let (session, service) = (self.link.session(), Arc::clone(&self.instance.service));
         let error = Error::new(Code::InvalidArgument, format!("the request to {service} is not valid: {why}"));
         let response = response_of(error, &service);
-        self.tasks.spawn(async move {
-            send_response(&session, &service, &reply, response).await;
-            None
-        });
+        self.send(async move { send_response(&session, &service, &reply, response).await });
     }
 
     /// Responds to a request of the NATS services protocol.
     fn describe(&mut self, message: Message) {
         let Some(reply) = message.reply else { return };
-        if self.tasks.len() >= self.inbox.max_in_flight().saturating_add(WAITING_RESPONSES) {
+        if self.sending.len() >= self.inbox.max_in_flight().saturating_add(WAITING_RESPONSES) {
             return;
         }
         let Some(json) = self.instance.describe(&message.subject, || self.inbox.counters()) else { return };
         let session = self.link.session();
-        self.tasks.spawn(async move {
-            let _ = session.client.publish(reply, json.into()).await;
-            None
-        });
+        self.send(async move { drop(session.client.publish(reply, json.into()).await) });
     }
 
     /// Counts a message that is not valid, and logs the count from time to time.
@@ -316,6 +303,20 @@ impl Server {
             self.ignored_logged_at = Some(Instant::now());
             let (service, total) = (&*self.instance.service, self.ignored);
             tracing::warn!(service, why, total, "a message was ignored: it is not a valid request");
+        }
+    }
+}
+
+/// Subscribes over the next session, after the client has failed.
+async fn subscribe_again(
+    link: &Link,
+    instance: &Instance,
+    mut session: Arc<Session>,
+) -> (Arc<Session>, Subscriptions) {
+    loop {
+        session = link.next_session(&session).await;
+        if let Ok(subscriptions) = Subscriptions::new(link, &session, instance).await {
+            return (session, subscriptions);
         }
     }
 }
