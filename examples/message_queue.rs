@@ -3,6 +3,10 @@
 //! Run it with `cargo run --example message_queue`. The queue is a channel of `tokio`. Its messages
 //! have headers in a `HashMap<String, String>`, as with the clients of most brokers. The consumer
 //! continues the trace, reads the tenant, and skips a message that has expired.
+//!
+//! It uses the crate `throughline` alone, so it shows each step, and its messages carry a point in
+//! time at which they expire. For events that are retried and have dead letters, use `Producer` and
+//! `Consumer` of the crate `throughline-transport` instead: one call each does this.
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
