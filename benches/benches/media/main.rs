@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use measure::{Figures, Way};
+use throughline::Context;
 use throughline::telemetry::{self, ExportFuture, Exporter};
 use throughline::trace::Batch;
 use throughline_transport::{StaticResolver, Transport};
@@ -117,8 +118,8 @@ async fn http2(telemetry: &telemetry::Telemetry) -> io::Result<Medium> {
 }
 
 async fn over_nats(url: &str, telemetry: &telemetry::Telemetry) -> io::Result<Medium> {
-    let server = Transport::nats(url).connect().await.map_err(io::Error::other)?;
-    let client = Transport::nats(url).connect().await.map_err(io::Error::other)?;
+    let server = Transport::nats(url).connect(&Context::background()).await.map_err(io::Error::other)?;
+    let client = Transport::nats(url).connect(&Context::background()).await.map_err(io::Error::other)?;
     Medium::new("NATS", client, server, [bare_nats::way(url).await?], telemetry).await
 }
 

@@ -94,7 +94,7 @@ async fn transport(medium: &str) -> Result<Transport, Error> {
             Ok(transport)
         }
         #[cfg(feature = "nats")]
-        url if url.starts_with("nats://") => Transport::nats(url).connect().await,
+        url if url.starts_with("nats://") => Transport::nats(url).connect(&Context::background()).await,
         other => Err(Error::new(Code::InvalidArgument, format!("there is no medium {other}"))),
     }
 }

@@ -50,7 +50,7 @@ pub use listener::Listener;
 pub use medium::{InstanceChanges, Medium, Outgoing};
 #[cfg(feature = "nats")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
-pub use nats::NatsBuilder;
+pub use nats::{NatsBuilder, NatsOptions};
 #[cfg(feature = "dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
 pub use resolver::DnsResolver;

@@ -39,7 +39,7 @@ pub(super) async fn instances(link: Arc<Link>, service: &str) -> Result<Instance
     }
     let service: Arc<str> = service.into();
     let unavailable = |why: &str| {
-        let servers = link.options.addresses();
+        let servers = link.broker.addresses();
         let message = format!("the instances of {service} are not known: {why} the NATS server {servers}");
         Error::new(Code::Unavailable, message).with_retryable(true)
     };
@@ -69,7 +69,7 @@ pub(super) async fn instances(link: Arc<Link>, service: &str) -> Result<Instance
         }
     });
     first.await.unwrap_or_else(|_| Err(unavailable("none has responded over")))?;
-    if link.options.is_balanced_by_broker {
+    if link.settings.is_balanced_by_broker {
         let all = stream::iter([Change::Insert(Arc::from(""), ())]).chain(stream::pending());
         return Ok(all.boxed());
     }
@@ -101,7 +101,7 @@ impl Watch {
         service: Arc<str>,
         gone: broadcast::Receiver<Arc<str>>,
     ) -> Option<Self> {
-        let inbox = format!("{}.{}", link.options.inbox_prefix, random_name());
+        let inbox = format!("{}.{}", link.broker.inbox_prefix(), random_name());
         let replies = session.client.subscribe(inbox.clone()).await.ok()?;
         let mut tick = interval_at(Instant::now() + PAUSE, PAUSE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

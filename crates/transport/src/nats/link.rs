@@ -11,15 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectError, Event, ServerError, Subject, Subscriber};
+use async_nats::{Client, Event, ServerError, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use throughline::Error;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::calls::{Calls, Outcome};
-use super::options::Options;
+use super::options::Broker;
 use super::subjects::{Subjects, id_of, random_id, random_name, reply_subject};
 
 /// How long a round trip to the broker may take.
@@ -30,7 +31,8 @@ const ROUND_TRIP: Duration = Duration::from_secs(5);
 const RETURNING: Duration = Duration::from_secs(5);
 
 pub(super) struct Link {
-    pub(super) options: Options,
+    pub(super) broker: Broker,
+    pub(super) settings: Settings,
     pub(super) subjects: Subjects,
     pub(super) calls: Arc<Calls>,
     /// The prefix of the subjects for responses. It is unique.
@@ -41,6 +43,15 @@ pub(super) struct Link {
     cancels: mpsc::UnboundedSender<Cancel>,
     events: Arc<Events>,
     tasks: [AbortHandle; 2],
+}
+
+/// What a [`NatsBuilder`](super::NatsBuilder) has set beside how to connect.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) subject_prefix: String,
+    pub(super) in_background: bool,
+    pub(super) is_balanced_by_broker: bool,
+    pub(super) version: String,
 }
 
 #[derive(Debug)]
@@ -75,17 +86,17 @@ pub(super) struct Cancel {
 const MAX_LOST: usize = 65_536;
 
 impl Link {
-    pub(super) async fn connect(options: Options) -> Result<Arc<Link>, ConnectError> {
-        let inbox = format!("{}.{}", options.inbox_prefix, random_name());
+    pub(super) async fn connect(broker: Broker, settings: Settings) -> Result<Arc<Link>, Error> {
+        let inbox = format!("{}.{}", broker.inbox_prefix(), random_name());
         let events = Arc::new(Events { inbox: inbox.clone(), ..Events::default() });
-        let client = open(&options, &events, options.in_background).await?;
+        let client = open(&broker, &events, settings.in_background).await?;
         // The task of the client runs, so that this does not fail. Else the router makes another.
         let replies = client.subscribe(format!("{inbox}.*")).await.ok();
         let sessions = watch::Sender::new(Arc::new(Session { client, generation: 0 }));
         let calls = Arc::new(Calls::default());
         let (cancels, cancelled) = mpsc::unbounded_channel();
         let router = Router {
-            options: options.clone(),
+            broker: broker.clone(),
             events: Arc::clone(&events),
             sessions: sessions.clone(),
             calls: Arc::clone(&calls),
@@ -94,8 +105,9 @@ impl Link {
         let router = tokio::spawn(router.run(replies));
         let canceller = tokio::spawn(send_cancels(sessions.subscribe(), Arc::clone(&events), cancelled));
         Ok(Arc::new(Link {
-            subjects: Subjects(options.subject_prefix.clone()),
-            options,
+            subjects: Subjects(settings.subject_prefix.clone()),
+            broker,
+            settings,
             calls,
             inbox,
             gone: broadcast::Sender::new(64),
@@ -186,23 +198,16 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.session().client.connection_state();
         f.debug_struct("Nats")
-            .field("servers", &self.options.addresses())
+            .field("servers", &self.broker.addresses())
             .field("state", &state)
             .field("calls", &self.calls.len())
             .finish_non_exhaustive()
     }
 }
 
-async fn open(options: &Options, events: &Arc<Events>, in_background: bool) -> Result<Client, ConnectError> {
+async fn open(broker: &Broker, events: &Arc<Events>, in_background: bool) -> Result<Client, Error> {
     let events = Arc::clone(events);
-    let mut connect = options.connect_options().event_callback(move |event| {
-        let events = Arc::clone(&events);
-        async move { events.record(event) }
-    });
-    if in_background {
-        connect = connect.retry_on_initial_connect();
-    }
-    connect.connect(options.servers.clone()).await
+    broker.connect(in_background, move |event| events.record(event)).await
 }
 
 impl Events {
@@ -250,7 +255,7 @@ impl Events {
 
 /// Gives the messages of the inbox to their calls.
 struct Router {
-    options: Options,
+    broker: Broker,
     events: Arc<Events>,
     sessions: watch::Sender<Arc<Session>>,
     calls: Arc<Calls>,
@@ -298,7 +303,7 @@ impl Router {
         loop {
             let generation = self.sessions.borrow().generation + 1;
             self.calls.sweep(generation << 32);
-            if let Ok(client) = open(&self.options, &self.events, true).await {
+            if let Ok(client) = open(&self.broker, &self.events, true).await {
                 let replies = client.subscribe(self.subject()).await;
                 self.sessions.send_replace(Arc::new(Session { client, generation }));
                 if let Ok(replies) = replies {

@@ -65,7 +65,7 @@ async fn send(link: Arc<Link>, outgoing: Outgoing) -> Result<Response<Bytes>, Er
     };
     let failure = Failure { link: &link, service: &service, instance: instance.as_ref() };
     if link.is_inbox_forbidden() {
-        let inbox = &link.options.inbox_prefix;
+        let inbox = link.broker.inbox_prefix();
         let message = format!("the NATS server does not let this user receive responses on {inbox}.>");
         return Err(Error::new(Code::PermissionDenied, message));
     }
@@ -179,14 +179,14 @@ struct Failure<'a> {
 impl Failure<'_> {
     /// It was not sent, so that also a request that is not idempotent may be sent again.
     fn not_sent(&self) -> Error {
-        let (service, servers) = (self.service, self.link.options.addresses());
+        let (service, servers) = (self.service, self.link.broker.addresses());
         let message = format!("{service} cannot be reached: there is no connection to the NATS server {servers}");
         Error::new(Code::Unavailable, message).with_retryable(true)
     }
 
     /// It may have been sent.
     fn lost(&self) -> Error {
-        let (service, servers) = (self.service, self.link.options.addresses());
+        let (service, servers) = (self.service, self.link.broker.addresses());
         let message = format!("the connection to the NATS server {servers} was lost while {service} had the request");
         Error::new(Code::Unavailable, message)
     }

@@ -15,3 +15,4 @@ mod server;
 mod subjects;
 
 pub use builder::NatsBuilder;
+pub use options::NatsOptions;

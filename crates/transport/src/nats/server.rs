@@ -35,19 +35,19 @@ const WAITING_RESPONSES: usize = 1024;
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn listen(link: Arc<Link>, inbox: Inbox) -> Result<BoxFuture<'static, ()>, Error> {
-    let (version, subject) = (link.options.version.clone(), link.subjects.service(inbox.service()).to_string());
+    let (version, subject) = (link.settings.version.clone(), link.subjects.service(inbox.service()).to_string());
     let instance = Instance::new(inbox.service().into(), random_name(), version, subject);
     let session = link.session();
     let Ok(subscriptions) = Subscriptions::new(&link, &session, &instance).await else {
-        let message = format!("the client of the NATS server {} has failed", link.options.addresses());
+        let message = format!("the client of the NATS server {} has failed", link.broker.addresses());
         return Err(Error::new(Code::Unavailable, message).with_retryable(true));
     };
     // Without a connection, the subscriptions are made when there is one.
     if session.epoch().is_some() && !link.round_trip().await && session.epoch().is_some() {
         let message = format!(
             "the NATS server {} does not respond: may this user subscribe to {inbox}.> and publish to it?",
-            link.options.addresses(),
-            inbox = link.options.inbox_prefix,
+            link.broker.addresses(),
+            inbox = link.broker.inbox_prefix(),
         );
         return Err(Error::new(Code::Unavailable, message));
     }
@@ -308,11 +308,7 @@ impl Server {
 }
 
 /// Subscribes over the next session, after the client has failed.
-async fn subscribe_again(
-    link: &Link,
-    instance: &Instance,
-    mut session: Arc<Session>,
-) -> (Arc<Session>, Subscriptions) {
+async fn subscribe_again(link: &Link, instance: &Instance, mut session: Arc<Session>) -> (Arc<Session>, Subscriptions) {
     loop {
         session = link.next_session(&session).await;
         if let Ok(subscriptions) = Subscriptions::new(link, &session, instance).await {

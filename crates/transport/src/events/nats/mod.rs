@@ -8,25 +8,22 @@ mod names;
 mod shared;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerAddr};
-use throughline::{Code, Context, Error};
+use async_nats::Event;
+use throughline::{Context, Error};
 use tokio::sync::watch;
 
 use super::{Events, Producer};
+use crate::NatsOptions;
 use jetstream::JetStream;
 
 /// Connects [`Events`] to NATS JetStream. [`Events::nats`] makes it.
 #[derive(Clone)]
 #[must_use = "it connects with `connect`"]
 pub struct NatsEvents {
-    servers: String,
-    name: Option<String>,
-    credentials: Option<String>,
-    root_certificates: Option<PathBuf>,
+    options: NatsOptions,
     settings: Settings,
 }
 
@@ -40,10 +37,9 @@ struct Settings {
 }
 
 impl Events {
-    /// Starts to connect to NATS JetStream at `servers`, such as `nats://127.0.0.1:4222`.
+    /// Connects to NATS JetStream at `nats://127.0.0.1:4222`, for example.
     ///
-    /// Several servers of a cluster are separated by commas. An address may have a user and a
-    /// password or a token: `nats://user:password@host`. `tls://…` uses TLS.
+    /// [`NatsOptions`] have the form of the addresses, the login and TLS.
     ///
     /// # Streams
     /// The first token of a subject names its stream: `card.ordered` is in the stream `card`, which
@@ -94,32 +90,14 @@ impl Events {
     /// events.drain().await;
     /// # Ok(()) }
     /// ```
-    pub fn nats(servers: impl Into<String>) -> NatsEvents {
+    pub fn nats(server: impl Into<NatsOptions>) -> NatsEvents {
         let day = Duration::from_secs(86_400);
         let settings = Settings { ack_wait: Duration::from_secs(30), max_age: day * 7, replicas: 1, from_start: false };
-        NatsEvents { servers: servers.into(), name: None, credentials: None, root_certificates: None, settings }
+        NatsEvents { options: server.into(), settings }
     }
 }
 
 impl NatsEvents {
-    /// Sets the name of the connection, which the tools of NATS show.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Authenticates with the text of a `.creds` file: a JWT and its seed.
-    pub fn credentials(mut self, creds: impl Into<String>) -> Self {
-        self.credentials = Some(creds.into());
-        self
-    }
-
-    /// Trusts the certificates of a PEM file instead of those of the operating system.
-    pub fn root_certificates(mut self, pem: impl Into<PathBuf>) -> Self {
-        self.root_certificates = Some(pem.into());
-        self
-    }
-
     /// Sets how long the broker waits for a sign of life of a message's process; default: 30 s.
     ///
     /// Applies to groups that do not exist yet.
@@ -158,8 +136,8 @@ impl NatsEvents {
     /// - `UNAVAILABLE`: no server can be reached, or it does not run JetStream. The message has the
     ///   address and what to check.
     /// - `UNAUTHENTICATED`: the server does not accept the user.
-    /// - `INVALID_ARGUMENT`: an address or the credentials are not valid.
-    /// - `CANCELLED` or `DEADLINE_EXCEEDED`: `ctx` is done first.
+    /// - `INVALID_ARGUMENT`: an address, a prefix or the credentials are not valid.
+    /// - `CANCELLED` or `DEADLINE_EXCEEDED`: `ctx` is done first. It has no effect afterwards.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -169,45 +147,20 @@ impl NatsEvents {
     }
 
     async fn open(self) -> Result<JetStream, Error> {
-        let invalid = |text: &str| Error::new(Code::InvalidArgument, text.to_owned()).with_retryable(false);
-        // The address may have a password: no message repeats it.
-        let servers: Result<Vec<ServerAddr>, _> = self.servers.split(',').map(|server| server.trim().parse()).collect();
-        let servers = servers.map_err(|_| invalid("an address of a NATS server is not valid"))?;
-        let shown: Vec<_> = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
-        let shown = shown.join(", ");
+        let broker = self.options.checked()?;
         let (connects, connected) = watch::channel(());
-        let mut options = ConnectOptions::new().ping_interval(Duration::from_secs(10)).event_callback(move |event| {
+        let on_event = move |event| {
             if matches!(event, Event::Connected) {
                 connects.send_replace(());
             }
-            std::future::ready(())
-        });
-        if let Some(name) = self.name {
-            options = options.name(name);
-        }
-        if let Some(pem) = self.root_certificates {
-            options = options.add_root_certificates(pem);
-        }
-        if let Some(creds) = self.credentials {
-            options = options.credentials(&creds).map_err(|_| invalid("the credentials have no JWT with a seed"))?;
-        }
-        let client = options.connect(servers).await.map_err(|error| {
-            let (code, check) = match error.kind() {
-                ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                    (Code::Unauthenticated, "are the user and its password or credentials right?")
-                }
-                ConnectErrorKind::Tls => (Code::Unavailable, "does the server use TLS with a trusted certificate?"),
-                ConnectErrorKind::Dns => (Code::Unavailable, "is the name of the host right?"),
-                _ => (Code::Unavailable, "is nats-server running, and is this its address?"),
-            };
-            Error::wrap(code, error).with_message(format!("cannot connect to the NATS server {shown}: {check}"))
-        })?;
-        JetStream::new(client, connected, shown, self.settings).await
+        };
+        let client = broker.connect(false, on_event).await?;
+        JetStream::new(client, connected, broker.addresses(), self.settings).await
     }
 }
 
 impl fmt::Debug for NatsEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsEvents").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("NatsEvents").field("options", &self.options).field("settings", &self.settings).finish()
     }
 }

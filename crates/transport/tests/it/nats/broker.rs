@@ -124,7 +124,10 @@ async fn a_restart_under_load_lets_no_call_hang_and_calls_succeed_after_it() {
 async fn an_unreachable_broker_is_an_error_that_says_what_to_check() {
     // Nothing listens to the port: it was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = Transport::nats(format!("nats://user:secret@127.0.0.1:{port}")).connect().await.unwrap_err();
+    let error = Transport::nats(format!("nats://user:secret@127.0.0.1:{port}"))
+        .connect(&Context::background())
+        .await
+        .unwrap_err();
     let check = "is nats-server running, and is this its address?";
     assert_eq!(error.message(), format!("cannot connect to the NATS server 127.0.0.1:{port}: {check}"));
     assert_eq!(error.code(), Code::Unavailable);
@@ -135,8 +138,10 @@ async fn a_broker_may_come_after_the_services() {
     in_time!(async {
         let Some(mut broker) = NatsServer::start() else { return };
         broker.kill();
-        let server = Transport::nats(broker.url()).connect_in_background().connect().await.unwrap();
-        let client = Transport::nats(broker.url()).connect_in_background().connect().await.unwrap();
+        let server =
+            Transport::nats(broker.url()).connect_in_background().connect(&Context::background()).await.unwrap();
+        let client =
+            Transport::nats(broker.url()).connect_in_background().connect(&Context::background()).await.unwrap();
         serve(&server, "balance", async |_, _| Ok(Response::new(Bytes::from("late")))).await;
         let error = client.send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
         assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)));
@@ -158,10 +163,12 @@ async fn a_broker_may_come_after_the_services() {
 async fn transports_with_different_prefixes_do_not_see_each_other() {
     in_time!(async {
         let Some(broker) = NatsServer::start() else { return };
-        let server = Transport::nats(broker.url()).subject_prefix("test.svc").connect().await.unwrap();
+        let server =
+            Transport::nats(broker.url()).subject_prefix("test.svc").connect(&Context::background()).await.unwrap();
         serve(&server, "balance", async |_, _| Ok(Response::default())).await;
-        let connect =
-            async |prefix: &str| Transport::nats(broker.url()).subject_prefix(prefix).connect().await.unwrap();
+        let connect = async |prefix: &str| {
+            Transport::nats(broker.url()).subject_prefix(prefix).connect(&Context::background()).await.unwrap()
+        };
         let send = async |client: Transport| client.send(&Context::background(), "balance", request("/", "")).await;
         assert!(send(connect("test.svc").await).await.is_ok());
         assert_eq!(send(connect("svc").await).await.unwrap_err().code(), Code::NotFound);
@@ -172,7 +179,7 @@ async fn transports_with_different_prefixes_do_not_see_each_other() {
 async fn two_instances_share_the_requests() {
     in_time!(async {
         let medium = start!(Nats);
-        let other = Transport::nats(medium.broker.url()).connect().await.unwrap();
+        let other = Transport::nats(medium.broker.url()).connect(&Context::background()).await.unwrap();
         for (server, name) in [(medium.server(), "first"), (&other, "second")] {
             serve(server, "balance", move |_, _| async move { Ok(Response::new(Bytes::from(name))) }).await;
         }
@@ -212,7 +219,7 @@ async fn no_request_is_lost_when_an_instance_stops_under_load() {
             })
             .collect();
         for _ in 0..20 {
-            let other = Transport::nats(medium.broker.url()).connect().await.unwrap();
+            let other = Transport::nats(medium.broker.url()).connect(&Context::background()).await.unwrap();
             serve(&other, "balance", async |_, _| Ok(Response::default())).await;
             let target = sent.load(Ordering::SeqCst) + 100;
             while sent.load(Ordering::SeqCst) < target && !load.iter().any(|task| task.is_finished()) {

@@ -90,7 +90,7 @@ async fn send(endpoint: Endpoint) -> Result<Response<Full<bytes::Bytes>>, throug
 async fn each_listener_is_an_instance_with_requests_of_its_own() {
     in_time!(async {
         let medium = start!(Nats);
-        let other = Transport::nats(medium.broker.url()).connect().await.unwrap();
+        let other = Transport::nats(medium.broker.url()).connect(&Context::background()).await.unwrap();
         for (server, name) in [(medium.server(), "first"), (&other, "second")] {
             serve(server, "balance", move |_, _| async move {
                 Ok(Response::builder().header("by", name).body("".into()).unwrap())
@@ -132,7 +132,8 @@ async fn the_broker_may_balance() {
     in_time!(async {
         let medium = start!(Nats);
         serve(medium.server(), "balance", async |_, _| Ok(Response::default())).await;
-        let client = Transport::nats(medium.broker.url()).balance_by_broker().connect().await.unwrap();
+        let client =
+            Transport::nats(medium.broker.url()).balance_by_broker().connect(&Context::background()).await.unwrap();
         let found = instances(&client, 1).await;
         assert_eq!((&*found[0].0, found[0].1.instance()), ("", None));
         assert!(send(found[0].1.clone()).await.is_ok());

@@ -1,11 +1,13 @@
 //! The medium NATS, against a real server.
 
 mod broker;
+mod connecting;
 mod garbage;
 mod micro;
 mod permissions;
 
-use throughline_transport::Transport;
+use throughline::Context;
+use throughline_transport::{NatsOptions, Transport};
 
 use crate::conformance::Harness;
 use crate::support::nats::NatsServer;
@@ -20,8 +22,11 @@ struct Nats {
 impl Harness for Nats {
     async fn start(configure: fn(Transport) -> Transport) -> Option<Self> {
         let broker = NatsServer::start()?;
-        let server = configure(Transport::nats(broker.url()).name("server").connect().await.unwrap());
-        let client = configure(Transport::nats(broker.url()).name("client").connect().await.unwrap());
+        let connect = async |name: &str| {
+            let options = NatsOptions::new(broker.url()).name(name);
+            configure(Transport::nats(options).connect(&Context::background()).await.unwrap())
+        };
+        let (server, client) = (connect("server").await, connect("client").await);
         Some(Nats { broker, server, client })
     }
 
