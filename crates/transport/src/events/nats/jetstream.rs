@@ -25,7 +25,7 @@ use super::{Settings, headers, names};
 /// How long a request to the broker may take, an outage of the connection included.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often it is checked whether the connection is back.
+/// How often it is checked whether the connection is back. The client may drop its own event of it.
 const CONNECTION_CHECK: Duration = Duration::from_millis(20);
 
 /// The number of messages of a group that may be handled or pause at the same time.
