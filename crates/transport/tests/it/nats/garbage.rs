@@ -1,6 +1,6 @@
 //! Peers that do not keep to the protocol.
 
-use async_nats::{Client, HeaderMap, HeaderValue, Message};
+use async_nats::{Client, HeaderMap, HeaderValue, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{Request, Response};
@@ -20,6 +20,14 @@ async fn settle(raw: &Client) {
     let mut echo = raw.subscribe(inbox.clone()).await.unwrap();
     raw.publish(inbox, "".into()).await.unwrap();
     echo.next().await.unwrap();
+}
+
+/// Listens to the requests to the service `cards`, with `async-nats` alone.
+async fn as_cards(medium: &Nats) -> (Client, Subscriber) {
+    let raw = raw(medium).await;
+    let requests = raw.subscribe("svc.cards").await.unwrap();
+    settle(&raw).await;
+    (raw, requests)
 }
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -115,9 +123,7 @@ async fn a_body_with_a_missing_chunk_is_refused() {
 async fn responses_that_are_not_valid_are_internal_errors_that_name_the_service() {
     in_time!(async {
         let medium = start!(Nats);
-        let raw = raw(&medium).await;
-        let mut requests = raw.subscribe("svc.cards").await.unwrap();
-        settle(&raw).await;
+        let (raw, mut requests) = as_cards(&medium).await;
         let responses: [(HeaderMap, &str, &str); 8] = [
             (headers(&[]), "", "no Http-Status header with a status"),
             (headers(&[("Http-Status", "abc")]), "", "no Http-Status header with a status"),
@@ -162,9 +168,7 @@ async fn responses_that_are_not_valid_are_internal_errors_that_name_the_service(
 async fn a_response_may_not_ask_for_the_body_elsewhere() {
     in_time!(async {
         let medium = start!(Nats);
-        let raw = raw(&medium).await;
-        let mut requests = raw.subscribe("svc.cards").await.unwrap();
-        settle(&raw).await;
+        let (raw, mut requests) = as_cards(&medium).await;
         let client = medium.client().clone();
         let call =
             tokio::spawn(
