@@ -8,7 +8,7 @@ use throughline::{Cause, Code, Context, ContextError};
 use throughline_transport::Transport;
 use tokio::sync::mpsc;
 
-use super::{Harness, request, serve, until};
+use super::{Harness, call, request, serve, until};
 use crate::start;
 
 /// Serves `balance` with a handler that never ends. Returns the handlers' contexts.
@@ -40,8 +40,7 @@ pub async fn a_cancelled_call_cancels_its_handler<H: Harness>() {
 pub async fn a_dropped_call_cancels_its_handler<H: Harness>() {
     let medium = start!(H);
     let mut contexts = serve_stalling(medium.server()).await;
-    let client = medium.client().clone();
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(medium.client());
     let handler_ctx = contexts.recv().await.unwrap();
     call.abort();
     handler_ctx.done().await;
@@ -55,8 +54,7 @@ pub async fn each_of_200_dropped_calls_cancels_its_handler<H: Harness>() {
     let mut contexts = serve_stalling(medium.server()).await;
     let mut calls = Vec::new();
     for _ in 0..200 {
-        let client = medium.client().clone();
-        calls.push(tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await }));
+        calls.push(call(medium.client()));
     }
     let mut handlers = Vec::new();
     while handlers.len() < calls.len() {
@@ -75,8 +73,7 @@ pub async fn a_deadline_ends_the_call_and_its_handler<H: Harness>() {
     let medium = start!(H);
     let mut contexts = serve_stalling(medium.server()).await;
     // A first call, so that the time of the second one is not spent to connect.
-    let client = medium.client().clone();
-    let first = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let first = call(medium.client());
     let _ = contexts.recv().await.unwrap();
     first.abort();
     let ctx = Context::background().with_timeout(Duration::from_millis(200));
@@ -91,8 +88,7 @@ pub async fn a_deadline_ends_the_call_and_its_handler<H: Harness>() {
 pub async fn a_response_that_comes_too_late_is_counted<H: Harness>() {
     let medium = start!(H);
     let mut listener = medium.server().listen("balance").await.unwrap();
-    let client = medium.client().clone();
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(medium.client());
     let mut incoming = listener.next().await.unwrap();
     call.abort();
     assert!(matches!(incoming.responder.closed().await, Cause::ClientDisconnected));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use throughline::{Code, Context};
 
-use super::{Harness, request, serve, until};
+use super::{Harness, call, request, serve, until};
 use crate::start;
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -16,8 +16,7 @@ pub async fn one_request_more_than_allowed_is_refused_at_once<H: Harness>() {
     let mut listener = medium.server().listen("balance").await.unwrap();
     let mut calls = Vec::new();
     for _ in 0..2 {
-        let client = medium.client().clone();
-        calls.push(tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await }));
+        calls.push(call(medium.client()));
     }
     let (first, second) = (listener.next().await.unwrap(), listener.next().await.unwrap());
     let error = medium.client().send(&Context::background(), "balance", request("/", "")).await.unwrap_err();
@@ -26,8 +25,7 @@ pub async fn one_request_more_than_allowed_is_refused_at_once<H: Harness>() {
 
     // A response makes room for one more.
     first.responder.respond(Response::default());
-    let client = medium.client().clone();
-    calls.push(tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await }));
+    calls.push(call(medium.client()));
     let third = listener.next().await.unwrap();
     second.responder.respond(Response::default());
     third.responder.respond(Response::default());

@@ -8,7 +8,7 @@ use throughline::{Cause, Code, Context};
 use throughline_transport::NoSuchService;
 use tokio::sync::mpsc;
 
-use super::{Harness, request, serve};
+use super::{Harness, call, request, serve};
 use crate::start;
 
 pub async fn an_unknown_service_fails_at_once<H: Harness>() {
@@ -53,8 +53,7 @@ pub async fn nobody_listens_after_stop_listening<H: Harness>() {
 pub async fn requests_in_flight_finish_before_the_listener_ends<H: Harness>() {
     let medium = start!(H);
     let mut listener = medium.server().listen("balance").await.unwrap();
-    let client = medium.client().clone();
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(medium.client());
     let incoming = listener.next().await.unwrap();
     let server = medium.server().clone();
     let stopping = tokio::spawn(async move { server.stop_listening("balance").await });
@@ -76,8 +75,7 @@ pub async fn requests_in_flight_are_cancelled_after_the_drain_time<H: Harness>()
         std::future::pending()
     })
     .await;
-    let client = medium.client().clone();
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(medium.client());
     let ctx = contexts.recv().await.unwrap();
     assert!(medium.server().stop_listening("balance").await);
     serving.await.unwrap();
@@ -88,8 +86,7 @@ pub async fn requests_in_flight_are_cancelled_after_the_drain_time<H: Harness>()
 pub async fn a_listener_that_is_dropped_refuses_what_it_did_not_take<H: Harness>() {
     let medium = start!(H);
     let listener = medium.server().listen("balance").await.unwrap();
-    let client = medium.client().clone();
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(medium.client());
     super::until(|| listener.counters().in_flight == 1).await;
     drop(listener);
     let error = call.await.unwrap().unwrap_err();

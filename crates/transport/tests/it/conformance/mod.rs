@@ -90,6 +90,12 @@ pub fn request(path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
     Request::post(path).body(body.into()).unwrap()
 }
 
+/// Calls `balance` on a task, without a deadline.
+pub fn call(client: &Transport) -> JoinHandle<Result<Response<Bytes>, Error>> {
+    let client = client.clone();
+    tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await })
+}
+
 /// Serves `name` with a handler that gets the context and the request.
 pub async fn serve<F, Fut>(transport: &Transport, name: &str, handler: F) -> JoinHandle<()>
 where

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::peers::{Proxy, http1, read_until};
 use super::{address_of, bound, client_of};
-use crate::conformance::{request, serve, until};
+use crate::conformance::{call, request, serve, until};
 
 async fn serve_name(server: &Transport, name: &'static str) {
     serve(server, name, move |_, request: Request<Bytes>| async move {
@@ -138,7 +138,7 @@ async fn the_port_closes_when_the_transport_and_its_listeners_are_dropped() {
     let mut listener = server.listen("balance").await.unwrap();
     drop(server);
     let client = client_of(address.to_string());
-    let call = tokio::spawn(async move { client.send(&Context::background(), "balance", request("/", "")).await });
+    let call = call(&client);
     listener.next().await.unwrap().responder.respond(Response::default());
     call.await.unwrap().unwrap();
     drop(listener);
