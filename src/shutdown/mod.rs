@@ -3,17 +3,20 @@
 mod report;
 #[cfg(all(feature = "signal", any(unix, windows)))]
 mod signal;
+mod state;
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use throughline_core::{AfterFunc, CancelHandle, Cause, Context, ContextError, DoneOwned, Lifecycle, Work};
+use throughline_core::{Cause, Context, ContextError, DoneOwned, Lifecycle, Work};
 use tokio::task::JoinHandle;
 
 use crate::telemetry::TelemetryGuard;
+
+use state::{Deadlines, Inner, Limits};
 
 pub use report::{Drained, ShutdownReport};
 
@@ -132,36 +135,6 @@ pub use report::{Drained, ShutdownReport};
 /// ```
 #[derive(Clone)]
 pub struct Shutdown(Arc<Inner>);
-
-struct Inner {
-    grace: Duration,
-    limits: Mutex<Limits>,
-    lifecycle: Lifecycle,
-    /// Cancelled by the first signal.
-    requested: CancelHandle,
-    /// The context of the process. It is cancelled after the grace.
-    base: CancelHandle,
-    /// Set by the first signal, before `requested` is cancelled.
-    deadlines: OnceLock<Deadlines>,
-    /// They cancel what still runs at the deadlines, also if nothing calls `drain`.
-    timers: OnceLock<[AfterFunc; 2]>,
-    /// The requests and tasks that were cancelled.
-    cancelled: OnceLock<(usize, usize)>,
-    /// The background tasks that were cancelled.
-    cancelled_background: OnceLock<usize>,
-}
-
-#[derive(Clone, Copy)]
-struct Limits {
-    background: Duration,
-    flush: Duration,
-}
-
-/// Contexts that are done when a time has passed since the first signal.
-struct Deadlines {
-    grace: Context,
-    background: Context,
-}
 
 /// The time for cancelled work to be dropped.
 const UNWIND: Duration = Duration::from_millis(100);
@@ -375,27 +348,6 @@ impl Shutdown {
         let exported = (*telemetry).clone();
         let flush_error = telemetry.shutdown(limit).await.err();
         ShutdownReport { work, stats: exported.stats(), flush_error }
-    }
-}
-
-impl Inner {
-    fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn deadlines(&self) -> &Deadlines {
-        self.deadlines.get().expect("they are set before the shutdown counts as requested")
-    }
-
-    /// Cancels what runs below the context of the process.
-    fn cancel(&self) {
-        self.cancelled.get_or_init(|| (self.lifecycle.count(Work::Request), self.lifecycle.count(Work::Task)));
-        self.base.cancel_with(Cause::Shutdown);
-    }
-
-    fn cancel_background(&self) {
-        self.cancelled_background.get_or_init(|| self.lifecycle.count(Work::DetachedTask));
-        self.lifecycle.cancel_detached();
     }
 }
 
