@@ -130,7 +130,12 @@ impl Peer {
     }
 
     fn prepare(&self, request: &Request<Bytes>) -> Request<Full<Bytes>> {
-        let prepared = request.clone().map(Full::new);
+        // A copy: another connection gets the request if this one refuses it. Extensions are not
+        // sent, so they are not copied.
+        let mut prepared = Request::new(Full::new(request.body().clone()));
+        *prepared.method_mut() = request.method().clone();
+        *prepared.uri_mut() = request.uri().clone();
+        *prepared.headers_mut() = request.headers().clone();
         #[cfg(feature = "tls")]
         if self.options.tls.is_some() {
             return with_https(prepared);

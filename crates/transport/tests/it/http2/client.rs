@@ -1,5 +1,8 @@
 //! Which instance gets a request, and over which connection.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -146,6 +149,30 @@ async fn an_endpoint_sends_to_its_instance_only() {
     let request = gone.address(Request::new(Default::default())).unwrap();
     let error = tower::ServiceExt::oneshot(gone, request).await.unwrap_err();
     assert_eq!((error.code(), error.retryable()), (Code::Unavailable, Some(true)));
+}
+
+/// Counts its clones.
+#[derive(Default)]
+struct Cloned(Arc<AtomicUsize>);
+
+impl Clone for Cloned {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Cloned(Arc::clone(&self.0))
+    }
+}
+
+#[tokio::test]
+async fn extensions_of_a_request_are_not_copied() {
+    let server = bound().await;
+    serve(&server, "balance", async |_, _| Ok(Response::default())).await;
+    let endpoint = client(addresses([&server])).endpoint("balance", None);
+    let mut request = endpoint.address(Request::new(Default::default())).unwrap();
+    let cloned = Cloned::default();
+    let clones = Arc::clone(&cloned.0);
+    request.extensions_mut().insert(cloned);
+    tower::ServiceExt::oneshot(endpoint, request).await.unwrap();
+    assert_eq!(clones.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
