@@ -15,7 +15,10 @@ impl Error {
     /// `is_late`: no more than the reply reserve is left of the callee's timeout.
     pub(crate) fn from_failure(failure: BoxError, is_late: bool) -> Error {
         if let Some(error) = Error::find_in(&*failure) {
-            return error.clone();
+            // An error that names a reset or a close is a failure of the connection. It is not one
+            // of a service.
+            let is_cut_off = is_late && find::<h2::Error>(error).is_some();
+            return if is_cut_off { Error::wrap(Code::DeadlineExceeded, failure) } else { error.clone() };
         }
         let (code, is_unprocessed) = classify(&*failure, is_late);
         let error = Error::wrap(code, failure);

@@ -55,7 +55,8 @@
 //! | A gRPC response that ends without a status | `UNKNOWN` |
 //! | Any other | `UNAVAILABLE` |
 //!
-//! "Within the reply reserve" means: no more than the reserve is left of the time.
+//! "Within the reply reserve" means: no more than the reserve is left of the time. An
+//! [`Error`](crate::Error) of a service inside is such a failure if an HTTP/2 error is its source.
 //!
 //! The origin of a response's error is the service that the response names, or else the host that
 //! was called.

@@ -89,3 +89,18 @@ async fn headers_of_a_response_have_a_limit() {
     // Only that request has failed.
     client.send(&Context::background(), "balance", request("/", "")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reset_within_the_reply_reserve_is_a_missed_deadline() {
+    // RST_STREAM on stream 1 with CANCEL.
+    const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    let ctx = Context::background().with_timeout(Duration::from_secs(3600));
+    for (timeout, code) in [("10M", Code::Cancelled), ("1n", Code::DeadlineExceeded)] {
+        let client = client_of(scripted(&[SETTINGS, RESET]).await.to_string());
+        // The callee's timeout. Only the reply reserve is left after it.
+        let request = Request::post("/").header("grpc-timeout", timeout).body(Bytes::new()).unwrap();
+        let error = client.send(&ctx, "balance", request).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error:?}");
+    }
+    assert!(!ctx.is_done());
+}
