@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt as _};
 
-use crate::traced::{Spans, millis};
+use crate::support::{Spans, millis};
 
 type Inner = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Error>;
 type Caller = ClientService<BreakerService<Inner>>;

@@ -1,6 +1,5 @@
 //! Tower layers around a route and around a service, and the layer of the context.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Request};
@@ -11,12 +10,12 @@ use throughline_service::axum::error_handling::HandleErrorLayer;
 use throughline_service::axum::handler::Handler as _;
 use throughline_service::axum::middleware::{self, Next};
 use throughline_service::{Service, layer_error};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 
-use crate::support::{SECOND, Served, recorder};
+use crate::support::{Gate, SECOND, Served, Spans};
 
 async fn never() {
     std::future::pending().await
@@ -46,26 +45,17 @@ async fn a_layer_of_the_service_is_around_routes_that_are_added_later_and_its_er
 
 #[tokio::test]
 async fn a_shared_limit_sheds_what_is_beyond_it_over_all_routes() {
-    let (started, mut starts) = mpsc::channel(2);
-    let go_on = Arc::new(Notify::new());
-    let wait = {
-        let go_on = Arc::clone(&go_on);
-        async move || {
-            started.send(()).await.unwrap();
-            go_on.notified().await;
-            "done"
-        }
-    };
+    let gate = Gate::closed();
     // Of a tuple, the first is the outer one.
     let service: Service = Service::new("busy")
-        .route("wait", wait)
+        .route("wait", gate.handler())
         .route("other", async || "done")
         .layer((LoadShedLayer::new(), GlobalConcurrencyLimitLayer::new(1)));
     let served = Served::start(service).await;
     let (first, second) = tokio::join!(served.post("/wait", &()), async {
-        starts.recv().await.unwrap();
+        gate.reached().await;
         let second = served.post("/other", &()).await;
-        go_on.notify_one();
+        gate.open();
         second
     });
     assert_eq!(first.unwrap().body(), "done");
@@ -141,13 +131,13 @@ async fn the_context_layer_can_be_replaced_and_its_hooks_and_header_stay() {
 
 #[tokio::test]
 async fn a_request_has_one_server_span_named_by_its_route_and_probes_have_none() {
-    let (spans, tracer) = recorder();
+    let spans = Spans::default();
     let service: Service = Service::new("cards")
-        .context_layer(ContextLayer::internal().tracer(tracer.clone()))
+        .context_layer(ContextLayer::internal().tracer(spans.tracer()))
         .route("cards/{id}/block", async || "blocked");
     let served = Served::start(service).await;
     // The sampling decision is the caller's.
-    let ctx = Context::background().with_tracer(&tracer);
+    let ctx = spans.context();
     served.post_in(&ctx, "/cards/7/block", &()).await.unwrap();
     for route in ["/stats", "/health/live", "/health/ready"] {
         served.get(route).await.unwrap();

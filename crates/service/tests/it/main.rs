@@ -16,4 +16,3 @@ mod settings;
 mod sqlite;
 mod stats;
 mod support;
-mod traced;

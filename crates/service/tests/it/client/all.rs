@@ -6,7 +6,7 @@ use std::time::Duration;
 use throughline::{Code, Context, Error};
 use throughline_service::client::{CallFailures, call_all, try_call_all};
 
-use crate::traced::millis;
+use crate::support::millis;
 
 #[tokio::test(start_paused = true)]
 async fn no_more_calls_run_at_a_time_than_the_limit_and_results_are_in_order() {

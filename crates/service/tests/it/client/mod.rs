@@ -13,10 +13,19 @@ use throughline_service::config::{ClientBreakerSettings, ClientRouteSettings, Cl
 use throughline_transport::{NoSuchService, Transport};
 
 use self::media::{Behaviour, Fleet};
-use crate::traced::{Spans, millis};
+use crate::support::{Spans, millis};
 
 fn background() -> Context {
     Context::background()
+}
+
+/// An instance that takes 5 ms, and one that takes longer.
+fn fast_and_slow(slow: Duration) -> (Fleet, Client) {
+    let fleet = Fleet::of(&["fast", "slow"]);
+    fleet.set("fast", Behaviour::delay(millis(5)));
+    fleet.set("slow", Behaviour::delay(slow));
+    let client = Client::new("balance", &fleet.transport());
+    (fleet, client)
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,10 +98,7 @@ async fn a_thousand_first_calls_share_one_look_up() {
 
 #[tokio::test(start_paused = true)]
 async fn at_least_90_percent_of_the_calls_go_to_the_fast_one_of_two_instances() {
-    let fleet = Fleet::of(&["fast", "slow"]);
-    fleet.set("fast", Behaviour::delay(millis(5)));
-    fleet.set("slow", Behaviour::delay(millis(100)));
-    let client = Client::new("balance", &fleet.transport());
+    let (fleet, client) = fast_and_slow(millis(100));
     let callers = (0..4).map(|_| async {
         for _ in 0..250 {
             client.call::<u64>(&background(), "sum", &[1]).await.unwrap();
@@ -106,10 +112,7 @@ async fn at_least_90_percent_of_the_calls_go_to_the_fast_one_of_two_instances() 
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_their_callers_drop_do_not_make_a_slow_instance_look_fast() {
-    let fleet = Fleet::of(&["fast", "slow"]);
-    fleet.set("fast", Behaviour::delay(millis(5)));
-    fleet.set("slow", Behaviour::delay(millis(60_000)));
-    let client = Client::new("balance", &fleet.transport());
+    let (fleet, client) = fast_and_slow(millis(60_000));
     let mut dropped = 0;
     for _ in 0..500 {
         let ctx = background();

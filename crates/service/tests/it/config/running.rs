@@ -1,6 +1,5 @@
 //! A file that changes while calls run.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +9,9 @@ use throughline::{Context, Ctx};
 use throughline_service::config::{ClientSettings, Config, ServiceSettings};
 use throughline_service::{Client, Json, Service};
 use throughline_transport::Transport;
-use tokio::sync::{Semaphore, mpsc};
 
 use super::Place;
-use crate::support::Served;
+use crate::support::{Gate, Served};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,13 +38,11 @@ async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing(
     let mut config = Config::<Bank>::builder().file(&place.path).watch().unwrap();
     let transport = Transport::in_process();
     let process = Context::background().with_cancel();
-    let (started, mut starts) = mpsc::channel(1);
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Gate::closed();
     let wait = {
-        let gate = Arc::clone(&gate);
+        let gate = gate.clone();
         async move |Ctx(ctx): Ctx| {
-            started.send(()).await.unwrap();
-            let _permit = gate.acquire().await.unwrap();
+            gate.pass().await;
             hours_left(&ctx).to_string()
         }
     };
@@ -62,12 +58,12 @@ async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing(
             let transport = transport.clone();
             async move { call(&transport, "/wait").await }
         });
-        starts.recv().await.unwrap();
+        gate.reached().await;
 
         place.write("[service]\nmax_timeout = '4h'\n[service.routes.wait]\ntimeout = '6h'\n");
         config.reloaded().await.unwrap();
         assert_eq!(call(&transport, "/now").await, "4");
-        gate.add_permits(10);
+        gate.open();
         assert_eq!(running.await.unwrap(), "2", "a call that runs keeps its timeout");
         assert_eq!(call(&transport, "/wait").await, "6");
 
@@ -97,13 +93,11 @@ async fn the_next_request_has_the_new_timeout_and_a_broken_file_changes_nothing(
 async fn the_next_call_of_a_client_has_the_new_timeout_and_a_broken_file_changes_nothing() {
     let place = Place::with("[bank]\ntimeout = '2h'\n");
     let mut config = Config::<Bank>::builder().file(&place.path).watch().unwrap();
-    let (started, mut starts) = mpsc::channel(1);
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Gate::closed();
     let wait = {
-        let gate = Arc::clone(&gate);
+        let gate = gate.clone();
         async move |Ctx(ctx): Ctx| {
-            started.send(()).await.unwrap();
-            let _permit = gate.acquire().await.unwrap();
+            gate.pass().await;
             Json(hours_left(&ctx))
         }
     };
@@ -115,11 +109,11 @@ async fn the_next_call_of_a_client_has_the_new_timeout_and_a_broken_file_changes
 
     assert_eq!(hours("now").await, 2);
     let (running, ()) = tokio::join!(hours("wait"), async {
-        starts.recv().await.unwrap();
+        gate.reached().await;
         place.write("[bank]\ntimeout = '4h'\n[bank.routes.wait]\ntimeout = '6h'\n");
         config.reloaded().await.unwrap();
         assert_eq!(hours("now").await, 4);
-        gate.add_permits(10);
+        gate.open();
     });
     assert_eq!(running, 2, "a call that runs keeps its timeout");
     assert_eq!(hours("wait").await, 6);

@@ -7,9 +7,7 @@ mod spans;
 mod transactions;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::{Context, SpanRecord};
 use throughline_service::sqlite::rusqlite::Connection;
 use throughline_service::sqlite::{Database, Options, StatementError};
@@ -74,26 +72,6 @@ fn read_for_ever(connection: &Connection, began: impl FnOnce()) -> Result<(), St
     began();
     while rows.next()?.is_some() {}
     Ok(())
-}
-
-struct Traced {
-    memory: MemoryExporter,
-    telemetry: TelemetryGuard,
-    ctx: Context,
-}
-
-impl Traced {
-    fn new() -> Traced {
-        let memory = MemoryExporter::default();
-        let telemetry = telemetry::builder("bank").exporter(memory.clone()).build().unwrap();
-        let ctx = Context::background().with_tracer(telemetry.tracer());
-        Traced { memory, telemetry, ctx }
-    }
-
-    async fn spans(&self) -> Vec<SpanRecord> {
-        self.telemetry.force_flush(Duration::from_secs(20)).await.unwrap();
-        self.memory.spans()
-    }
 }
 
 fn text<'a>(span: &'a SpanRecord, key: &str) -> Option<&'a str> {

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use throughline::trace::{SpanKind, Status};
-use throughline::{Cause, SpanRecord};
-use throughline_service::sqlite::Options;
-use throughline_service::sqlite::rusqlite::params;
+use throughline::{Cause, Error, SpanRecord};
+use throughline_service::sqlite::rusqlite::{Transaction, params};
+use throughline_service::sqlite::{Options, StatementError};
 
-use super::{BACKGROUND, File, Traced, balance, read_for_ever, text};
+use super::{BACKGROUND, File, balance, read_for_ever, text};
+use crate::support::Traced;
 
 /// Each span with the attributes of databases, below its parent.
 fn outline(spans: &[SpanRecord]) -> String {
@@ -35,11 +36,20 @@ fn outline(spans: &[SpanRecord]) -> String {
     shown
 }
 
+/// Runs a transaction, and returns its result and its outline.
+async fn transaction(
+    code: impl FnOnce(&mut Transaction<'_>) -> Result<(), StatementError> + Send + 'static,
+) -> (Result<(), Error>, String) {
+    let (file, traced) = (File::new(), Traced::new("bank"));
+    let request = traced.ctx.span("request").start();
+    let result = file.db.transaction(&request, code).await;
+    request.end();
+    (result, outline(&traced.spans().await))
+}
+
 #[tokio::test]
 async fn each_statement_has_a_client_span_below_the_contexts_span() {
-    let (file, traced) = (File::new(), Traced::new());
-    let request = traced.ctx.span("transfer").start();
-    let transfer = file.db.transaction(&request, |tx| {
+    let (result, shown) = transaction(|tx| {
         balance(tx, 1)?;
         tx.execute("UPDATE accounts SET balance = balance - ?2 WHERE id = ?1", params![1, 30])?;
         let mut statement = tx.prepare("SELECT a.id, c.id FROM accounts a LEFT JOIN cards c ON c.account = a.id")?;
@@ -49,11 +59,11 @@ async fn each_statement_has_a_client_span_below_the_contexts_span() {
             tx.execute("INSERT INTO cards (account) VALUES (?1)", [row.get::<_, i64>(0)?])?;
         }
         Ok(())
-    });
-    transfer.await.unwrap();
-    request.end();
+    })
+    .await;
+    result.unwrap();
     assert_eq!(
-        outline(&traced.spans().await),
+        shown,
         "\
 BEGIN: db.operation.name=BEGIN
 SELECT accounts: db.operation.name=SELECT db.collection.name=accounts db.response.returned_rows=1
@@ -68,9 +78,7 @@ COMMIT: db.operation.name=COMMIT
 
 #[tokio::test]
 async fn the_statement_that_failed_has_the_error_and_no_other_one() {
-    let (file, traced) = (File::new(), Traced::new());
-    let request = traced.ctx.span("order").start();
-    let order = file.db.transaction(&request, |tx| {
+    let (result, shown) = transaction(|tx| {
         let mut statement = tx.prepare("SELECT id FROM accounts")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -78,11 +86,11 @@ async fn the_statement_that_failed_has_the_error_and_no_other_one() {
             tx.execute("INSERT INTO accounts VALUES (?1, NULL, 0)", [row.get::<_, i64>(0)?])?;
         }
         Ok(())
-    });
-    order.await.unwrap_err();
-    request.end();
+    })
+    .await;
+    result.unwrap_err();
     assert_eq!(
-        outline(&traced.spans().await),
+        shown,
         "\
 BEGIN: db.operation.name=BEGIN
 INSERT accounts: db.operation.name=INSERT db.collection.name=accounts db.response.status_code=1555 \
@@ -96,7 +104,7 @@ ROLLBACK: db.operation.name=ROLLBACK
 
 #[tokio::test]
 async fn a_text_that_sqlite_does_not_accept_is_not_the_failure_of_the_statement_before() {
-    let (file, traced) = (File::new(), Traced::new());
+    let (file, traced) = (File::new(), Traced::new("bank"));
     let request = traced.ctx.span("order").start();
     let order = file.db.read(&request, |connection| {
         balance(connection, 1)?;
@@ -109,7 +117,7 @@ async fn a_text_that_sqlite_does_not_accept_is_not_the_failure_of_the_statement_
 
 #[tokio::test]
 async fn an_interrupted_statement_has_the_cause() {
-    let (file, traced) = (File::new(), Traced::new());
+    let (file, traced) = (File::new(), Traced::new("bank"));
     let root = traced.ctx.span("report").start();
     let request = root.with_cancel();
     let ctx = request.context().clone();
@@ -131,7 +139,7 @@ async fn an_interrupted_statement_has_the_cause() {
 
 #[tokio::test]
 async fn a_statement_whose_deadline_passes_is_an_error_with_the_cause() {
-    let (file, traced) = (File::new(), Traced::new());
+    let (file, traced) = (File::new(), Traced::new("bank"));
     tokio::time::pause();
     let root = traced.ctx.span("report").start();
     let ctx = root.with_timeout(std::time::Duration::from_secs(1));
@@ -156,7 +164,7 @@ async fn a_statement_whose_deadline_passes_is_an_error_with_the_cause() {
 
 #[tokio::test]
 async fn the_text_is_recorded_by_option_without_literals() {
-    let (file, traced) = (File::with(Options::default().record_query_text(true)), Traced::new());
+    let (file, traced) = (File::with(Options::default().record_query_text(true)), Traced::new("bank"));
     let request = traced.ctx.span("find").start();
     let find = file.db.read(&request, |connection| {
         let sql = "SELECT id FROM accounts WHERE owner = 'literal-0815' AND id <> ?1 -- note-0816";
@@ -175,7 +183,7 @@ async fn the_text_is_recorded_by_option_without_literals() {
 
 #[tokio::test]
 async fn the_values_of_parameters_are_nowhere_in_the_record() {
-    let (file, traced) = (File::with(Options::default().record_query_text(true)), Traced::new());
+    let (file, traced) = (File::with(Options::default().record_query_text(true)), Traced::new("bank"));
     let request = traced.ctx.span("order").start();
     let secret = || "secret-4711".to_owned();
     let ctx = request.context();
@@ -210,7 +218,7 @@ async fn the_values_of_parameters_are_nowhere_in_the_record() {
 
 #[tokio::test]
 async fn statements_of_triggers_and_an_unsampled_context_leave_no_span() {
-    let (file, traced) = (File::new(), Traced::new());
+    let (file, traced) = (File::new(), Traced::new("bank"));
     file.other()
         .execute_batch(
             "CREATE TRIGGER audit AFTER UPDATE ON accounts BEGIN INSERT INTO cards (account) VALUES (new.id); END",

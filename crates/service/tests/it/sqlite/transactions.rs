@@ -4,12 +4,23 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use throughline::{Cause, Code, Context, Error};
-use throughline_service::sqlite::Database;
-use throughline_service::sqlite::rusqlite::DropBehavior;
+use throughline_service::sqlite::rusqlite::{DropBehavior, Transaction};
+use throughline_service::sqlite::{Database, StatementError};
 
 use super::{BACKGROUND, File, balance, count};
 
 const EMPTY: &str = "UPDATE accounts SET balance = 0";
+
+/// Runs a transaction that fails, and checks that the balance is as before.
+async fn rolled_back(
+    ctx: &Context,
+    code: impl FnOnce(&mut Transaction<'_>) -> Result<(), StatementError> + Send + 'static,
+) -> Error {
+    let file = File::new();
+    let error = file.db.transaction(ctx, code).await.unwrap_err();
+    assert_eq!(file.balance(1).await, 100);
+    error
+}
 
 #[tokio::test]
 async fn it_is_committed_when_the_closure_succeeds() {
@@ -20,16 +31,14 @@ async fn it_is_committed_when_the_closure_succeeds() {
 
 #[tokio::test]
 async fn it_is_rolled_back_when_the_closure_fails() {
-    let file = File::new();
-    let transfer = file.db.transaction(&BACKGROUND, |tx| -> Result<(), _> {
+    let error = rolled_back(&BACKGROUND, |tx| {
         tx.execute(EMPTY, [])?;
         // The behaviour on a drop does not matter.
         tx.set_drop_behavior(DropBehavior::Commit);
         Err(Error::new(Code::FailedPrecondition, "too low"))?
-    });
-    let error = transfer.await.unwrap_err();
+    })
+    .await;
     assert_eq!((error.code(), error.message()), (Code::FailedPrecondition, "too low"));
-    assert_eq!(file.balance(1).await, 100);
 }
 
 #[tokio::test]
@@ -50,32 +59,27 @@ async fn it_is_rolled_back_when_the_closure_panics_and_the_pool_survives() {
 
 #[tokio::test]
 async fn it_is_rolled_back_when_the_context_is_done_before_the_commit() {
-    let file = File::new();
     let request = Context::background().with_cancel();
-    let ctx = request.context().clone();
-    let transfer = file.db.transaction(&ctx, move |tx| {
+    let error = rolled_back(&request.context().clone(), move |tx| {
         tx.execute(EMPTY, [])?;
         request.cancel_with(Cause::ClientDisconnected);
         Ok(())
-    });
-    let error = transfer.await.unwrap_err();
+    })
+    .await;
     assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
-    assert_eq!(file.balance(1).await, 100);
 }
 
 #[tokio::test]
 async fn an_interruption_that_the_closure_ignores_does_not_commit() {
-    let file = File::new();
     let request = Context::background().with_cancel();
-    let ctx = request.context().clone();
-    let transfer = file.db.transaction(&ctx, move |tx| {
+    let error = rolled_back(&request.context().clone(), move |tx| {
         tx.execute(EMPTY, [])?;
         request.cancel();
         let _ = tx.execute(EMPTY, []);
         Ok(())
-    });
-    assert_eq!(transfer.await.unwrap_err().code(), Code::Cancelled);
-    assert_eq!(file.balance(1).await, 100);
+    })
+    .await;
+    assert_eq!(error.code(), Code::Cancelled);
 }
 
 #[tokio::test]

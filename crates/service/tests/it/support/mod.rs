@@ -1,4 +1,4 @@
-//! A service on an in-process transport, and calls to it.
+//! What several modules use: a service on an in-process transport, a gate for handlers, spans.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,13 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use serde::Serialize;
+use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::trace::{Recorder, Tracer, TracerConfig};
 use throughline::{CancelHandle, Context, Error, SpanRecord};
 use throughline_service::Service;
+use throughline_service::axum::handler::Handler;
 use throughline_transport::Transport;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
 
 /// A service that is served until it is stopped.
 pub(crate) struct Served {
@@ -82,11 +89,20 @@ pub(crate) fn post(route: &str, body: &impl Serialize) -> Request<Bytes> {
     request.header(header::CONTENT_TYPE, "application/json").body(Bytes::from(body)).unwrap()
 }
 
-/// The spans that a tracer has recorded.
+/// The spans of a test.
 #[derive(Clone, Default)]
 pub(crate) struct Spans(Arc<Mutex<Vec<SpanRecord>>>);
 
 impl Spans {
+    pub(crate) fn tracer(&self) -> Tracer {
+        Tracer::new(TracerConfig::new(Arc::new(self.clone())))
+    }
+
+    /// A context whose spans are recorded here.
+    pub(crate) fn context(&self) -> Context {
+        Context::background().with_tracer(&self.tracer())
+    }
+
     pub(crate) fn take(&self) -> Vec<SpanRecord> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -98,8 +114,58 @@ impl Recorder for Spans {
     }
 }
 
-pub(crate) fn recorder() -> (Spans, Tracer) {
-    let spans = Spans::default();
-    let tracer = Tracer::new(TracerConfig::new(Arc::new(spans.clone())));
-    (spans, tracer)
+/// The telemetry of a service, with an exporter in memory.
+pub(crate) struct Traced {
+    memory: MemoryExporter,
+    pub(crate) telemetry: TelemetryGuard,
+    pub(crate) ctx: Context,
+}
+
+impl Traced {
+    pub(crate) fn new(service: &str) -> Traced {
+        let memory = MemoryExporter::default();
+        let telemetry = telemetry::builder(service).exporter(memory.clone()).build().unwrap();
+        let ctx = Context::background().with_tracer(telemetry.tracer());
+        Traced { memory, telemetry, ctx }
+    }
+
+    pub(crate) async fn spans(&self) -> Vec<SpanRecord> {
+        self.telemetry.force_flush(Duration::from_secs(20)).await.unwrap();
+        self.memory.spans()
+    }
+}
+
+/// Where handlers wait until a test lets them go on. A clone is the same gate.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<(Semaphore, Semaphore)>);
+
+impl Gate {
+    pub(crate) fn closed() -> Gate {
+        Gate(Arc::new((Semaphore::new(0), Semaphore::new(0))))
+    }
+
+    /// What a handler does: it reports that it is there, and waits.
+    pub(crate) async fn pass(&self) {
+        self.0.0.add_permits(1);
+        drop(self.0.1.acquire().await.unwrap());
+    }
+
+    /// A handler that waits here.
+    pub(crate) fn handler(&self) -> impl Handler<((),), ()> {
+        let gate = self.clone();
+        async move || {
+            gate.pass().await;
+            "done"
+        }
+    }
+
+    /// Waits until one more handler is there.
+    pub(crate) async fn reached(&self) {
+        self.0.0.acquire().await.unwrap().forget();
+    }
+
+    /// Lets all handlers pass, also those that come later.
+    pub(crate) fn open(&self) {
+        self.0.1.add_permits(1);
+    }
 }
