@@ -1,5 +1,8 @@
 //! The parts of an SQL text that spans show.
 //!
+//! Tokens are enough for it. A parser such as `sqlparser` makes a tree of each text, and fails on
+//! syntax that it does not know.
+//!
 //! Linear in the length of the text, without recursion. The text comes from the service's own code,
 //! and SQLite has accepted it.
 

@@ -20,7 +20,7 @@ use super::spans::Spans;
 
 /// The steps of SQLite's virtual machine between two looks at the context.
 ///
-/// 1,000 steps take about 20 to 50 µs.
+/// Measured with SQLite 3.40, 1,000 steps take 50 to 100 µs in a scan, and 400 µs in a sort.
 const STEPS: i32 = 1000;
 /// The longest pause between two attempts to get a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);

@@ -3,45 +3,23 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::handler::Handler;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt;
-use throughline::telemetry::{self, MemoryExporter, TelemetryGuard};
 use throughline::{ClientLayer, Code, Context, ContextLayer, Ctx, Error, Principal, SpanRecord};
 use throughline_service::Authorize;
 use tokio::sync::oneshot;
 use tower::{Layer, ServiceExt, service_fn};
 
+use crate::support::Traced;
+
 fn is_teller(principal: &Principal, _: &Parts) -> bool {
     principal.subject().starts_with("teller:")
-}
-
-struct Traced {
-    memory: MemoryExporter,
-    telemetry: TelemetryGuard,
-}
-
-impl Traced {
-    fn new() -> Traced {
-        let memory = MemoryExporter::default();
-        let telemetry = telemetry::builder("vault").exporter(memory.clone()).build().unwrap();
-        Traced { memory, telemetry }
-    }
-
-    fn layer(&self) -> ContextLayer {
-        ContextLayer::internal().tracer(self.telemetry.tracer().clone())
-    }
-
-    async fn span(&self) -> SpanRecord {
-        self.telemetry.force_flush(Duration::from_secs(20)).await.unwrap();
-        self.memory.spans().pop().unwrap()
-    }
 }
 
 fn request(principal: Option<&str>) -> Request<Body> {
@@ -58,11 +36,12 @@ async fn error_of<B: http_body::Body<Error: std::fmt::Debug>>(response: Response
 
 /// Sends a request to `/vault` behind `rule`, and returns the error and the span.
 async fn refusal(rule: Authorize, principal: Option<&str>) -> (Error, SpanRecord) {
-    let traced = Traced::new();
+    let traced = Traced::new("vault");
+    let layer = ContextLayer::internal().tracer(traced.telemetry.tracer().clone());
     let handler = async || -> &'static str { unreachable!("the request is refused") };
-    let app = Router::new().route("/vault", get(handler.layer(rule))).layer(traced.layer());
+    let app = Router::new().route("/vault", get(handler.layer(rule))).layer(layer);
     let error = error_of(app.oneshot(request(principal)).await.unwrap()).await;
-    (error, traced.span().await)
+    (error, traced.spans().await.pop().unwrap())
 }
 
 #[tokio::test]
@@ -205,4 +184,21 @@ async fn an_async_rule_ends_with_the_request() {
     end.await.unwrap();
     let error = error_of(call.await.unwrap().unwrap()).await;
     assert_eq!((error.code(), error.message()), (Code::Cancelled, "client disconnected"));
+}
+
+#[tokio::test]
+async fn a_grpc_request_is_refused_with_the_status_from_which_its_client_derives_the_code() {
+    let app = Router::new()
+        .route("/bank.Vault/Open", post(async || "gold"))
+        .layer(Authorize::new(is_teller))
+        .layer(ContextLayer::internal());
+    for (principal, status) in [(None, 401), (Some("user:7"), 403)] {
+        let call =
+            Request::post("/bank.Vault/Open").version(Version::HTTP_2).header("content-type", "application/grpc");
+        let call = principal.into_iter().fold(call, |call, name| call.header("throughline-principal", name));
+        let response = app.clone().oneshot(call.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(!response.headers().contains_key("grpc-status"));
+    }
 }
