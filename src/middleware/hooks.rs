@@ -87,6 +87,10 @@ pub struct Finished<'a> {
     pub method: &'static str,
     /// The route of a request, or the template of a call. Its values are few.
     pub route: Option<&'a str>,
+    /// The same after the hooks for the start, before a later hook has set another one.
+    ///
+    /// For a gauge that a hook for the start raises, and one for the end lowers.
+    pub started_route: Option<&'a str>,
     /// The full name of the gRPC method: `_OTHER` if the server does not know it.
     ///
     /// `None`: not gRPC.
@@ -125,6 +129,7 @@ pub(super) struct Report(Option<Box<Mutex<Facts>>>);
 pub(super) struct Facts {
     started: Instant,
     pub(super) route: Option<Arc<str>>,
+    started_route: Option<Arc<str>>,
     pub(super) status: Option<StatusCode>,
     pub(super) rpc_method: Option<String>,
     pub(super) rpc_status: Option<&'static str>,
@@ -139,6 +144,7 @@ impl Report {
         let facts = || Facts {
             started: Instant::now(),
             route: route.map(Into::into),
+            started_route: None,
             status: None,
             rpc_method: None,
             rpc_status: None,
@@ -153,6 +159,11 @@ impl Report {
         if let Some(facts) = &self.0 {
             change(&mut facts.lock().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    /// The hooks for the start have run.
+    pub(super) fn started(&self) {
+        self.set(|facts| facts.started_route = facts.route.clone());
     }
 
     pub(super) fn set_rpc_status(&self, code: Option<Code>) {
@@ -183,11 +194,12 @@ impl Hooked<'_> {
         // Copied, so that the hook is not called under the lock, and may set the route.
         self.report.set(|facts| known = Some(facts.clone()));
         let Some(facts) = known else { return };
-        let Facts { started, route, status, rpc_method, rpc_status, error_type, code, is_shed } = facts;
+        let Facts { started, route, started_route, status, rpc_method, rpc_status, error_type, code, is_shed } = facts;
         let finished = Finished {
             kind: self.kind,
             method: self.method,
             route: route.as_deref(),
+            started_route: started_route.as_deref(),
             rpc_method: rpc_method.as_deref(),
             peer,
             status,

@@ -118,6 +118,7 @@ impl Call {
                 hooked.call(|span| hook(span, &CallHead { method, uri, headers }));
             }
         }
+        call.report.started();
         if is_grpc {
             call.report.set(|facts| facts.rpc_method = Some(semconv::rpc_method(uri)));
         }

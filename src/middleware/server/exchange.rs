@@ -131,6 +131,7 @@ impl Exchange {
                 hooked.call(|span| hook(span, head));
             }
         }
+        exchange.report.started();
         exchange
     }
 

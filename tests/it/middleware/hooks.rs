@@ -85,6 +85,7 @@ async fn hooks_write_to_the_span_of_a_request_at_its_start_its_response_and_its_
         .on_end(|span, end| {
             span.set_attribute("bank.took_us", end.duration.as_micros() as i64);
             span.set_attribute("bank.route", end.route.unwrap_or_default().to_owned());
+            span.set_attribute("bank.started_route", format!("{:?}", end.started_route));
         });
     let request = Request::get("/cards/7").header("user-agent", "curl").body(Body::empty()).unwrap();
     let response = layer.layer(service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(routed())))).oneshot(request);
@@ -93,6 +94,7 @@ async fn hooks_write_to_the_span_of_a_request_at_its_start_its_response_and_its_
     assert_eq!((&*span.name, text(&span, "http.route")), ("GET /cards/{id}", Some("/cards/{id}")));
     assert_eq!((number(&span, "bank.card"), text(&span, "user_agent.original")), (Some(8.0), None));
     assert_eq!(text(&span, "bank.route"), Some("/cards/{id}"), "a hook at the end gets what another one has set");
+    assert_eq!(text(&span, "bank.started_route"), Some("None"), "it was not known at the start");
     assert!(number(&span, "bank.took_us").is_some());
 }
 
@@ -327,12 +329,12 @@ async fn hooks_write_to_the_span_of_a_call() {
             span.set_attribute("bank.path", head.uri.path().to_owned());
         })
         .on_response(|span, head| span.set_attribute("bank.version", format!("{:?}", head.version)))
-        .on_end(|span, end| span.set_attribute("bank.route", end.route.unwrap_or_default().to_owned()));
+        .on_end(|span, end| span.set_attribute("bank.route", format!("{:?} {:?}", end.started_route, end.route)));
     call(layer, &Context::background(), || ready(Ok(Response::new(Empty::new())))).await.unwrap();
     let span = service.span().await;
     assert_eq!((&*span.name, text(&span, "url.template")), ("POST /{any}", Some("/{any}")));
     assert_eq!((text(&span, "bank.path"), text(&span, "bank.version")), (Some("/accounts/7"), Some("HTTP/1.1")));
-    assert_eq!(text(&span, "bank.route"), Some("/{any}"));
+    assert_eq!(text(&span, "bank.route"), Some(r#"Some("/{any}") Some("/{any}")"#));
 }
 
 #[tokio::test]

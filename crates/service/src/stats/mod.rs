@@ -122,8 +122,10 @@ impl Stats {
                 }
             })
             .on_end(move |_, finished| {
-                if finished.route.is_none_or(&is_counted_at_end) {
-                    at_end.with_counters(finished.route, finished.method, |counters| counters.end(finished));
+                // A hook of the user may have renamed the route since.
+                let route = finished.started_route;
+                if route.is_none_or(&is_counted_at_end) {
+                    at_end.with_counters(route, finished.method, |counters| counters.end(finished));
                 }
             })
     }
@@ -169,8 +171,7 @@ impl Counters {
     }
 
     fn end(&self, finished: &Finished<'_>) {
-        // A hook of the user may have renamed the route after its start: never below zero.
-        let _ = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.durations.record(finished.duration);
         let of_status = || Code::from_http_status(finished.status?);
         if let Some(code) = finished.code.or_else(of_status) {

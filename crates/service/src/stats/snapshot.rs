@@ -30,6 +30,7 @@ pub struct ServiceStats {
     pub service: String,
     /// By method and route: `POST /reserve`. At most 512.
     ///
+    /// A request counts for the route that it began with, also if a hook has renamed it since.
     /// `(other)` has the requests without a route.
     pub routes: BTreeMap<String, RouteStats>,
     /// What the listener has counted. `None`: the service does not listen.

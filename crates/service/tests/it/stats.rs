@@ -1,16 +1,15 @@
 //! What a service counts, by route.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use throughline::{Code, Context, Ctx, Error, Route};
+use throughline::{Code, Context, ContextLayer, Ctx, Error, Route};
 use throughline_service::{Json, Service};
 use throughline_transport::Transport;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use crate::support::{SECOND, Served, post};
+use crate::support::{Gate, SECOND, Served, post};
 
 #[tokio::test(start_paused = true)]
 async fn a_route_counts_its_requests_failures_sheds_causes_and_durations() {
@@ -122,29 +121,35 @@ async fn the_stats_route_has_the_documented_shape_and_does_not_count_itself() {
 
 #[tokio::test]
 async fn requests_that_the_listener_refuses_are_part_of_the_stats() {
-    let (started, mut starts) = mpsc::channel(1);
-    let go_on = Arc::new(Notify::new());
-    let wait = {
-        let go_on = Arc::clone(&go_on);
-        async move || {
-            started.send(()).await.unwrap();
-            go_on.notified().await;
-        }
-    };
-    let service: Service = Service::new("busy").route("wait", wait);
+    let gate = Gate::closed();
+    let service: Service = Service::new("busy").route("wait", gate.handler());
     let stats = service.stats();
     assert!(stats.snapshot().listener.is_none(), "it does not listen");
     let transport = Transport::in_process().max_in_flight(1.try_into().unwrap());
     let served = Served::start_on(transport, service).await;
     let (first, second) = tokio::join!(served.post("/wait", &()), async {
-        starts.recv().await.unwrap();
+        gate.reached().await;
         let second = served.post("/wait", &()).await;
-        go_on.notify_one();
+        gate.open();
         second
     });
     first.unwrap();
     assert_eq!(second.unwrap_err().code(), Code::ResourceExhausted);
     let stats = stats.snapshot();
     assert_eq!((stats.listener.unwrap().refused, stats.routes["POST /wait"].requests), (1, 1));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_a_hook_renames_counts_for_the_route_that_it_began_with() {
+    let layer = ContextLayer::internal().on_response(|span, _| span.set_route("/renamed"));
+    let service: Service = Service::new("cards").context_layer(layer).route("block", async || "blocked");
+    let stats = service.stats();
+    let served = Served::start(service).await;
+    served.post("/block", &()).await.unwrap();
+    let routes = stats.snapshot().routes;
+    let counts: Vec<_> =
+        routes.iter().map(|(name, counts)| (name.as_str(), counts.requests, counts.in_flight)).collect();
+    assert_eq!(counts, [("POST /block", 1, 0)]);
     served.stop().await;
 }
