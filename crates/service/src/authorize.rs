@@ -58,8 +58,8 @@ enum Verdict {
 ///
 /// # gRPC
 /// A refusal is the same HTTP response for a gRPC request. Its client derives the code from the
-/// status, as gRPC prescribes: `UNAUTHENTICATED` from 401, `PERMISSION_DENIED` from 403. It does not
-/// get the message, and other codes of a rule become others: a 404 is `UNIMPLEMENTED`. A tonic
+/// status, as gRPC prescribes: `UNAUTHENTICATED` from 401, `PERMISSION_DENIED` from 403. It does
+/// not get the message, and other codes of a rule become others: a 404 is `UNIMPLEMENTED`. A tonic
 /// service that needs them decides in its method or in an interceptor.
 ///
 /// # Examples

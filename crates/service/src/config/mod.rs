@@ -7,9 +7,9 @@
 //! docs/guide/configuration.md shows a complete file.
 //!
 //! # Why not a crate for layered configuration
-//! `config` and `figment` merge their sources before serde reads them. A value that does not fit its
-//! type then has no line and no column. Here the file's own parser reads the merged table, so that
-//! each error has the position in the file, or the name of the variable.
+//! `config` and `figment` merge their sources before serde reads them. A value that does not fit
+//! its type then has no line and no column. Here the file's own parser reads the merged table, so
+//! that each error has the position in the file, or the name of the variable.
 
 mod follow;
 mod settings;
