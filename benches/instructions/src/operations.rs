@@ -27,6 +27,7 @@ pub(crate) const fn operation(name: &'static str, ceiling: u64, run: fn(u64)) ->
 /// The cost of an empty loop.
 pub(crate) const NOTHING: Operation = operation("nothing", 0, |n| repeat(n, || ()));
 
+#[cfg_attr(feature = "services", expect(dead_code, reason = "its rows are those of a smaller program"))]
 pub(crate) const OPERATIONS: &[Operation] = &[
     operation("P1 with_cancel, dropped", 250, |n| {
         let root = Context::background().with_cancel();
